@@ -1,0 +1,64 @@
+"""AEP + AWEL and its baselines on any data set: the recipe of AEP (2024), section 4.
+
+dataset=isbi2012,degrade=noise,fold=0,seed=0; model=aep|net2|kato3|classic; ensemble=learned|fixed|
+stacked|single (AEP with AWEL, with weights of 1, without AWEL in two readings); filter= one of the
+classical filters of Table 3.
+"""
+
+from configs import common
+
+SPLITS = {  # A9: thirds of the crops; five disjoint folds of 10 images for the mouse liver
+    "mouse_liver": dict(scheme="rotate", folds=5, counts=(35, 5, 10)),
+    "sstem": dict(scheme="rotate", folds=5, counts=(12, 3, 5)),
+}
+MEMBRANE = ("isbi2012", "irpe", "synthetic", "sstem", "mouse_liver")
+BASELINES = {
+    "net2": common.model("aep_net"),
+    "kato3": common.model("kato_unet"),
+    "classic": common.model(
+        "unet",
+        filters=(64, 128, 256, 512, 1024),
+        dropout=0.0,
+        conv_bias=False,
+        bn_momentum=0.9,
+        bn_epsilon=1e-5,
+        initializer="torch",
+    ),
+}
+ENSEMBLES = ("learned", "fixed", "stacked", "single")
+
+
+def network(config, model: str, ensemble: str) -> None:
+    """Network and the loss of Eq. 4: one cross-entropy per map that is not the final one."""
+    if model != "aep":
+        config.model = BASELINES[model]
+        return
+    config.model = common.model("aep", ensemble=ensemble)
+    other = "members" if ensemble in ("learned", "fixed") else "first"
+    config.loss.terms[other] = dict(cross_entropy=1.0)
+
+
+def get_config(arg=None):
+    args = common.parse(
+        arg,
+        dataset="isbi2012",
+        model=("aep", *BASELINES),
+        ensemble=ENSEMBLES,
+        degrade=("none", "noise", "contrast", "blur"),
+        filter="none",
+        fold=0,
+        seed=0,
+    )
+    config = common.base()
+    config.experiment = "aep"
+    config.run_name = common.run_name(args)
+    config.seed = args.seed
+    common.use_dataset(config, args.dataset)
+    config.data.degrade = args.degrade
+    config.data.filter = args.filter
+    config.split.update(SPLITS.get(args.dataset, {}))
+    config.split.fold = args.fold
+    network(config, args.model, args.ensemble)
+    if args.dataset in MEMBRANE:
+        config.evaluate.membrane = "membrane"
+    return config

@@ -1,0 +1,201 @@
+"""Every configuration key, its default and its unit. Experiments state only their differences.
+
+A config file defines `get_config(arg)`; `parse` types and checks the part after the colon of
+`--config configs/x.py:key=value,...`. A run's name follows from those arguments.
+"""
+
+import difflib
+from types import SimpleNamespace
+
+from ml_collections import ConfigDict
+
+# Arguments of each network, by its name. feedseg/models/NAME.py says what each one means.
+MODELS = {
+    "unet": dict(
+        name="unet",
+        filters=(8, 16, 32, 64, 128),  # channels per level, the last is the bottom
+        dropout=0.5,  # rate after level 4 and the bottom
+        extra_conv=False,  # one more convolution before the classifier
+        conv_bias=True,  # bias of the convolutions that a normalisation follows
+        bn_momentum=0.99,
+        bn_epsilon=1e-3,
+        initializer="keras",  # keras | torch
+    ),
+    "aep_net": dict(  # network 2 of AEP alone
+        name="aep_net",
+        penultimate=16,  # channels of the map before the classifier
+        dropout=0.5,
+        bn_momentum=0.9,
+        bn_epsilon=1e-5,
+    ),
+    "aep": dict(
+        name="aep",
+        penultimate="n_filters",  # n_filters | all16 (released code: 16 channels, the first used)
+        multiplier=1,  # filters per class
+        source="penultimate",  # penultimate | output | softmax | argmax
+        translate="code",  # code: sigmoid(x + relu f) | eq1: x + sigmoid(relu f)
+        net2_bn="per_call",  # per_call | joint statistics over the filters
+        ensemble="learned",  # learned | fixed | stacked | single (the last two: no AWEL)
+        awel_input="logits",  # logits | probabilities
+        awel_init="torch",  # torch: U(-1/sqrt S, 1/sqrt S) | mean: 1/S
+        dropout=0.5,
+        bn_momentum=0.9,
+        bn_epsilon=1e-5,
+    ),
+    "kato_unet": dict(
+        name="kato_unet",
+        filters=(64, 128, 256, 512, 1024),
+        bn_momentum=0.9,
+        bn_epsilon=1e-5,
+    ),
+}
+
+
+def base() -> ConfigDict:
+    """All keys with their defaults."""
+    return ConfigDict(
+        dict(
+            experiment="",  # file name of the config, for the run directory
+            run_name="",  # from the arguments after the colon
+            seed=0,  # initial parameters, order, augmentation and dropout
+            data_dir="",  # folder with the data sets; empty: environment FEEDSEG_DATA
+            data=dict(
+                name="synthetic",  # a file of feedseg/datasets
+                crop_size=256,  # px; 0: no crops, all images padded to one size
+                truth="masks",  # sstem: masks | labels; dsb2018: masks | three_class
+                channels="as_is",  # as_is | grey
+                degrade="none",  # none | noise | contrast | blur
+                degrade_seed=0,  # pseudo low quality is made once with this seed
+                filter="none",  # none | median3 | median9 | gaussian3 | ... | frangi
+                normalization="dtype_range",  # dtype_range | image_percentile
+                percentiles=(1.0, 99.8),  # for image_percentile, in percent
+                dihedral_copies=False,  # store 8 rotated and mirrored copies of every item
+                classes=(),  # folder: names of the classes, in order of their ids
+                label_map="",  # folder: "0:0,255:1" from grey value to class id
+                synthetic_count=60,  # images
+                synthetic_size=256,  # px
+                synthetic_classes=3,  # 3: cytoplasm, membrane, nucleus; 2: background, membrane
+                synthetic_seed=0,
+            ),
+            split=dict(
+                scheme="thirds",  # thirds | random | rotate | disjoint | ordered | given
+                fold=0,
+                folds=3,
+                counts=(0, 0, 0),  # train, val, test: items (random), source images (others)
+                group_by_source=False,  # keep the items of one image in one part
+                test_augmented=True,  # keep dihedral copies in val and test
+                seed=0,  # of the permutation, the same for all runs of a table
+            ),
+            augment=dict(
+                dihedral=False,  # one of 8 rotations and mirrors
+                shift_px=0.0,  # largest shift, px, uniform in both directions
+                elastic_sigma_px=0.0,  # std of the displacements of a 3x3 grid, px; 0: off
+                grey_offset=0.0,  # largest added grey value, in [0, 1] units
+                grey_gain=0.0,  # largest relative change of contrast
+                noise_sigma=0.0,  # std of added Gaussian noise, in [0, 1] units
+            ),
+            model=dict(MODELS["unet"]),
+            loss=dict(
+                # weight per named output and kind; outputs stacked along their first axis
+                # (members, rounds) take one weight, or a tuple with one per entry
+                terms=dict(final=dict(cross_entropy=1.0)),
+                class_weight="none",  # none | balanced | median | sqrt
+            ),
+            optimizer=dict(
+                name="adam",  # adam | adamw | sgd
+                learning_rate=1e-3,
+                schedule="constant",  # constant | cosine (to 0 at the last step)
+                warmup_epochs=0.0,
+                beta1=0.9,
+                beta2=0.999,
+                epsilon=1e-8,
+                momentum=0.0,  # sgd
+                weight_decay=0.0,  # adamw
+                clip_norm=0.0,  # largest global gradient norm; 0: off
+            ),
+            train=dict(
+                epochs=300,
+                batch_size=16,  # images over all devices
+                eval_batch_size=16,
+                compute_dtype="float32",  # float32 | bfloat16 (parameters stay float32)
+                save_every_epochs=1,
+            ),
+            evaluate=dict(
+                membrane="",  # class whose borders get Rand and information scores; empty: none
+            ),
+            runtime=dict(  # where and how it runs; never part of what a run is
+                devices=0,  # number used; 0: all
+                require_gpu=False,  # refuse to train on the CPU
+                steps_per_dispatch=1,  # training steps in one program; 0: an epoch
+                progress=True,
+            ),
+        )
+    )
+
+
+def model(name: str, **changes) -> dict:
+    """Arguments of a network with some of them changed."""
+    unknown = set(changes) - set(MODELS[name])
+    if unknown:
+        raise KeyError(f"{sorted(unknown)} are no arguments of {name}")
+    return {**MODELS[name], **changes}
+
+
+def use_dataset(config: ConfigDict, name: str) -> None:
+    """Select a data set with the preparation that it needs."""
+    config.data.name = name
+    if name == "wbc":
+        config.data.crop_size = 128  # px; the images are 88 to 120 px wide, the rest is void
+    if name in ("nist_phase16", "folder"):
+        config.data.normalization = "image_percentile"
+    if name in ("wbc", "folder", "dsb2018", "nist_phase16"):
+        config.split.group_by_source = True
+
+
+def parse(arg: str | None, **spec) -> SimpleNamespace:
+    """Typed values of `key=value,key=value`, each typed like its default in `spec`.
+
+    A default that is a tuple lists the choices, the first being the default.
+    Raises ValueError naming the key and what it takes.
+    """
+    values = {
+        key: (default[0] if isinstance(default, tuple) else default)
+        for key, default in spec.items()
+    }
+    for item in filter(None, (arg or "").split(",")):
+        key, _, text = item.partition("=")
+        if key not in spec:
+            near = difflib.get_close_matches(key, spec, 1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"config argument {key!r} is unknown{hint} It takes: {', '.join(spec)}."
+            )
+        values[key] = _typed(key, text, spec[key])
+    return SimpleNamespace(**values)
+
+
+def _typed(key, text, default):
+    if isinstance(default, tuple):
+        if text not in default:
+            raise ValueError(f"config argument {key}={text!r}: choose one of {', '.join(default)}.")
+        return text
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        return type(default)(text)
+    except (KeyError, ValueError):
+        kind = type(default).__name__
+        raise ValueError(f"config argument {key}={text!r} is not of type {kind}.") from None
+
+
+def run_name(args: SimpleNamespace) -> str:
+    """Folder name of a run: its arguments in the order of their spec, `none` left out."""
+    parts = []
+    for key, value in vars(args).items():
+        if isinstance(value, bool):
+            parts += [key] if value else []
+        elif isinstance(value, int | float):
+            parts.append(f"{key}{value}")
+        elif value not in ("", "none"):
+            parts.append(value)
+    return "-".join(parts)

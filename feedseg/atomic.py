@@ -1,0 +1,103 @@
+"""Files that are either the old one or the new one, never half of each.
+
+New content goes to a temporary file in the same folder, is flushed to the disk and takes the
+place of the old file in one rename.
+"""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from feedseg.errors import SaveFailed
+
+
+def to_json(obj, indent: int | None = None) -> str:
+    """Strict JSON text: numpy values as numbers and lists, NaN and infinity as null."""
+    return json.dumps(_plain(obj), indent=indent, allow_nan=False)
+
+
+def _plain(value):
+    """`value` in the types that JSON knows."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy
+        return _plain(value.tolist())
+    return value
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Replace the file `path` by `text` (UTF-8). One writer at a time per path.
+
+    Raises SaveFailed naming the path if the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise SaveFailed(_unwritable(path, error)) from error
+    _sync_folder(path.parent)
+
+
+def write_json_atomic(path: Path, obj) -> None:
+    """Replace the file `path` by `obj` as indented JSON (see `to_json`).
+
+    Raises SaveFailed naming the path if the disk is full or the folder cannot be written.
+    """
+    write_text_atomic(path, to_json(obj, indent=1) + "\n")
+
+
+def truncate_jsonl(path: Path, keep: Callable[[dict], bool]) -> int:
+    """Keep the rows of a JSON-lines file for which `keep(row)` holds; returns their number.
+
+    The kept rows stay byte for byte. A torn last line, left by a run that died while writing,
+    is dropped, and so is every line that is no JSON object. A missing file has no rows.
+    Raises SaveFailed naming the path if it cannot be rewritten.
+    """
+    path = Path(path)
+    if not path.exists():
+        return 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if (row := _row(line)) is not None and keep(row)]
+    if len(kept) != len(lines):
+        write_text_atomic(path, b"".join(kept).decode())
+    return len(kept)
+
+
+def _row(line: bytes) -> dict | None:
+    """The JSON object of a complete line, or None."""
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power loss, where the file system lets a folder be flushed."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"cannot write {path}: {reason}; free space or mend the permissions, then run again"

@@ -1,0 +1,50 @@
+"""Label maps and images as RGB: the class colours, and labels laid over an image."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+VOID_COLOR = (128, 128, 128)  # of label values that are no class id
+
+
+def overlay(
+    image: np.ndarray, label: np.ndarray, colors: Sequence[Sequence[int]], opacity: float = 0.4
+) -> np.ndarray:
+    """Image tinted by class, uint8 [H, W, 3].
+
+    image: [H, W] or [H, W, C]; float in [0, 1], uint8, or other integers (shown from their 0.5 to
+    their 99.5 percentile); label: int [H, W]; colors: RGB 0-255 per class. Black classes and
+    label values that are no class stay untinted, so the image shows there.
+    """
+    grey = unit_range(np.asarray(image))
+    base = grey if grey.ndim == 3 and grey.shape[2] == 3 else grey_as_rgb(grey)
+    table = np.array([*colors, (0, 0, 0)], np.float64) / 255
+    index = np.where((label >= 0) & (label < len(colors)), label, len(colors)).astype(np.intp)
+    tint = table[index]
+    weight = opacity * (tint.max(-1, keepdims=True) > 0)
+    return np.rint(255 * ((1 - weight) * base + weight * tint)).astype(np.uint8)
+
+
+def color_labels(label: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
+    """Label map as RGB, uint8 [H, W, 3]; values that are no class are grey (`VOID_COLOR`)."""
+    table = np.array([*colors, VOID_COLOR], np.uint8)
+    return table[np.where((label >= 0) & (label < len(colors)), label, len(colors)).astype(np.intp)]
+
+
+def unit_range(image: np.ndarray) -> np.ndarray:
+    """Image as float64 in [0, 1]: floats clipped, uint8 / 255, other integers by percentiles.
+
+    The percentiles 0.5 and 99.5 over all pixels become 0 and 1: for display only.
+    """
+    if image.dtype.kind == "f":
+        return np.clip(image.astype(np.float64), 0, 1)
+    if image.dtype == np.uint8:
+        return image / 255.0
+    low, high = np.percentile(image, (0.5, 99.5))
+    return np.clip((image - low) / max(high - low, 1e-12), 0, 1)
+
+
+def grey_as_rgb(grey: np.ndarray) -> np.ndarray:
+    """[H, W], or [H, W, C] after averaging its channels, repeated to [H, W, 3]."""
+    grey = grey.mean(-1) if grey.ndim == 3 else grey
+    return np.repeat(grey[..., None], 3, axis=-1)

@@ -1,0 +1,185 @@
+"""A user's own images and labels: layouts found by name, classes found in the labels.
+
+`load` takes the folder itself (`data_dir`). Pages of a stack become sections of their own.
+"""
+
+import colorsys
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from feedseg import image_io
+from feedseg.datasets import label_map, pairing, reading
+from feedseg.datasets.base import VOID, Section, Source
+from feedseg.datasets.download import Download
+from feedseg.datasets.label_map import suggest as suggest_label_map
+from feedseg.datasets.pairing import Pair, shorten
+from feedseg.errors import BadImage, UserError
+
+__all__ = ["CLASSES", "COLORS", "load", "palette", "suggest_label_map"]
+
+FOLDERS = ()
+CLASSES = ()  # found in the labels
+COLORS = ()
+LICENCE = "Your own data"
+CITATION = ""
+LAYOUT = pairing.LAYOUT
+OBTAIN = "Name your folder: --config.data_dir=FOLDER"
+DOWNLOADS: tuple[Download, ...] = ()
+
+PALETTE = (
+    (0, 0, 0),
+    (230, 25, 75),
+    (60, 180, 75),
+    (0, 130, 200),
+    (255, 225, 25),
+    (245, 130, 48),
+    (145, 30, 180),
+    (70, 240, 240),
+    (240, 50, 230),
+    (210, 245, 60),
+    (250, 190, 212),
+    (0, 128, 128),
+)
+
+
+class Description(NamedTuple):
+    """What a folder says about its classes."""
+
+    names: tuple[str, ...] = ()
+    ignore: int | None = None  # label value of pixels that do not count
+
+
+def load(root: Path, options) -> Source:
+    """Sections of all pairs below `root`, with class ids and names.
+
+    options.label_map: grey values to ids, see `label_map.parse`; options.classes: names in the
+    order of the ids, else those of dataset.json or classes.txt, else class0, class1, ...
+    Raises UserError naming the file if a partner is missing, sizes or types differ, or labels are
+    not class ids (with a proposed label_map).
+    """
+    found = pairing.find_pairs(root)
+    pairing.require_complete(found, root)
+    described = describe(root, options.classes)
+    rules = label_map.parse(options.label_map)
+    read = {pair: _read(pair, options.channels, rules, described.ignore) for pair in found.pairs}
+    _require_one_kind(read)
+    num_classes = _num_classes(read, len(described.names), options.label_map)
+    parts = {
+        part: [s.name for pair, group in read.items() if pair.part == part for s in group]
+        for part in dict.fromkeys(pair.part for pair in found.pairs if pair.part)
+    }
+    sections = [
+        section._replace(label=section.label.astype(np.uint8))
+        for group in read.values()
+        for section in group
+    ]
+    names = described.names or tuple(f"class{index}" for index in range(num_classes))
+    return Source(sections, names, palette(num_classes), parts)
+
+
+def describe(root: Path, classes: tuple[str, ...] = ()) -> Description:
+    """Class names from `classes`, else dataset.json, else classes.txt (one name per line).
+
+    dataset.json: `labels` as nnU-Net writes them, {name: id} or {id: name}; the name `ignore`
+    marks pixels that do not count. Raises UserError if names repeat or ids are not 0, 1, ...
+    """
+    described = Description()
+    if (root / "dataset.json").is_file():
+        described = _from_json(root / "dataset.json")
+    elif (root / "classes.txt").is_file():
+        lines = (root / "classes.txt").read_text(encoding="utf-8-sig").splitlines()
+        described = Description(tuple(line.strip() for line in lines if line.strip()))
+    if classes:
+        described = described._replace(names=tuple(classes))
+    if len(set(described.names)) != len(described.names):
+        raise UserError(f"{root}: class names repeat: {', '.join(described.names)}")
+    return described
+
+
+def palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+    """Distinct RGB colours, black first."""
+    colors = list(PALETTE[:num_classes])
+    for index in range(num_classes - len(colors)):
+        hue, value = (index * 0.618034) % 1.0, 1.0 - 0.25 * (index % 3)
+        colors.append(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.55, value)))
+    return tuple(colors)
+
+
+def _from_json(path: Path) -> Description:
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8-sig"))
+        table = listed.get("labels") or {}
+        if not isinstance(table, dict):  # other tools keep a file pattern under this key
+            table = listed.get("classes") or {}
+        pairs = [
+            (int(k), str(v)) if str(k).isdigit() else (int(v), str(k)) for k, v in table.items()
+        ]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not understood ({error}); labels must be {{name: id}} with one id per name"
+        ) from None
+    ignore = next((number for number, name in pairs if name == "ignore"), None)
+    names = dict(sorted(pair for pair in pairs if pair[1] != "ignore"))
+    if list(names) != list(range(len(names))):
+        raise UserError(f"{path}: label ids {shorten(names)} are not 0, 1, 2, ...")
+    return Description(tuple(names.values()), ignore)
+
+
+def _read(
+    pair: Pair, channels: str, rules: list[label_map.Rule], ignore: int | None
+) -> list[Section]:
+    """Sections of one pair of files, labels as stored or mapped by `rules`."""
+    images = reading.read_pages(pair.image, channels)
+    labels = image_io.read_label(pair.label)
+    if len(images) != len(labels):
+        raise UserError(
+            f"{pair.label}: {len(labels)} pages, its image {pair.image.name} has {len(images)}"
+        )
+    try:
+        labels = label_map.apply(labels, rules) if rules else labels
+    except UserError as error:
+        raise BadImage(f"{pair.label}: {error}") from None
+    if ignore is not None and not rules:
+        labels = np.where(labels == ignore, VOID, labels)
+    numbered = len(images) > 1
+    return [
+        reading.section(
+            f"{pair.name}_p{i:03d}" if numbered else pair.name, image, label, pair.label
+        )
+        for i, (image, label) in enumerate(zip(images, labels, strict=True))
+    ]
+
+
+def _require_one_kind(read: dict[Pair, list[Section]]) -> None:
+    """Raises UserError naming the first file whose pixel type or channels differ."""
+    kinds = {pair: (group[0].image.dtype, group[0].image.shape[2]) for pair, group in read.items()}
+    first, (dtype, channels) = next(iter(kinds.items()))
+    for pair, kind in kinds.items():
+        if kind != (dtype, channels):
+            raise UserError(
+                f"{pair.image}: {kind[0]} with {kind[1]} channels, {first.image.name} is {dtype} "
+                f"with {channels}; convert them alike (data.channels=grey joins colour and grey)"
+            )
+
+
+def _num_classes(read: dict[Pair, list[Section]], named: int, mapping: str) -> int:
+    """Number of classes, from the names or the ids. Raises UserError if the ids are not valid."""
+    values = {
+        pair.label: sorted({v for s in group for v in label_map.unique(s.label)})
+        for pair, group in read.items()
+    }
+    found = np.unique(np.concatenate(list(values.values())))
+    problem = label_map.problem(found, named)
+    if problem and mapping:
+        raise UserError(
+            f"data.label_map={mapping}: gives the ids {shorten(found.tolist())}; it must give "
+            f"{f'ids below {named}' if named else 'consecutive ids from 0'} (255: does not count)"
+        )
+    if problem:
+        example = max(values, key=lambda path: [v for v in values[path] if v != VOID][-1:])
+        others = f" and {len(values) - 1} more" if len(values) > 1 else ""
+        raise UserError(f"{example}{others}: {problem}")
+    return named or int(found[found != VOID].max()) + 1

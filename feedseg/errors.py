@@ -1,0 +1,46 @@
+"""Errors that end a command, each with the exit code a shell or a launcher sees.
+
+0 done; 2 the user's mistake; 65 training diverged or its data are not usable;
+69 the run directory is in use; 73 a result could not be saved; 75 stopped and saved, run again.
+Anything else is a bug and keeps its traceback.
+"""
+
+
+class FeedsegError(Exception):
+    """An expected failure; its text is one line that names the file or key and the remedy."""
+
+    exit_code = 1
+
+
+class UserError(FeedsegError):
+    """Something in the command, the configuration or the input files has to be mended."""
+
+    exit_code = 2
+
+
+class BadImage(UserError):
+    """A file is not a readable image of the expected kind."""
+
+
+class Diverged(FeedsegError):
+    """The loss became NaN or infinite."""
+
+    exit_code = 65
+
+
+class WorkdirBusy(FeedsegError):
+    """Another process holds the run directory."""
+
+    exit_code = 69
+
+
+class SaveFailed(FeedsegError):
+    """The last state or the result could not be written."""
+
+    exit_code = 73
+
+
+class Stopped(FeedsegError):
+    """A signal asked the run to end; its state is saved and the same command continues it."""
+
+    exit_code = 75

@@ -1,0 +1,105 @@
+"""One process at a time in a run directory: a lock on `.lock`, held for life.
+
+The kernel drops the lock when its holder ends, however it ends, so there is nothing to clean up
+after a kill. In a run of several processes only process 0 takes the lock.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+
+from feedseg.errors import SaveFailed, UserError, WorkdirBusy
+
+_log = logging.getLogger(__name__)
+_BUSY = (errno.EWOULDBLOCK, errno.EACCES)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_JOB_VARIABLES = ("SLURM_JOB_ID", "LSB_JOBID", "PBS_JOBID", "JOB_ID")
+
+
+class WorkdirLock:
+    """The lock of a run directory; taken when made, given back by `release` or by the end.
+
+    Raises WorkdirBusy naming host, process and job of the holder, UserError if the folder cannot
+    be made or written, SaveFailed if its disk is full. Where the file system knows no locks it
+    warns and goes on without one.
+    """
+
+    def __init__(self, workdir: Path):
+        self.path = Path(workdir) / ".lock"
+        self._descriptor = _open(self.path)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _BUSY:
+                holder = _holder(self._descriptor)
+                self.release()
+                raise WorkdirBusy(
+                    f"{workdir} is in use by {holder}; wait for it, stop it, or choose another "
+                    "--workdir"
+                ) from None
+            _log.warning(
+                "%s: this file system has no locks (%s); make sure that only one run uses the "
+                "folder",
+                workdir,
+                error.strerror,
+            )
+        self._sign()
+
+    def _sign(self) -> None:
+        """Say in the file who holds it; the lock is the kernel's, the text is for people."""
+        text = json.dumps(_this_process()).encode()
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, text, 0)
+        except OSError as error:
+            _log.warning("%s: cannot be written: %s", self.path, error.strerror)
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> "WorkdirLock":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.release()
+
+
+def _open(path: Path) -> int:
+    """Descriptor of the lock file, made with its folder where needed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        folder, reason = path.parent, error.strerror
+        if error.errno in _NO_ROOM:
+            raise SaveFailed(
+                f"cannot write in {folder}: {reason}; free space on that disk"
+            ) from None
+        raise UserError(
+            f"cannot write in {folder}: {reason}; choose another --workdir or mend the permissions"
+        ) from None
+
+
+def _this_process() -> dict:
+    """Host, pid, scheduler job and starting time, as written into the file."""
+    job = next((os.environ[name] for name in _JOB_VARIABLES if os.environ.get(name)), "")
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "job": job, "since": since}
+
+
+def _holder(descriptor: int) -> str:
+    """Who holds the lock, in words; the holder may not have signed yet."""
+    try:
+        who = json.loads(os.pread(descriptor, 4096, 0))
+        job = f", job {who['job']}" if who["job"] else ""
+        return f"{who['host']} pid {who['pid']}{job} since {who['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

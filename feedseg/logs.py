@@ -1,0 +1,59 @@
+"""What a run says: lines on stdout, kept in log.txt, and a progress bar on a terminal."""
+
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+class Log:
+    """Lines with the time since the start; after `keep_in` also in a file."""
+
+    def __init__(self):
+        self._start = time.monotonic()
+        self._stream = None
+
+    def keep_in(self, path: Path) -> None:
+        self._stream = path.open("a", encoding="utf-8")
+
+    def __call__(self, text: str) -> None:
+        for line in text.splitlines():
+            tqdm.write(line, file=sys.stdout)
+            if self._stream:
+                self._stream.write(f"[{time.monotonic() - self._start:8.1f} s] {line}\n")
+        sys.stdout.flush()
+        if self._stream:
+            self._stream.flush()
+
+
+class Progress:
+    """Bar over all steps with loss, validation mIoU, images/s and the time left.
+
+    Not on a terminal, or when switched off, nothing is drawn: the line per epoch is the progress.
+    """
+
+    def __init__(self, total_steps: int, done: int, batch: int, enabled: bool):
+        self._batch = batch
+        self._shown: dict[str, str] = {}
+        self._bar = tqdm(
+            total=total_steps,
+            initial=done,
+            unit="step",
+            disable=not (enabled and sys.stderr.isatty()),
+            dynamic_ncols=True,
+        )
+
+    def advance(self, steps: int, loss: float) -> None:
+        self._shown["loss"] = f"{loss:.4f}"
+        rate = self._bar.format_dict["rate"]
+        if rate:
+            self._shown["img/s"] = f"{rate * self._batch:.1f}"
+        self._bar.set_postfix(self._shown, refresh=False)
+        self._bar.update(steps)
+
+    def validated(self, miou: float) -> None:
+        self._shown["val mIoU"] = f"{100 * miou:.2f}"
+
+    def close(self) -> None:
+        self._bar.close()

@@ -1,0 +1,44 @@
+"""Trains and evaluates: `python -m feedseg.main --config configs/x.py [--config.key=v] [--workdir d]`."""
+
+import sys
+from pathlib import Path
+
+import feedseg
+from feedseg.errors import FeedsegError
+
+
+def train(argv: list[str]) -> int:
+    """Run the configuration that the arguments name; returns the exit code."""
+    from feedseg import config as configs
+    from feedseg.logs import Log
+
+    config, workdir = configs.parse_flags(argv)
+    path = Path(workdir) if workdir else Path("runs") / config.experiment / config.run_name
+    log = Log()
+    log(f"feedseg {feedseg.__version__}: {config.experiment}, in {path}")
+    from feedseg import train as training  # brings JAX: the line above comes first
+
+    result = training.run(config, path, log)
+    log(f"files: {path}/result.json, metrics.jsonl, curves.png, confusion.png, panel.png")
+    return 0 if result["complete"] else 1
+
+
+def guarded(action, *args) -> int:
+    """Exit code of an action; an expected failure becomes a line on stderr instead of a traceback."""
+    try:
+        return action(*args)
+    except FeedsegError as error:
+        print(f"feedseg: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("feedseg: interrupted", file=sys.stderr, flush=True)
+        return 130
+
+
+def main() -> None:
+    """Entry of `python -m feedseg.main`."""
+    sys.exit(guarded(train, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

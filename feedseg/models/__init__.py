@@ -1,0 +1,41 @@
+"""Networks, one file each, found by name. Every file exposes `Model`.
+
+    logits, out = Model(num_classes=K, **arguments).apply(variables, image, train=False)
+
+image [N, H, W, C] float32 in [0, 1]; logits [N, H, W, K]; out: named extra outputs.
+`first` [N, H, W, K] and the stacks `members` [S, N, H, W, K] and `rounds` [T, N, H, W, K] hold
+logits and can be used in the loss; other entries are there to be looked at.
+`Model.stride`: image sides must be multiples of it; `Model.halo`: px around a pixel that can
+change its output, a multiple of the stride.
+"""
+
+import difflib
+import importlib
+import pkgutil
+
+import flax.linen as nn
+
+from feedseg.errors import UserError
+
+
+def names() -> list[str]:
+    """Names of all networks."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+
+
+def build(num_classes: int, config) -> nn.Module:
+    """The network that `config.model` describes.
+
+    Raises UserError for an unknown name or argument.
+    """
+    arguments = dict(config)
+    name = arguments.pop("name")
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), 1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"model.name={name!r} is unknown{hint} There are: {', '.join(names())}.")
+    module = importlib.import_module(f"feedseg.models.{name}")
+    try:
+        return module.Model(num_classes=num_classes, **arguments)
+    except TypeError as error:
+        raise UserError(f"config.model does not fit network {name!r}: {error}") from None

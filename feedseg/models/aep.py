@@ -1,0 +1,178 @@
+"""AEP + AWEL: network 1 makes filters that translate the image, network 2 segments each result.
+
+AEP (2024), Eqs. 1-4 and Figs. 3-5; details from the released code (usagisukisuki/AEP).
+"""
+
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from feedseg.layers.awel import Awel
+from feedseg.models import aep_net
+
+Array = jax.Array
+
+
+def translate(image: Array, filters: Array, reading: str) -> Array:
+    """Translated images: `sigmoid(x + relu(f_s))` (code) or `x + sigmoid(relu(f_s))` (Eq. 1).
+
+    image [N, H, W, C], filters [N, H, W, S] -> [S, N, H, W, C]; each filter is added to all C
+    channels.
+    """
+    positive = nn.relu(jnp.moveaxis(filters, -1, 0)[..., None])
+    if reading == "code":
+        return nn.sigmoid(image + positive)
+    if reading == "eq1":
+        return image + nn.sigmoid(positive)
+    raise ValueError(f"translate={reading!r}: choose code or eq1")
+
+
+class Model(nn.Module):
+    """Network 1, translation, network 2 once per filter, ensemble.
+
+    penultimate: `n_filters` (the paper: as many channels as filters) or `all16` (released code: 16,
+    the first ones used). multiplier: filters per class. source: what the filters are, the
+    `penultimate` map or network 1's `output`, `softmax` or `argmax`. net2_bn: statistics of
+    network 2 `per_call` (one call after the other) or `joint` over all translated images.
+    ensemble: `learned` or `fixed` AWEL over all S + 1 maps; `stacked`: network 2 sees all
+    translated images as channels of one image; `single`: one filter (both without AWEL).
+
+    out: `first` (logits of network 1), `filters` [N, H, W, S], `translated` [S, N, H, W, C] and,
+    with AWEL, `members` [S + 1, N, H, W, K] with network 1 first.
+    """
+
+    num_classes: int
+    penultimate: str
+    multiplier: int
+    source: str
+    translate: str
+    net2_bn: str
+    ensemble: str
+    awel_input: str
+    awel_init: str
+    dropout: float
+    bn_momentum: float
+    bn_epsilon: float
+
+    stride: ClassVar[int] = 8
+    halo: ClassVar[int] = 104  # two networks of 50 px one after the other, to a multiple of 8
+
+    @property
+    def num_filters(self) -> int:
+        return 1 if self.ensemble == "single" else self.multiplier * self.num_classes
+
+    def _net(self, penultimate: int, name: str) -> aep_net.Model:
+        return aep_net.Model(
+            self.num_classes,
+            penultimate,
+            self.dropout,
+            self.bn_momentum,
+            self.bn_epsilon,
+            name=name,
+        )
+
+    def _width(self) -> int:
+        """Channels of network 1's penultimate map."""
+        if self.penultimate not in ("n_filters", "all16"):
+            raise ValueError(f"penultimate={self.penultimate!r}: choose n_filters or all16")
+        if self.penultimate == "n_filters":
+            return self.num_filters
+        if self.num_filters > 16:
+            raise ValueError(f"penultimate='all16' has 16 channels, {self.num_filters} are needed")
+        return 16
+
+    def _filters(self, penultimate: Array, logits: Array) -> Array:
+        if self.source == "penultimate":
+            return penultimate[..., : self.num_filters]
+        maps = {
+            "output": lambda: logits,
+            "softmax": lambda: nn.softmax(logits),
+            "argmax": lambda: jax.nn.one_hot(
+                logits.argmax(-1), self.num_classes, dtype=logits.dtype
+            ),
+        }
+        if self.source not in maps:
+            raise ValueError(f"source={self.source!r}: choose penultimate, {', '.join(maps)}")
+        if self.num_filters > self.num_classes:
+            raise ValueError(
+                f"source={self.source!r} gives one filter per class: multiplier must be 1"
+            )
+        return maps[self.source]()[..., : self.num_filters]
+
+    def _second(self, translated: Array, train: bool) -> Array:
+        """Logits of network 2 for every translated image, [S, N, H, W, K]."""
+        net2 = self._net(16, "network2")
+        if self.net2_bn == "per_call":
+            return jnp.stack([net2(image, train=train)[0] for image in translated])
+        if self.net2_bn != "joint":
+            raise ValueError(f"net2_bn={self.net2_bn!r}: choose per_call or joint")
+        together = translated.reshape(-1, *translated.shape[2:])
+        logits = net2(together, train=train)[0]
+        return logits.reshape(*translated.shape[:2], *logits.shape[1:])
+
+    @nn.compact
+    def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
+        first, extra = self._net(self._width(), "network1")(image, train=train)
+        filters = self._filters(extra["penultimate"], first)
+        translated = translate(image, filters, self.translate)
+        out = {"first": first, "filters": filters, "translated": translated}
+        if self.ensemble == "stacked":
+            together = jnp.concatenate(list(translated), -1)
+            return self._net(16, "network2")(together, train=train)[0], out
+        second = self._second(translated, train)
+        if self.ensemble == "single":
+            return second[0], out
+        if self.ensemble not in ("learned", "fixed"):
+            raise ValueError(
+                f"ensemble={self.ensemble!r}: choose learned, fixed, stacked or single"
+            )
+        out["members"] = jnp.concatenate([first[None], second])
+        awel = Awel(self.ensemble, self.awel_input, self.awel_init, name="awel")
+        return awel(out["members"]), out
+
+
+def _from_torch_net(state: dict[str, np.ndarray]) -> tuple[dict, dict]:
+    """Parameters and running statistics of one network."""
+    params, stats = {}, {}
+    names = [f"conv{i}" for i in range(1, 11)] + [f"deconv{i}" for i in (1, 2, 3)]
+    for name in names:
+        norm = name.replace("deconv", "bnde").replace("conv", "bn")
+        order = (2, 3, 0, 1) if name.startswith("deconv") else (2, 3, 1, 0)
+        params[name] = {
+            "conv": {
+                "kernel": state[f"{name}.weight"].transpose(order),
+                "bias": state[f"{name}.bias"],
+            },
+            "norm": {"scale": state[f"{norm}.weight"], "bias": state[f"{norm}.bias"]},
+        }
+        stats[name] = {
+            "norm": {"mean": state[f"{norm}.running_mean"], "var": state[f"{norm}.running_var"]}
+        }
+    kernel = state["conv_f.weight"].transpose(2, 3, 1, 0)
+    params["conv_f"] = {"kernel": kernel, "bias": state["conv_f.bias"]}
+    return params, stats
+
+
+def from_torch(
+    state_dict_net1: dict[str, np.ndarray],
+    state_dict_net2: dict[str, np.ndarray],
+    state_dict_ensemble: dict[str, np.ndarray],
+) -> dict:
+    """Variables of `Model(penultimate="all16", ensemble="learned")` from the released networks.
+
+    The three dicts hold NumPy arrays under the names of the released code: conv1...conv10,
+    deconv1...3, bn1...bn10, bnde1...3, conv_f, and the ensemble's conv1 [1, S, 1, 1, 1].
+    Raises KeyError naming a missing array.
+    """
+    params1, stats1 = _from_torch_net(state_dict_net1)
+    params2, stats2 = _from_torch_net(state_dict_net2)
+    awel = {
+        "weights": state_dict_ensemble["conv1.weight"].reshape(-1),
+        "bias": state_dict_ensemble["conv1.bias"],
+    }
+    params = {"network1": params1, "network2": params2, "awel": awel}
+    stats = {"network1": stats1, "network2": stats2}
+    return jax.tree.map(jnp.asarray, {"params": params, "batch_stats": stats})

@@ -1,0 +1,99 @@
+"""A run directory: its files, and the rule that it belongs to one configuration and one data set."""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from feedseg import atomic
+from feedseg import config as configs
+from feedseg.datasets.base import Dataset
+from feedseg.errors import UserError
+
+
+class RunDir:
+    """Paths of a run and the reading and writing of its small files."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.data = self.path / "data.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.result = self.path / "result.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best"
+
+    def claim(self, config: ConfigDict) -> None:
+        """Store the config, or check that the one stored is the same.
+
+        Raises UserError listing the differences.
+        """
+        new = configs.to_plain(config)
+        if not self.config.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            atomic.write_json_atomic(self.config, new)
+            return
+        changed = configs.differences(
+            configs.identity(read_json(self.config)), configs.identity(new)
+        )
+        if changed:
+            raise UserError(
+                f"{self.path} holds a run with another configuration ({'; '.join(changed)}); "
+                "choose another --workdir or delete that folder"
+            )
+
+    def claim_data(self, dataset: Dataset, config: ConfigDict) -> None:
+        """Store what the data are, or check that they are still the same.
+
+        Raises UserError if the images, labels or limits have changed since the run began.
+        """
+        facts = describe(dataset, config)
+        if self.data.exists() and read_json(self.data)["fingerprint"] != facts["fingerprint"]:
+            raise UserError(
+                f"the data of {self.path} have changed since this run began; choose another "
+                "--workdir or bring the old data back"
+            )
+        atomic.write_json_atomic(self.data, facts)
+
+    def finished(self) -> dict | None:
+        """The content of result.json, None while the run is not finished."""
+        return read_json(self.result) if self.result.exists() else None
+
+    def rows(self) -> list[dict]:
+        """The epochs logged so far."""
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+
+    def append(self, row: dict) -> None:
+        """Add an epoch to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as stream:
+            stream.write(atomic.to_json(row) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """A JSON file; UserError naming it if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; name the directory of a run") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore it from a copy") from None
+
+
+def describe(dataset: Dataset, config: ConfigDict) -> dict:
+    """What prediction and reports need to know about the data."""
+    return {
+        "name": dataset.name,
+        "class_names": list(dataset.class_names),
+        "class_colors": [list(map(int, color)) for color in dataset.class_colors],
+        "channels": dataset.images.shape[-1],
+        "dtype": str(dataset.images.dtype),
+        "items": len(dataset.images),
+        "sources": len(set(dataset.source_ids.tolist())),
+        "size_px": list(dataset.images.shape[1:3]),
+        "class_fractions": dataset.class_fractions().round(6).tolist(),
+        "normalization": config.data.normalization,
+        "percentiles": list(config.data.percentiles),
+        "fingerprint": dataset.fingerprint(),
+    }

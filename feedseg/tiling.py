@@ -1,0 +1,124 @@
+"""Any height and width through a network of one input shape: overlapping tiles, only centres kept.
+
+A tile sees its real neighbours: what it keeps lies at least `halo` pixels from every edge that cuts
+the image. Where a tile ends at the border of the image, it ends where the whole image would, so
+border effects are those of the whole image too. Tile starts are multiples of the network's stride:
+a tile is down-sampled on the grid of the whole image. With `halo` at least the radius of the
+receptive field, tiled and untiled results are equal (networks with global attention or with
+statistics over the image excepted).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from feedseg.errors import UserError
+
+
+class Span(NamedTuple):
+    """One tile along one axis, in pixels of the padded image."""
+
+    start: int  # first pixel the network sees
+    keep: int  # first pixel kept
+    stop: int  # one past the last pixel kept
+
+
+class Plan(NamedTuple):
+    """Tiles that cover an image; the same window everywhere."""
+
+    height: int  # of the image, px
+    width: int
+    window: tuple[int, int]  # rows, columns the network sees at once, multiples of the stride
+    padded: tuple[int, int]  # image size after padding, multiples of the stride
+    rows: tuple[Span, ...]
+    columns: tuple[Span, ...]
+
+    @property
+    def num_tiles(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+
+def round_up(size: int, stride: int) -> int:
+    """The smallest multiple of `stride` that is at least `size`."""
+    return -(-size // stride) * stride
+
+
+def smallest_tile(halo: int, stride: int) -> int:
+    """The smallest tile side that keeps anything of a tile cut on both sides, px."""
+    return 2 * round_up(halo, stride) + stride
+
+
+def automatic_tile(halo: int, stride: int) -> int:
+    """A tile side that spends at least a quarter of the work on pixels kept, at least 512 px."""
+    return round_up(max(512, 4 * round_up(halo, stride)), stride)
+
+
+def _spans(padded: int, window: int, halo: int) -> tuple[Span, ...]:
+    """Tiles along one axis of `padded` pixels; `halo` is a multiple of the stride here."""
+    if window == padded:
+        return (Span(0, 0, padded),)
+    step = window - 2 * halo
+    count = -(-(padded - window) // step) + 1
+    starts = [min(i * step, padded - window) for i in range(count)]
+    edges = [0, *(start + halo for start in starts[1:]), padded]
+    return tuple(map(Span, starts, edges[:-1], edges[1:]))
+
+
+def plan(height: int, width: int, tile: int, halo: int, stride: int) -> Plan:
+    """Tiles for an image of height x width px.
+
+    tile: side of the window, px, rounded up to the stride; smaller images get a smaller window.
+    halo: radius of the receptive field, px, rounded up to the stride.
+    stride: total down-sampling of the network, px.
+    Raises UserError if an image needs several tiles and a tile has no centre left.
+    """
+    tile, halo = round_up(max(tile, 1), stride), round_up(halo, stride)
+    padded = (round_up(height, stride), round_up(width, stride))
+    window = (min(tile, padded[0]), min(tile, padded[1]))
+    if window != padded and tile < smallest_tile(halo, stride):
+        raise UserError(
+            f"tiles of {tile} px leave no centre inside a halo of {halo} px; "
+            f"use --tile {smallest_tile(halo, stride)} or larger"
+        )
+    rows, columns = (_spans(p, w, halo) for p, w in zip(padded, window, strict=True))
+    return Plan(height, width, window, padded, rows, columns)
+
+
+def tiles(image: np.ndarray, layout: Plan) -> Iterator[tuple[np.ndarray, Span, Span]]:
+    """Windows [h, w, C] of an image [H, W, C], each with its spans.
+
+    Rows and columns that fill up the stride are mirrored (repeatedly for tiny images).
+    """
+    missing = (layout.padded[0] - layout.height, layout.padded[1] - layout.width)
+    filled = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+    height, width = layout.window
+    for row in layout.rows:
+        for column in layout.columns:
+            y, x = row.start, column.start
+            yield filled[y : y + height, x : x + width], row, column
+
+
+def apply_tiled(
+    image: np.ndarray,
+    network: Callable[[np.ndarray], np.ndarray],
+    layout: Plan,
+    done: Callable[[], object] = lambda: None,
+) -> np.ndarray:
+    """The network's output for a whole image, [H, W, K] float32.
+
+    image: [H, W, C] float32. network: [1, h, w, C] -> [1, h, w, K] at the window's size.
+    done: called after each tile.
+    """
+    result = None
+    for window, row, column in tiles(image, layout):
+        output = np.asarray(network(window[None]))[0]
+        if result is None:
+            result = np.empty((*layout.padded, output.shape[-1]), np.float32)
+        inside = output[
+            row.keep - row.start : row.stop - row.start,
+            column.keep - column.start : column.stop - column.start,
+        ]
+        result[row.keep : row.stop, column.keep : column.stop] = inside
+        done()
+    return result[: layout.height, : layout.width]

@@ -1,0 +1,211 @@
+"""Prediction on files: what is written, what is refused, and that tiles leave no trace."""
+
+import types
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from scipy.ndimage import uniform_filter
+
+from feedseg import image_io, predict
+from feedseg.errors import BadImage, UserError
+
+RNG = np.random.default_rng(0)
+NAMES, COLORS = ("dark", "bright"), ((0, 0, 0), (255, 255, 0))
+
+
+def bright(image: np.ndarray) -> np.ndarray:
+    """P(bright) = mean grey value of the 5x5 neighbourhood: receptive radius 2 px."""
+    mean = uniform_filter(image.mean(-1), size=(0, 5, 5), mode="constant")
+    return np.stack([1 - mean, mean], -1).astype(np.float32)
+
+
+class Fake(NamedTuple):
+    apply: object = staticmethod(bright)
+    stride: int = 4
+    halo: int = 2
+    channels: int = 1
+    class_names: tuple = NAMES
+    class_colors: tuple = COLORS
+    normalization: str = "dtype_range"
+    percentiles: tuple = (1.0, 99.0)
+
+
+def run(inputs, output, trained=None, **options):
+    """`predict.predict` without a stored run."""
+    tile = options.pop("tile", 0)
+    jobs = predict.plan_jobs(Path(inputs), Path(output), options.pop("probabilities", False))
+    if not options.pop("overwrite", False):
+        predict.refuse_existing(jobs)
+    return predict.predict_files(trained or Fake(), jobs, tile=tile, progress=False)
+
+
+def expected(image: np.ndarray) -> np.ndarray:
+    """Labels of one page [H, W] in [0, 1] without tiles."""
+    padding = [(0, -n % 4) for n in image.shape]
+    whole = np.pad(image.astype(np.float32), padding, mode="symmetric")[None, ..., None]
+    return bright(whole)[0, : image.shape[0], : image.shape[1]].argmax(-1)
+
+
+@pytest.mark.parametrize("size", [(61, 90), (7, 3), (64, 64)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("tile", [0, 16])
+def test_types_and_sizes(tmp_path, size, dtype, tile):
+    unit = RNG.random(size).astype(np.float32)
+    top = 1 if dtype == "float32" else np.iinfo(dtype).max
+    image = (unit * top).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    (written,) = run(tmp_path / "a.tif", tmp_path / "out", tile=tile)
+    assert written == tmp_path / "out" / "a_labels.tif"
+    labels = image_io.read_label(written)
+    assert labels.dtype == np.uint8 and (0 < labels.mean() < 1 or min(size) < 8)
+    np.testing.assert_array_equal(labels[0], expected(image / top))
+
+
+def test_a_stack_keeps_pages_calibration_and_probabilities(tmp_path):
+    stack = RNG.integers(0, 256, (3, 40, 50), dtype=np.uint8)
+    metadata = {"axes": "ZYX", "unit": "nm", "spacing": 50.0}
+    tifffile.imwrite(
+        tmp_path / "a.tif", stack, imagej=True, resolution=(0.25, 0.25), metadata=metadata
+    )
+    labels, probabilities = run(tmp_path / "a.tif", tmp_path / "out", probabilities=True, tile=24)
+    assert probabilities.name == "a_probabilities.tif"
+    for path in (labels, probabilities):
+        assert image_io.read_calibration(path) == image_io.Calibration(4.0, 4.0, "nm", 50.0)
+    maps = image_io.read_array(probabilities)
+    assert maps.shape == (3, 40, 50, 2) and maps.dtype == np.float32
+    np.testing.assert_allclose(maps.sum(-1), 1, atol=1e-6)
+    np.testing.assert_array_equal(image_io.read_label(labels), maps.argmax(-1))
+    np.testing.assert_array_equal(image_io.read_label(labels)[1], expected(stack[1] / 255))
+    with tifffile.TiffFile(probabilities) as tif:
+        assert tif.imagej_metadata["Labels"] == list(NAMES) * 3
+
+
+def test_limits_are_those_of_the_page_not_of_the_tile(tmp_path):
+    """A ramp: limits per tile would give every tile both classes."""
+    ramp = np.tile(np.linspace(100, 5000, 200).astype(np.uint16), (60, 1))
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([ramp, ramp // 4]))
+    trained = Fake(normalization="image_percentile", percentiles=(0.0, 100.0))
+    (path,) = run(tmp_path / "a.tif", tmp_path / "out", trained, tile=16)
+    labels = image_io.read_label(path)[:, 5:-5, 5:-5]
+    assert labels[:, :, :85].max() == 0 and labels[:, :, 105:].min() == 1
+    np.testing.assert_array_equal(labels[0, 3], labels[1, 3])
+
+
+def test_a_folder_with_equal_stems(tmp_path):
+    grey = RNG.integers(0, 256, (20, 20), dtype=np.uint8)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "a.TIF", "b.bmp"):
+        writer = tifffile.imwrite if name == "a.TIF" else lambda p, x: Image.fromarray(x).save(p)
+        writer(folder / name, grey)
+    (folder / "notes.txt").touch()
+    written = run(folder, tmp_path / "out")
+    names = {"a_png_labels.tif", "a_tif_labels.tif", "b_bmp_labels.tif"}
+    assert {p.name for p in written} == names == {p.name for p in (tmp_path / "out").iterdir()}
+    assert predict.output_names([Path("a.png"), Path("a_png.tif")]) == ["a", "a_png"]
+    with pytest.raises(UserError, match="rename"):
+        predict.output_names([Path("x/A.png"), Path("x/a.png")])
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(RNG.integers(0, 256, (20, 20), dtype=np.uint8)).save(tmp_path / name)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "b_labels.tif").write_text("mine")
+    never = Fake(apply=lambda image: pytest.fail("computed before the check"))
+    with pytest.raises(UserError, match=r"b_labels\.tif: exists; add --overwrite"):
+        run(tmp_path, out, never)
+    assert (out / "b_labels.tif").read_text() == "mine" and len(list(out.iterdir())) == 1
+    run(tmp_path, out, overwrite=True)
+    assert image_io.read_label(out / "b_labels.tif").shape == (1, 20, 20)
+
+
+def test_the_model_is_loaded_only_when_all_is_well(tmp_path, monkeypatch):
+    loaded = []
+    module = types.ModuleType("feedseg.evaluate")
+    module.load_run = lambda path, checkpoint: loaded.append((path, checkpoint)) or Fake()
+    monkeypatch.setitem(__import__("sys").modules, "feedseg.evaluate", module)
+    image = tmp_path / "a.png"
+    Image.fromarray(RNG.integers(0, 256, (20, 20), dtype=np.uint8)).save(image)
+    options = {"probabilities": False, "overwrite": False, "tile": 0, "progress": False}
+    predict.predict(Path("run"), image, tmp_path / "out", checkpoint="latest", **options)
+    with pytest.raises(UserError, match="exists"):
+        predict.predict(Path("run"), image, tmp_path / "out", checkpoint="best", **options)
+    assert loaded == [(Path("run"), "latest")]
+
+
+def test_colour_and_grey(tmp_path):
+    grey = RNG.integers(0, 256, (20, 24), dtype=np.uint8)
+    path = tmp_path / "a.png"
+    Image.fromarray(np.repeat(grey[..., None], 3, -1)).save(path)
+    (written,) = run(path, tmp_path / "grey")
+    np.testing.assert_array_equal(image_io.read_label(written)[0], expected(grey / 255))
+    Image.fromarray(RNG.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
+    run(path, tmp_path / "colour", Fake(channels=3))
+    with pytest.raises(UserError, match=r"a\.png: 3 channel\(s\), the model takes 1; convert"):
+        run(path, tmp_path / "out")
+    Image.fromarray(grey).save(path)
+    with pytest.raises(UserError, match="give the colour image"):
+        run(path, tmp_path / "out", Fake(channels=3))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_file_is_named_and_finished_ones_stay(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", RNG.integers(0, 256, (20, 20), dtype=np.uint8))
+    tifffile.imwrite(folder / "b.tif", RNG.integers(0, 256, (20, 80), dtype=np.uint8))
+    whole = (folder / "b.tif").read_bytes()
+    (folder / "b.tif").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadImage, match=r"b\.tif"):
+        run(folder, out, probabilities=True)
+    assert {p.name for p in out.iterdir()} == {"a_labels.tif", "a_probabilities.tif"}
+
+
+def test_values_and_memory(tmp_path):
+    path, out = tmp_path / "a.tif", tmp_path / "out"
+    tifffile.imwrite(path, np.full((20, 20), 700, np.float32))
+    with pytest.raises(UserError, match="from 700 to 700, the model takes 0 to 1"):
+        run(path, out)
+    run(path, out, Fake(normalization="image_percentile"))
+    tifffile.imwrite(path, RNG.integers(0, 256, (100, 100), dtype=np.uint8))
+
+    def exhausted(image):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    def not_a_number(image):
+        return bright(image) * np.nan
+
+    with pytest.raises(UserError, match=r"a\.tif: out of memory; try --tile 52"):
+        run(path, out, Fake(apply=exhausted), overwrite=True, probabilities=True)
+    with pytest.raises(UserError, match=r"a\.tif: the model gives NaN"):
+        run(path, out, Fake(apply=not_a_number), overwrite=True)
+    assert [p.name for p in out.iterdir()] == ["a_labels.tif"]  # of the good run, nothing torn
+
+
+def test_places_that_cannot_be_used(tmp_path):
+    (tmp_path / "empty").mkdir()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
+    for inputs, output, text in (
+        (tmp_path / "empty", tmp_path / "out", "no image in this folder"),
+        (tmp_path / "missing", tmp_path / "out", "no such file"),
+        (tmp_path, tmp_path, "another --output"),
+        (tmp_path / "a.png", tmp_path / "a.png", "takes a folder"),
+    ):
+        with pytest.raises(UserError, match=text):
+            run(inputs, output)
+
+
+def test_progress_goes_to_stderr_as_plain_lines_without_a_terminal(tmp_path, capsys):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
+    jobs = predict.plan_jobs(tmp_path / "a.png", tmp_path / "out", False)
+    predict.predict_files(Fake(), jobs, progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.splitlines() == [
+        f"{tmp_path / 'a.png'} -> {tmp_path / 'out' / 'a_labels.tif'}"
+    ]
