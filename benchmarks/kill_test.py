@@ -1,12 +1,13 @@
 """Is a run that was killed again and again equal to one that never was?
 
     python benchmarks/kill_test.py --kills 20 --folder runs/kill_test
-    python benchmarks/kill_test.py --kills 5 -- --config configs/aep.py:dataset=isbi2012 ...
+    python benchmarks/kill_test.py --kills 5 --stops 5 -- --config configs/unet.py
 
-Trains once without interruption, then once more with SIGKILL at random moments of start-up,
-training and saving, starting the same command again each time, until it ends by itself with exit
-code 0. Then compares the bytes of metrics.jsonl, the figures of result.json and the SHA-256 of
-all arrays of the last and of the best checkpoint. What follows `--` goes to `feedseg.main`.
+Trains once without interruption, then once more with SIGKILL (and, if asked for, SIGTERM) at
+random moments of start-up, training and saving, starting the same command again each time, until
+it ends by itself with exit code 0. Then compares the bytes of metrics.jsonl, the figures of
+result.json and the SHA-256 of all arrays of the last and of the best checkpoint. What follows `--`
+goes to `feedseg.main`.
 
 Prints a table, writes FOLDER/kill_test.json, and exits with 1 if anything differs.
 """
@@ -14,6 +15,7 @@ Prints a table, writes FOLDER/kill_test.json, and exits with 1 if anything diffe
 import argparse
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -34,9 +36,10 @@ SMALL = (
     "--config.data.crop_size=64",
     "--config.data.synthetic_count=18",
     "--config.data.synthetic_size=64",
-    "--config.train.epochs=40",
+    "--config.train.epochs=30",
     "--config.train.batch_size=4",
 )
+STOPPED = 75  # exit code of a run that has saved and wants to be started again
 # Entries of result.json that say when, how fast and where, not what came out.
 WHEN_AND_WHERE = ("seconds", "time", "date", "duration", "per_second", "workdir", "host", "started")
 
@@ -51,8 +54,9 @@ class Pace(NamedTuple):
 
 
 class Death(NamedTuple):
-    """One kill."""
+    """One interruption."""
 
+    signal: str
     moment: str  # start-up | training | saving
     seconds: float  # since the process was started
     epochs: int  # rows in metrics.jsonl
@@ -68,13 +72,14 @@ def main() -> int:
     pace = measure(options.command, whole)
     print(
         f"  {pace.epochs} epochs in {pace.total:.1f} s: the first after {pace.start:.1f} s, "
-        f"then {pace.epoch:.2f} s each\nrun with {options.kills} kills in {killed}",
+        f"then {pace.epoch:.2f} s each\n"
+        f"run with {options.kills} kills and {options.stops} stops in {killed}",
         flush=True,
     )
     deaths = torment(options, killed, pace)
     differences = compare(whole, killed)
-    if len(deaths) < options.kills:
-        differences.append(f"only {len(deaths)} of {options.kills} kills: give it more epochs")
+    if len(deaths) < options.kills + options.stops:
+        differences.append(f"the run ended after {len(deaths)} interruptions: give it more epochs")
     report(options, pace, deaths, differences)
     return 1 if differences else 0
 
@@ -84,6 +89,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=20, help="number of SIGKILLs (20)")
+    parser.add_argument("--stops", type=int, default=0, help="number of SIGTERMs besides (0)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (0)")
     parser.add_argument("--folder", type=Path, default=Path("runs/kill_test"), help="for both runs")
     parser.add_argument("flags", nargs="*", help="for feedseg.main; default: a small AEP training")
@@ -124,26 +130,39 @@ def measure(command: list[str], workdir: Path) -> Pace:
 
 
 def torment(options: argparse.Namespace, workdir: Path, pace: Pace) -> list[Death]:
-    """Kill and start again `kills` times, then let it end."""
+    """Interrupt and start again as often as asked for, then let it end."""
     rng = random.Random(options.seed)
+    signals = [signal.SIGKILL] * options.kills + [signal.SIGTERM] * options.stops
+    rng.shuffle(signals)
     deaths = []
-    while len(deaths) < options.kills:
-        moment = choose_moment(rng, pace, rows(workdir), options.kills - len(deaths))
+    for number in signals:
+        moment = choose_moment(rng, pace, rows(workdir), len(signals) - len(deaths))
         begin = time.monotonic()
         child = start(options.command, workdir)
         wait_for(moment, child, workdir, pace, rng)
-        if child.poll() is not None:
-            expect_success(child, workdir)
+        lived = time.monotonic() - begin
+        if child.poll() is None:
+            os.killpg(child.pid, number)
+        if child.wait() == 0:
             return deaths
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        deaths.append(Death(moment, time.monotonic() - begin, rows(workdir)))
-        print(f"  {len(deaths):3d}  {moment:9s}{deaths[-1].seconds:7.2f} s", end="")
-        print(f"  epoch {deaths[-1].epochs}", flush=True)
+        expect_end_by(number, child, workdir)
+        deaths.append(Death(number.name, moment, lived, rows(workdir)))
+        print(
+            f"  {len(deaths):3d}  {number.name:8s}{moment:9s}{lived:7.2f} s  "
+            f"epoch {deaths[-1].epochs}",
+            flush=True,
+        )
     child = start(options.command, workdir)
     child.wait()
     expect_success(child, workdir)
     return deaths
+
+
+def expect_end_by(number: signal.Signals, child, workdir: Path) -> None:
+    """A killed run is dead, a stopped one says 75, unless it was not yet listening."""
+    legal = {-number} if number == signal.SIGKILL else {-number, STOPPED}
+    if child.returncode not in legal:
+        give_up(child, workdir)
 
 
 def choose_moment(rng: random.Random, pace: Pace, done: int, kills_left: int) -> str:
@@ -155,26 +174,22 @@ def choose_moment(rng: random.Random, pace: Pace, done: int, kills_left: int) ->
 
 def wait_for(moment: str, child, workdir: Path, pace: Pace, rng: random.Random) -> None:
     """Return at a random point of the moment chosen, or when the process has ended."""
+    done, old = rows(workdir), being_written(workdir)
     if moment == "start-up":
-        pause(child, rng.uniform(0.0, pace.start))
+        pause(child, rng.uniform(0.0, pace.start), lambda: rows(workdir) > done)
     elif moment == "training":
-        done = rows(workdir)
-        while child.poll() is None and rows(workdir) <= done:
-            time.sleep(0.005)
+        pause(child, math.inf, lambda: rows(workdir) > done)
         pause(child, rng.uniform(0.0, 1.5 * pace.epoch))
     else:
-        # A first start cleans up what a kill has left; a folder counts once it is a new one.
-        old = being_written(workdir)
-        while child.poll() is None and not being_written(workdir) - old:
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0.0, 0.03))
+        pause(child, math.inf, lambda: being_written(workdir) - old)
+        pause(child, rng.uniform(0.0, 0.03))
 
 
-def pause(child, seconds: float) -> None:
-    """Sleep, but no longer than the process lives."""
+def pause(child, seconds: float, until=lambda: False) -> None:
+    """Sleep till the time is over, `until()` holds, or the process has ended."""
     end = time.monotonic() + seconds
-    while child.poll() is None and time.monotonic() < end:
-        time.sleep(min(0.01, max(0.0, end - time.monotonic())))
+    while child.poll() is None and not until() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(0.002, left))
 
 
 def being_written(workdir: Path) -> set[tuple[Path, int]]:
@@ -195,11 +210,15 @@ def rows(workdir: Path) -> int:
 
 
 def expect_success(child, workdir: Path) -> None:
-    """End this script with the run's last words if the run failed."""
     if child.returncode != 0:
-        log = workdir.parent / f"{workdir.name}.log"
-        last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        sys.exit(f"{workdir}: exit code {child.returncode}\n{last}")
+        give_up(child, workdir)
+
+
+def give_up(child, workdir: Path) -> None:
+    """End this script with the run's last words."""
+    log = workdir.parent / f"{workdir.name}.log"
+    last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    sys.exit(f"{workdir}: exit code {child.returncode}\n{last}")
 
 
 # Comparing --------------------------------------------------------------------------------------
@@ -274,7 +293,9 @@ def report(options, pace: Pace, deaths: list[Death], differences: list[str]) -> 
     counts = dict.fromkeys(("start-up", "training", "saving"), 0)
     for death in deaths:
         counts[death.moment] += 1
-    print("\nkills: " + ", ".join(f"{count} in {moment}" for moment, count in counts.items()))
+    print(
+        "\ninterruptions: " + ", ".join(f"{count} in {moment}" for moment, count in counts.items())
+    )
     print(f"{'run':10s}{'epochs':>8s}  sha256 of the final parameters")
     for run, digest in digests.items():
         print(f"{run:10s}{rows(options.folder / run):8d}  {digest}")
@@ -284,7 +305,9 @@ def report(options, pace: Pace, deaths: list[Death], differences: list[str]) -> 
         {
             "equal": not differences,
             "differences": differences,
-            "kills": counts,
+            "kills": options.kills,
+            "stops": options.stops,
+            "moments": counts,
             "seed": options.seed,
             "command": options.command[1:],
             "parameters_sha256": digests,

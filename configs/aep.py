@@ -35,7 +35,8 @@ def network(config, model: str, ensemble: str) -> None:
         return
     config.model = common.model("aep", ensemble=ensemble)
     other = "members" if ensemble in ("learned", "fixed") else "first"
-    config.loss.terms[other] = dict(cross_entropy=1.0)
+    with config.unlocked():
+        config.loss.terms[other] = dict(cross_entropy=1.0)
 
 
 def get_config(arg=None):

@@ -1,7 +1,7 @@
 """AEP + AWEL on human iRPE cells: AEP (2024), Table 2. `dataset=synthetic` runs it without data.
 
-The synthetic form is a first look that fits in a few minutes on two CPU cores: 96 px images, few
-epochs.
+The synthetic form is a first look that fits in a few minutes on two CPU cores: 96 px images, small
+batches, few epochs.
 """
 
 from configs import aep, common
@@ -23,5 +23,6 @@ def get_config(arg=None):
     if args.dataset == "synthetic":
         config.data.synthetic_size = 96
         config.data.crop_size = 96
-        config.train.epochs = 14
+        config.train.epochs = 24
+        config.train.batch_size = 4
     return config

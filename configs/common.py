@@ -30,7 +30,7 @@ MODELS = {
     ),
     "aep": dict(
         name="aep",
-        penultimate="n_filters",  # n_filters | all16 (released code: 16 channels, the first used)
+        penultimate="n_filters",  # n_filters | 16 (released code: 16 channels, the first ones used)
         multiplier=1,  # filters per class
         source="penultimate",  # penultimate | output | softmax | argmax
         translate="code",  # code: sigmoid(x + relu f) | eq1: x + sigmoid(relu f)
@@ -52,7 +52,7 @@ MODELS = {
 
 
 def base() -> ConfigDict:
-    """All keys with their defaults."""
+    """All keys with their defaults; locked, so that a misspelt key is an error in a config file."""
     return ConfigDict(
         dict(
             experiment="",  # file name of the config, for the run directory
@@ -78,7 +78,8 @@ def base() -> ConfigDict:
                 synthetic_seed=0,
             ),
             split=dict(
-                scheme="thirds",  # thirds | random | rotate | disjoint | ordered | given
+                scheme="thirds",  # thirds | random | rotate | disjoint | ordered | given |
+                # auto: given where the data set fixes its parts, else thirds
                 fold=0,
                 folds=3,
                 counts=(0, 0, 0),  # train, val, test: items (random), source images (others)
@@ -130,14 +131,16 @@ def base() -> ConfigDict:
                 progress=True,
             ),
         )
-    )
+    ).lock()
 
 
 def model(name: str, **changes) -> dict:
     """Arguments of a network with some of them changed."""
     unknown = set(changes) - set(MODELS[name])
     if unknown:
-        raise KeyError(f"{sorted(unknown)} are no arguments of {name}")
+        raise ValueError(
+            f"network {name} takes {', '.join(MODELS[name])}, not {', '.join(sorted(unknown))}"
+        )
     return {**MODELS[name], **changes}
 
 
@@ -150,6 +153,8 @@ def use_dataset(config: ConfigDict, name: str) -> None:
         config.data.normalization = "image_percentile"
     if name in ("wbc", "folder", "dsb2018", "nist_phase16"):
         config.split.group_by_source = True
+    if name in ("folder", "irpe"):
+        config.split.scheme = "auto"
 
 
 def parse(arg: str | None, **spec) -> SimpleNamespace:
@@ -166,7 +171,7 @@ def parse(arg: str | None, **spec) -> SimpleNamespace:
         key, _, text = item.partition("=")
         if key not in spec:
             near = difflib.get_close_matches(key, spec, 1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
+            hint = f", did you mean {near[0]!r}?" if near else "."
             raise ValueError(
                 f"config argument {key!r} is unknown{hint} It takes: {', '.join(spec)}."
             )

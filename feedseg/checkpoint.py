@@ -26,7 +26,8 @@ _SAVE_ERRORS = (OSError, ValueError, RuntimeError)  # what a full disk looks lik
 class Checkpoints:
     """The newest `keep` steps of a run, in `folder`. Needs the lock on the run directory.
 
-    Raises SaveFailed if the folder cannot be made.
+    One object per folder at a time: a new one removes what a save has begun. As a context it
+    closes itself. Raises SaveFailed if the folder cannot be made.
     """
 
     def __init__(self, folder: Path, keep: int):
@@ -80,9 +81,15 @@ class Checkpoints:
         self._settle()
         self._manager.close()
 
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
     def steps(self) -> list[int]:
         """Saved steps, oldest first; not checked for damage."""
-        return sorted(step for step, _ in _candidates(self.folder))
+        return saved_steps(self.folder)
 
     def _start(self, step: int, host: dict, record: dict) -> None:
         import orbax.checkpoint as ocp
@@ -184,6 +191,11 @@ class Checkpoints:
         if jax.process_index() == 0:
             action(*args)
         _on_all_processes(True)
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Steps saved in a folder, oldest first; reads only, not checked for damage."""
+    return sorted(step for step, _ in _candidates(Path(folder)))
 
 
 def read_tree(folder: Path, step: int | None = None) -> tuple[dict, dict]:

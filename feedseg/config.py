@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import itertools
 import json
 import re
 import sys
@@ -15,6 +16,15 @@ from ml_collections import ConfigDict, config_flags
 from feedseg.errors import UserError
 
 _MACHINE_KEYS = ("data_dir", "runtime")  # where a run happens, not what it is
+_CONFIG_ERRORS = (
+    flags.Error,
+    AttributeError,
+    ImportError,
+    KeyError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 
 
 def parse_flags(argv: list[str]) -> tuple[ConfigDict, str]:
@@ -24,29 +34,33 @@ def parse_flags(argv: list[str]) -> tuple[ConfigDict, str]:
     of the wrong type.
     """
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "Configuration file.", flag_values=values)
+    config_flags.DEFINE_config_file(
+        "config", None, "Configuration file.", flag_values=values, sys_argv=["feedseg", *argv]
+    )
     flags.DEFINE_string("workdir", "", "Run directory.", flag_values=values)
+    flags.DEFINE_bool("require-gpu", False, "Refuse to train on the CPU.", flag_values=values)
     _check_file(argv)
     try:
         rest = values(["feedseg", *argv])[1:]
         config = values.config
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except _CONFIG_ERRORS as error:
         raise UserError(_one_line(error)) from None
     if config is None:
         raise UserError("name a configuration: --config configs/aep_irpe.py (see configs/)")
     if rest:
         raise UserError(f"unknown argument {rest[0]!r}; overrides read --config.KEY=VALUE")
+    if values["require-gpu"].value:
+        config.runtime.require_gpu = True
     config.lock()
     return config, values.workdir
 
 
 def _check_file(argv: list[str]) -> None:
     """The config file must exist; its folder's parent becomes importable, for `configs.common`."""
-    text = " ".join(argv)
-    match = re.search(r"--config[= ]([^ :]+)", text)
-    if not match:
+    name = _config_argument(argv).split(":")[0]
+    if not name:
         return
-    path = Path(match[1])
+    path = Path(name)
     if not path.is_file():
         known = sorted(
             str(p) for p in Path("configs").glob("*.py") if p.stem not in ("common", "__init__")
@@ -56,9 +70,27 @@ def _check_file(argv: list[str]) -> None:
     sys.path.insert(0, str(path.resolve().parent.parent))
 
 
+def _config_argument(argv: list[str]) -> str:
+    """What follows `--config`, with `=` or as the next argument; empty without."""
+    for argument, following in itertools.pairwise([*argv, ""]):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            return value if equals else following
+    return ""
+
+
 def _one_line(error: Exception) -> str:
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    return " ".join(text.split())
+    """The innermost cause of a nested error, in one line."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if "Traceback" in text:  # the flag library quotes the traceback of the config file
+        text = text.rsplit("Error: ", 1)[-1]
+    key = re.match(r"""Key "(\w+)" does not exist|'(\w+)'$""", text, re.MULTILINE)
+    if key:  # ConfigDict's message, whose second line is a suggestion
+        hint = text.partition("\n")[2] or "configs/common.py has all keys"
+        text = f"unknown key {key[1] or key[2]!r}: {hint}"
+    return f"configuration: {' '.join(text.split())}"
 
 
 def to_plain(config: ConfigDict) -> dict:

@@ -1,10 +1,13 @@
 """What a run says: lines on stdout, kept in log.txt, and a progress bar on a terminal."""
 
+import contextlib
 import sys
 import time
 from pathlib import Path
 
 from tqdm import tqdm
+
+from feedseg.errors import SaveFailed
 
 
 class Log:
@@ -15,16 +18,29 @@ class Log:
         self._stream = None
 
     def keep_in(self, path: Path) -> None:
-        self._stream = path.open("a", encoding="utf-8")
+        """Add the following lines to a file. Raises SaveFailed if it cannot be opened."""
+        try:
+            self._stream = path.open("a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise SaveFailed(f"cannot write {path}: {error.strerror or error}") from error
 
     def __call__(self, text: str) -> None:
         for line in text.splitlines():
             tqdm.write(line, file=sys.stdout)
-            if self._stream:
-                self._stream.write(f"[{time.monotonic() - self._start:8.1f} s] {line}\n")
+            self._keep(line)
         sys.stdout.flush()
-        if self._stream:
-            self._stream.flush()
+
+    def _keep(self, line: str) -> None:
+        """A line for the file; on a full disk the file ends, not the run."""
+        if not self._stream:
+            return
+        try:
+            self._stream.write(f"[{time.monotonic() - self._start:8.1f} s] {line}\n")
+        except OSError as error:
+            stream, self._stream = self._stream, None
+            with contextlib.suppress(OSError):
+                stream.close()
+            print(f"{stream.name} ends here: {error.strerror or error}", file=sys.stderr)
 
 
 class Progress:

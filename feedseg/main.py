@@ -1,4 +1,7 @@
-"""Trains and evaluates: `python -m feedseg.main --config configs/x.py [--config.key=v] [--workdir d]`."""
+"""Trains and evaluates.
+
+python -m feedseg.main --config configs/x.py[:key=value,...] [--config.key=value] [--workdir D]
+"""
 
 import sys
 from pathlib import Path
@@ -24,7 +27,7 @@ def train(argv: list[str]) -> int:
 
 
 def guarded(action, *args) -> int:
-    """Exit code of an action; an expected failure becomes a line on stderr instead of a traceback."""
+    """Exit code of an action; an expected failure becomes a line on stderr, no traceback."""
     try:
         return action(*args)
     except FeedsegError as error:

@@ -1,4 +1,4 @@
-"""A run directory: its files, and the rule that it belongs to one configuration and one data set."""
+"""A run directory: its files, and the rule that it belongs to one configuration and its data."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from feedseg import atomic
 from feedseg import config as configs
 from feedseg.datasets.base import Dataset
-from feedseg.errors import UserError
+from feedseg.errors import SaveFailed, UserError
 
 
 class RunDir:
@@ -23,27 +23,20 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best"
 
-    def claim(self, config: ConfigDict) -> None:
-        """Store the config, or check that the one stored is the same.
-
-        Raises UserError listing the differences.
-        """
-        new = configs.to_plain(config)
+    def check(self, config: ConfigDict) -> None:
+        """Raises UserError listing the differences if a run with another config is here."""
         if not self.config.exists():
-            self.path.mkdir(parents=True, exist_ok=True)
-            atomic.write_json_atomic(self.config, new)
             return
-        changed = configs.differences(
-            configs.identity(read_json(self.config)), configs.identity(new)
-        )
+        old, new = read_json(self.config), configs.to_plain(config)
+        changed = configs.differences(configs.identity(old), configs.identity(new))
         if changed:
             raise UserError(
                 f"{self.path} holds a run with another configuration ({'; '.join(changed)}); "
                 "choose another --workdir or delete that folder"
             )
 
-    def claim_data(self, dataset: Dataset, config: ConfigDict) -> None:
-        """Store what the data are, or check that they are still the same.
+    def claim(self, config: ConfigDict, dataset: Dataset) -> None:
+        """Store the config and what the data are; nothing is stored before all of it is usable.
 
         Raises UserError if the images, labels or limits have changed since the run began.
         """
@@ -54,6 +47,7 @@ class RunDir:
                 "--workdir or bring the old data back"
             )
         atomic.write_json_atomic(self.data, facts)
+        atomic.write_json_atomic(self.config, configs.to_plain(config))
 
     def finished(self) -> dict | None:
         """The content of result.json, None while the run is not finished."""
@@ -66,9 +60,15 @@ class RunDir:
         return [json.loads(line) for line in self.metrics.read_text().splitlines()]
 
     def append(self, row: dict) -> None:
-        """Add an epoch to metrics.jsonl."""
-        with self.metrics.open("a", encoding="utf-8") as stream:
-            stream.write(atomic.to_json(row) + "\n")
+        """Add an epoch to metrics.jsonl. Raises SaveFailed if it cannot be written."""
+        try:
+            with self.metrics.open("a", encoding="utf-8") as stream:
+                stream.write(atomic.to_json(row) + "\n")
+        except OSError as error:
+            raise SaveFailed(
+                f"cannot write {self.metrics}: {error.strerror or error}; free space or mend the "
+                "permissions, then run the same command again"
+            ) from error
 
 
 def read_json(path: Path) -> dict:

@@ -159,6 +159,11 @@ def _gradients(loss_of, state, image, labels, key):
     return grads, (loss, parts, batch_stats)
 
 
+def finite(tree: Tree) -> Array:
+    """Whether all numbers of a tree are finite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
 def repeat(step: Callable, times: int) -> Callable:
     """`times` steps in one program; the loss of the last one."""
 

@@ -16,10 +16,22 @@ import jax.numpy as jnp
 import numpy as np
 
 import feedseg
-from feedseg import atomic, datasets, evaluate, figures, losses, metrics, models, optimizer
+from feedseg import (
+    atomic,
+    datasets,
+    evaluate,
+    figures,
+    losses,
+    metrics,
+    models,
+    optimizer,
+    parallel,
+    report,
+    rundir,
+    signals,
+)
 from feedseg import config as configs
 from feedseg import panel as panels
-from feedseg import parallel, report, rundir, signals
 from feedseg import step as steps
 from feedseg.checkpoint import Checkpoints
 from feedseg.datasets import folds
@@ -29,6 +41,7 @@ from feedseg.lock import WorkdirLock
 from feedseg.logs import Log, Progress
 
 Tree = Any
+_all_finite = jax.jit(steps.finite)
 _IN_FLIGHT = 2  # dispatched programs that may wait on the device before the host looks at one
 
 
@@ -48,6 +61,7 @@ class Job:
     eval_step: Any
     schedule: Any
     batch: int
+    eval_batch: int
     steps_per_epoch: int
     steps_per_dispatch: int
     log: Log
@@ -63,8 +77,10 @@ def run(config, workdir: Path, log: Log) -> dict:
     Raises FeedsegError with the exit code of its kind.
     """
     directory = rundir.RunDir(workdir)
+    directory.check(config)
+    if not directory.finished():
+        datasets.find_root(config.data.name, config.data_dir)
     with WorkdirLock(directory.path):
-        directory.claim(config)
         done = directory.finished()
         if done:
             log(f"{directory.path} is finished")
@@ -76,19 +92,18 @@ def run(config, workdir: Path, log: Log) -> dict:
         job, state = set_up(config, directory, log)
 
         # Restore ----------------------------------------------------------------------------
-        latest = Checkpoints(directory.checkpoints, keep=2)
-        best = Checkpoints(directory.best, keep=1)
-        state, meta = restore(job, state, latest)
+        with (
+            Checkpoints(directory.checkpoints, keep=2) as latest,
+            Checkpoints(directory.best, keep=1) as best,
+        ):
+            state, meta = restore(job, state, latest)
 
-        # Train ------------------------------------------------------------------------------
-        with signals.Stop(jax.process_count()) as stop:
-            state, meta = train(job, state, meta, latest, best, stop)
-        best.wait()
+            # Train --------------------------------------------------------------------------
+            with signals.Stop(jax.process_count()) as stop:
+                state, meta = train(job, state, meta, latest, best, stop)
 
-        # Evaluate and save ------------------------------------------------------------------
-        result = finish(job, state, meta, best)
-        latest.close()
-        best.close()
+            # Evaluate and save --------------------------------------------------------------
+            result = finish(job, state, meta, best)
         show(result, log)
         return result
 
@@ -104,12 +119,14 @@ def set_up(config, directory: rundir.RunDir, log: Log) -> tuple[Job, steps.Train
     log(f"device: {parallel.describe(mesh)}")
     dataset = datasets.load(config)
     split = folds.split(dataset, config.split)
-    directory.claim_data(dataset, config)
     log(describe_data(dataset, split))
 
-    batch = min(config.train.batch_size, len(split.train) // mesh.size * mesh.size)
-    if not batch:
-        raise UserError(f"{len(split.train)} training images are too few for {mesh.size} devices")
+    batch = min(config.train.batch_size, len(split.train))
+    if batch % mesh.size:  # a smaller batch would make the result depend on the devices
+        raise UserError(
+            f"batches of all {batch} training images do not divide by {mesh.size} devices: set "
+            f"runtime.devices=1 or train.batch_size to a multiple of {mesh.size}"
+        )
     per_epoch = len(split.train) // batch
     model = models.build(dataset.num_classes, config.model)
     rate = optimizer.schedule(config.optimizer, per_epoch, config.train.epochs)
@@ -129,6 +146,8 @@ def set_up(config, directory: rundir.RunDir, log: Log) -> tuple[Job, steps.Train
     state = initial_state(config, model, tx, dataset, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     log(f"network: {config.model.name}, {parameters:,} parameters")
+    directory.claim(config, dataset)
+    eval_batch = -(-config.train.eval_batch_size // mesh.size) * mesh.size
     job = Job(
         config=config,
         directory=directory,
@@ -147,6 +166,7 @@ def set_up(config, directory: rundir.RunDir, log: Log) -> tuple[Job, steps.Train
         ),
         schedule=rate,
         batch=batch,
+        eval_batch=eval_batch,
         steps_per_epoch=per_epoch,
         steps_per_dispatch=dispatch,
         log=log,
@@ -195,6 +215,11 @@ def restore(job: Job, state, latest: Checkpoints) -> tuple[steps.TrainState, dic
     if found:
         step, tree, meta = found
         state = steps.TrainState(**tree)
+        if step % job.steps_per_dispatch:
+            raise UserError(
+                f"runtime.steps_per_dispatch={job.config.runtime.steps_per_dispatch}: this run "
+                f"continues at step {step}, which {job.steps_per_dispatch} does not divide; take 1"
+            )
         job.log(f"continuing at step {step} of {job.total_steps}")
     epochs = int(state.step) // job.steps_per_epoch
     atomic.truncate_jsonl(job.directory.metrics, lambda row: row["epoch"] <= epochs)
@@ -217,27 +242,29 @@ def train(job: Job, state, meta: dict, latest: Checkpoints, best: Checkpoints, s
         state, loss = job.train_step(state, job.train_items)
         step += job.steps_per_dispatch
         pending.append(loss)
-        if len(pending) > _IN_FLIGHT:
-            progress.advance(job.steps_per_dispatch, look(job, state, pending.popleft()))
-        if stop.requested():
-            save(latest, state, step, meta, final=True)
+        stopping, epoch_ends = stop.requested(), step % job.steps_per_epoch == 0
+        while len(pending) > (0 if stopping or epoch_ends else _IN_FLIGHT):
+            progress.advance(job.steps_per_dispatch, look(job, state, pending.popleft(), latest))
+        if not (stopping or epoch_ends):
+            continue
+        check_finite(job, state, latest)  # what is saved is good
+        due = stopping or step == job.total_steps
+        if epoch_ends:
+            seconds, begun = time.monotonic() - begun, time.monotonic()
+            row = end_of_epoch(job, state, step)
+            meta = keep_best(best, state, step, row, meta)
+            meta["seconds"] += seconds + time.monotonic() - begun
+            begun = time.monotonic()
+            progress.validated(row["val/miou"])
+            job.directory.append(row)
+            job.log(epoch_line(job, row, seconds))
+            due |= row["epoch"] % job.config.train.save_every_epochs == 0
+        if due:
+            save(latest, state, step, meta, final=stopping or step == job.total_steps)
+        if stopping:
             raise Stopped(
                 f"stopped by {stop.signal_name or 'the scheduler'} at step {step}: run again"
             )
-        if step % job.steps_per_epoch:
-            continue
-        while pending:
-            progress.advance(job.steps_per_dispatch, look(job, state, pending.popleft()))
-        seconds, begun = time.monotonic() - begun, time.monotonic()
-        row = end_of_epoch(job, state, step)
-        meta = keep_best(best, state, step, row, meta)
-        meta["seconds"] += seconds + time.monotonic() - begun
-        begun = time.monotonic()
-        progress.validated(row["val/miou"])
-        job.directory.append(row)
-        job.log(epoch_line(job, row, seconds))
-        if row["epoch"] % job.config.train.save_every_epochs == 0 or step == job.total_steps:
-            save(latest, state, step, meta, final=step == job.total_steps)
     progress.close()
     return state, meta
 
@@ -247,44 +274,50 @@ def save(latest: Checkpoints, state, step: int, meta: dict, final: bool = False)
     latest.save(step, dict(state.__dict__), meta, final=final)
 
 
-def look(job: Job, state, loss) -> float:
+def look(job: Job, state, loss, latest: Checkpoints) -> float:
     """A loss as a number; one that is not finite ends the run."""
     value = float(loss)
     if not np.isfinite(value):
-        raise diverged(job, state)
+        raise diverged(job, state, latest)
     return value
 
 
-def diverged(job: Job, state) -> Diverged:
-    """The error for a loss that is not finite: the step, its images, the checkpoint kept."""
+def check_finite(job: Job, state, latest: Checkpoints) -> None:
+    """Raises Diverged if a loss of this epoch, a parameter or a statistic is not finite."""
+    finite = _all_finite((state.params, state.batch_stats))
+    if int(state.totals["bad_step"]) >= 0 or not finite:
+        raise diverged(job, state, latest)
+
+
+def diverged(job: Job, state, latest: Checkpoints) -> Diverged:
+    """The error for numbers that are not finite: the step, its images, the checkpoint kept."""
     bad = int(state.totals["bad_step"])
+    if bad < 0:  # all losses were finite, so it was the last update
+        bad = int(state.step) - 1
     index = steps.batch_index(
         steps.order_key(job.config.seed), jnp.int32(bad), len(job.split.train), job.batch
     )
     names = [job.dataset.item_names[i] for i in job.split.train[np.asarray(index)]]
-    kept = Checkpoints(job.directory.checkpoints, keep=2).steps()
-    last = (
-        f"{job.directory.checkpoints / str(kept[-1])} is kept" if kept else "none was saved before"
-    )
+    latest.wait()  # the newest may still be on its way to the disk
+    kept = latest.steps()
+    last = f"{latest.folder / str(kept[-1])} is kept" if kept else "none was saved before"
     return Diverged(
-        f"the loss became NaN or infinite at step {bad} (images {', '.join(names)}); "
-        f"last good checkpoint: {last}; lower optimizer.learning_rate or set optimizer.clip_norm"
+        f"the loss or the parameters became NaN or infinite at step {bad} (images "
+        f"{', '.join(names)}); last good checkpoint: {last}; lower optimizer.learning_rate or set "
+        "optimizer.clip_norm"
     )
 
 
 def end_of_epoch(job: Job, state, step: int) -> dict:
     """The epoch's row for metrics.jsonl: mean losses, validation scores, learning rate."""
     totals = jax.device_get(state.totals)
-    if int(totals.pop("bad_step")) >= 0:
-        raise diverged(job, state)
+    totals.pop("bad_step")
     means = {
         name if name == "loss" else f"loss/{name}": float(value) / job.steps_per_epoch
         for name, value in totals.items()
     }
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    matrices = evaluate.confusion_matrices(
-        job.eval_step, variables, job.val_items, job.config.train.eval_batch_size
-    )
+    matrices = evaluate.confusion_matrices(job.eval_step, variables, job.val_items, job.eval_batch)
     scores = evaluate.summaries(matrices, job.dataset.class_names)
     row = {"epoch": step // job.steps_per_epoch, "step": step, "lr": float(job.schedule(step - 1))}
     row |= means
@@ -293,11 +326,15 @@ def end_of_epoch(job: Job, state, step: int) -> dict:
 
 
 def keep_best(best: Checkpoints, state, step: int, row: dict, meta: dict) -> dict:
-    """Save the variables if the validation mean IoU is the highest yet; a later equal one wins."""
+    """Save the variables if the validation mean IoU is the highest yet; a later equal one wins.
+
+    Waits until they are on the disk: a state saved after it may rely on them.
+    """
     if not row["val/miou"] >= meta["best_miou"]:
         return dict(meta)
     notes = {"epoch": row["epoch"], "val/miou": row["val/miou"]}
-    best.save(step, {"params": state.params, "batch_stats": state.batch_stats}, notes)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    best.save(step, variables, notes, final=True)
     return {**meta, "best_miou": row["val/miou"], "best_epoch": row["epoch"]}
 
 
@@ -307,7 +344,7 @@ def epoch_line(job: Job, row: dict, seconds: float) -> str:
     speed = job.steps_per_epoch * job.batch / seconds
     return (
         f"epoch {row['epoch']}/{job.config.train.epochs}  loss {row['loss']:.4f}  "
-        f"val mIoU {100 * row['val/miou']:.2f}  {speed:.1f} images/s  about {left / 60:.1f} min left"
+        f"val mIoU {100 * row['val/miou']:.2f}  {speed:.1f} images/s  {left / 60:.1f} min left"
     )
 
 
@@ -326,13 +363,11 @@ def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
         raise UserError(
             f"{best.folder}: the best checkpoint is gone; delete the run and start again"
         )
-    step, variables, _ = found
-    job.log(f"evaluating the best checkpoint (epoch {meta['best_epoch']}) on the test images")
+    step, variables, notes = found
+    job.log(f"evaluating the best checkpoint (epoch {notes['epoch']}) on the test images")
     names = job.dataset.class_names
     items = place_items(job.mesh, job.dataset, job.split.test)
-    matrices = evaluate.confusion_matrices(
-        job.eval_step, variables, items, job.config.train.eval_batch_size
-    )
+    matrices = evaluate.confusion_matrices(job.eval_step, variables, items, job.eval_batch)
     result = {
         "complete": True,
         "experiment": job.config.experiment,
@@ -341,7 +376,7 @@ def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
         "metrics": evaluate.summaries(matrices, names),
         "per_image": metrics.per_image(matrices["final"], names),
         "confusion": matrices["final"].sum(0).tolist(),
-        "best": {"step": step, "epoch": meta["best_epoch"], "val_miou": meta["best_miou"]},
+        "best": {"step": step, "epoch": notes["epoch"], "val_miou": notes["val/miou"]},
         "counts": {part: len(index) for part, index in job.split._asdict().items()},
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
         **provenance(job, meta),
@@ -392,4 +427,4 @@ def show(result: dict, log: Log) -> None:
     )
     log(report.console_table(result["metrics"]["final"], result["class_names"]))
     for name, value in result.get("boundary", {}).items():
-        log(f"  {name:24s} {value:.4f}")
+        log(f"  {name:24s} " + ("-" if value is None or np.isnan(value) else f"{value:.4f}"))

@@ -55,18 +55,15 @@ def equal(a, b) -> bool:
 
 
 def write_steps(folder: Path, *steps: int, keep: int = 3) -> None:
-    saved = Checkpoints(folder, keep)
-    for step in steps:
-        saved.save(step, state(step), {**META, "epoch": step})
-    saved.wait()
-    saved.close()
+    with Checkpoints(folder, keep) as saved:
+        for step in steps:
+            saved.save(step, state(step), {**META, "epoch": step})
+        saved.wait()
 
 
 def restore(folder: Path):
-    saved = Checkpoints(folder, 3)
-    found = saved.restore_latest(abstract(state(0)))
-    saved.close()
-    return found
+    with Checkpoints(folder, 3) as saved:
+        return saved.restore_latest(abstract(state(0)))
 
 
 @pytest.fixture(scope="module")

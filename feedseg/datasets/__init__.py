@@ -30,7 +30,7 @@ def module(name: str) -> ModuleType:
     """The file of a data set; UserError for an unknown name."""
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, 1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
+        hint = f", did you mean {near[0]!r}?" if near else "."
         raise UserError(f"data set {name!r} is unknown{hint} There are: {', '.join(NAMES)}.")
     return importlib.import_module(f"feedseg.datasets.{name}")
 

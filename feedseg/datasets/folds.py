@@ -29,7 +29,7 @@ def thirds(units: np.ndarray, fold: int, folds: int, seed: int) -> list[np.ndarr
     parts = np.array_split(np.random.default_rng(seed).permutation(units), folds)
     held = parts[fold]
     cut = round(len(held) / 3)
-    train = np.concatenate([part for index, part in enumerate(parts) if index != fold])
+    train = np.setdiff1d(units, held)
     return [train, held[:cut], held[cut:]]
 
 
@@ -76,9 +76,13 @@ def split(dataset: Dataset, config) -> Split:
 
     Raises UserError for an unknown scheme, a fold out of range or an empty part.
     """
-    if not 0 <= config.fold < max(1, config.folds):
+    if config.folds < 1:
+        raise UserError(f"split.folds={config.folds}: at least 1")
+    if not 0 <= config.fold < config.folds:
         raise UserError(f"split.fold={config.fold}: choose 0 to {config.folds - 1}")
     scheme, by_source = config.scheme, config.group_by_source
+    if scheme == "auto":
+        scheme = "given" if dataset.parts else "thirds"
     if scheme in ("rotate", "disjoint", "ordered", "given"):
         by_source = True
     ids = dataset.source_ids if by_source else _item_ids(dataset)

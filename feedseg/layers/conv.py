@@ -73,7 +73,8 @@ def _make_blocked(stride: int, padding: Padding) -> Callable[[Array, Array], Arr
 
     def backward(saved, dy):
         x, kernel = saved
-        if (kernel.shape[0], stride, padding) == (4, 2, ((1, 1), (1, 1))):
+        halves = (kernel.shape[0], stride, padding) == (4, 2, ((1, 1), (1, 1)))
+        if halves and x.shape[1] % 2 == x.shape[2] % 2 == 0:
             # the same map written as an up-convolution, 4 times faster than the dilated one
             dx = up_conv2d(dy, kernel.transpose(0, 1, 3, 2))
         else:

@@ -32,7 +32,7 @@ def build(num_classes: int, config) -> nn.Module:
     name = arguments.pop("name")
     if name not in names():
         near = difflib.get_close_matches(name, names(), 1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
+        hint = f", did you mean {near[0]!r}?" if near else "."
         raise UserError(f"model.name={name!r} is unknown{hint} There are: {', '.join(names())}.")
     module = importlib.import_module(f"feedseg.models.{name}")
     try:

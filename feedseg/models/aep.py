@@ -33,7 +33,7 @@ def translate(image: Array, filters: Array, reading: str) -> Array:
 class Model(nn.Module):
     """Network 1, translation, network 2 once per filter, ensemble.
 
-    penultimate: `n_filters` (the paper: as many channels as filters) or `all16` (released code: 16,
+    penultimate: `n_filters` (the paper: as many channels as filters) or `16` (released code,
     the first ones used). multiplier: filters per class. source: what the filters are, the
     `penultimate` map or network 1's `output`, `softmax` or `argmax`. net2_bn: statistics of
     network 2 `per_call` (one call after the other) or `joint` over all translated images.
@@ -45,7 +45,7 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    penultimate: str
+    penultimate: str | int
     multiplier: int
     source: str
     translate: str
@@ -76,12 +76,12 @@ class Model(nn.Module):
 
     def _width(self) -> int:
         """Channels of network 1's penultimate map."""
-        if self.penultimate not in ("n_filters", "all16"):
-            raise ValueError(f"penultimate={self.penultimate!r}: choose n_filters or all16")
         if self.penultimate == "n_filters":
             return self.num_filters
+        if str(self.penultimate) != "16":
+            raise ValueError(f"penultimate={self.penultimate!r}: choose n_filters or 16")
         if self.num_filters > 16:
-            raise ValueError(f"penultimate='all16' has 16 channels, {self.num_filters} are needed")
+            raise ValueError(f"penultimate=16 has 16 channels, {self.num_filters} are needed")
         return 16
 
     def _filters(self, penultimate: Array, logits: Array) -> Array:
@@ -161,7 +161,7 @@ def from_torch(
     state_dict_net2: dict[str, np.ndarray],
     state_dict_ensemble: dict[str, np.ndarray],
 ) -> dict:
-    """Variables of `Model(penultimate="all16", ensemble="learned")` from the released networks.
+    """Variables of `Model(penultimate=16, ensemble="learned")` from the released networks.
 
     The three dicts hold NumPy arrays under the names of the released code: conv1...conv10,
     deconv1...3, bn1...bn10, bnde1...3, conv_f, and the ensemble's conv1 [1, S, 1, 1, 1].

@@ -1,0 +1,128 @@
+"""The `feedseg` command: one verb per job, each calling one module."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import feedseg
+from feedseg.main import guarded, train
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from feedseg.predict import predict
+
+    files = predict(
+        args.model,
+        args.input,
+        args.output,
+        probabilities=args.probabilities,
+        overwrite=args.overwrite,
+        tile=args.tile,
+        checkpoint=args.checkpoint,
+    )
+    print(f"wrote {len(files)} file(s) in {args.output}")
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from feedseg.scores import evaluate_folders
+
+    evaluate_folders(
+        args.pred,
+        args.truth,
+        class_names=_names(args.classes) or None,
+        membrane=args.membrane,
+        output=args.output,
+    )
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from feedseg.check import check
+
+    names = _names(args.classes)
+    return check(args.data, output=args.output, map_text=args.label_map, classes=names)
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from feedseg.fetch import fetch
+
+    root = args.data_dir or Path(os.environ.get("FEEDSEG_DATA", "") or "data")
+    print(f"{args.name}: {fetch(args.name, root)}")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from feedseg.doctor import doctor
+
+    return doctor()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def parser() -> argparse.ArgumentParser:
+    """Verbs and their options."""
+    top = argparse.ArgumentParser(prog="feedseg", description=feedseg.__doc__)
+    top.add_argument("--version", action="version", version=f"feedseg {feedseg.__version__}")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    verbs.add_parser(
+        "train",
+        help="train and evaluate: feedseg train --config configs/aep_irpe.py [--config.key=value]",
+        add_help=False,
+    )
+
+    verb = verbs.add_parser("predict", help="segment images with a trained model")
+    verb.add_argument("--model", type=Path, required=True, help="directory of a run")
+    verb.add_argument("--input", type=Path, required=True, help="image file or folder of images")
+    verb.add_argument("--output", type=Path, required=True, help="folder for the results")
+    verb.add_argument("--probabilities", action="store_true", help="write float probabilities too")
+    verb.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    verb.add_argument("--tile", type=int, default=0, help="side seen at once in px (0: automatic)")
+    verb.add_argument("--checkpoint", choices=("best", "latest"), default="best")
+    verb.set_defaults(action=_predict)
+
+    verb = verbs.add_parser("evaluate", help="score label images of any tool against the truth")
+    verb.add_argument("--pred", type=Path, required=True, help="folder or file of predicted labels")
+    verb.add_argument("--truth", type=Path, required=True, help="folder or file of true labels")
+    verb.add_argument("--classes", default="", help="names in the order of their ids, a,b,c")
+    verb.add_argument("--membrane", help="class between cells: adds Rand and information scores")
+    verb.add_argument("--output", type=Path, help="folder for scores.csv and scores.json")
+    verb.set_defaults(action=_evaluate)
+
+    verb = verbs.add_parser("check", help="look through a folder of images and labels")
+    verb.add_argument("data", type=Path, help="folder of images and labels")
+    verb.add_argument("--output", type=Path, default=Path("feedseg-check"))
+    verb.add_argument("--label-map", default="", help='grey value to class id, "0:0,255:1"')
+    verb.add_argument("--classes", default="", help="names in the order of their ids, a,b,c")
+    verb.set_defaults(action=_check)
+
+    verb = verbs.add_parser("fetch", help="download a public data set and verify it")
+    verb.add_argument("name", help="name of the data set")
+    verb.add_argument("--data-dir", type=Path, help="where to; else FEEDSEG_DATA, else ./data")
+    verb.set_defaults(action=_fetch)
+
+    verb = verbs.add_parser("doctor", help="check the installation and the devices")
+    verb.set_defaults(action=_doctor)
+    return top
+
+
+def run(argv: Sequence[str]) -> int:
+    """Exit code of a command line without the program's name."""
+    if argv[:1] == ["train"]:
+        return train(list(argv[1:]))
+    args = parser().parse_args(argv)
+    return args.action(args)
+
+
+def main() -> None:
+    """Entry of the console script."""
+    sys.exit(guarded(run, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

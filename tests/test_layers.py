@@ -1,0 +1,426 @@
+"""Layers against hand-computed numbers, NumPy loops and the plain operations of JAX and Flax."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from feedseg.layers import conv
+from feedseg.layers.awel import Awel
+from feedseg.layers.blocks import ConvNormAct, Dropout, keep_mask
+from feedseg.layers.conv import Conv, UpConv, check_sides, conv2d, max_pool2, up_conv2d
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+both = pytest.mark.parametrize("run", [lambda f: f, jax.jit], ids=["plain", "jitted"])
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def pull_back(function, arguments, dy):
+    """Value and the gradients by all arguments for the output's gradient dy."""
+    value, back = jax.vjp(function, *arguments)
+    return value, *back(dy)
+
+
+def assert_same_map(run, mine, plain, x, kernel, **tolerance) -> None:
+    """Same values and the same gradients by image and kernel."""
+    dy = normal(2, *jax.eval_shape(plain, x, kernel).shape)
+    got = run(lambda *a: pull_back(mine, a, dy))(x, kernel)
+    expected = jax.jit(lambda *a: pull_back(plain, a, dy))(x, kernel)
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, **(tolerance or dict(atol=2e-5, rtol=1e-4)))
+
+
+# Convolution ------------------------------------------------------------------------------------
+
+
+def convolution(stride: int, padding):
+    return lambda x, k: lax.conv_general_dilated(
+        x, k, (stride, stride), padding, dimension_numbers=NHWC
+    )
+
+
+@both
+@pytest.mark.parametrize(
+    ("size", "stride", "side", "height", "width"),
+    [(3, 1, 1, 6, 10), (4, 2, 1, 8, 6), (3, 1, 1, 5, 7), (4, 2, 1, 9, 7), (2, 1, 0, 4, 5)],
+)
+@pytest.mark.parametrize("channels", [(32, 33), (3, 5)], ids=["wide", "narrow"])
+def test_conv2d_is_the_convolution(run, size, stride, side, height, width, channels):
+    x = normal(0, 2, height, width, channels[0])
+    kernel = normal(1, size, size, *channels) / size / math.sqrt(channels[0])
+    padding = ((side, side), (side, side))
+    assert_same_map(
+        run, lambda x, k: conv2d(x, k, stride, padding), convolution(stride, padding), x, kernel
+    )
+
+
+@pytest.mark.parametrize("block", [1, 24, 10**6])
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (4, 2)])
+def test_kernel_gradient_in_any_number_of_blocks(monkeypatch, block, size, stride):
+    """One row at a time, a few rows, all at once."""
+    monkeypatch.setattr(conv, "_BLOCK_PIXELS", block)
+    x, kernel = normal(0, 2, 12, 6, 32), normal(1, size, size, 32, 32) / 16
+    padding = ((1, 1), (1, 1))
+    assert_same_map(
+        jax.jit,
+        lambda x, k: conv2d(x, k, stride, padding),
+        convolution(stride, padding),
+        x,
+        kernel,
+    )
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the own gradient is for the CPU")
+def test_only_wide_kernels_take_the_own_gradient():
+    def uses_own(channels: int) -> bool:
+        x, kernel = jnp.ones((1, 4, 4, channels)), jnp.ones((3, 3, channels, channels))
+        return "custom_vjp" in str(jax.make_jaxpr(conv2d)(x, kernel))
+
+    assert uses_own(32) and not uses_own(31)
+
+
+def test_kernel_gradient_in_bfloat16_is_summed_in_float32():
+    x, kernel = normal(0, 2, 16, 16, 32), normal(1, 3, 3, 32, 32) / 16
+
+    def gradient(dtype):
+        return jax.grad(lambda k: conv2d(x.astype(dtype), k).astype(jnp.float32).sum())(
+            kernel.astype(dtype)
+        )
+
+    low, full = gradient(jnp.bfloat16), gradient(jnp.float32)
+    assert low.dtype == jnp.bfloat16
+    np.testing.assert_allclose(low.astype(jnp.float32), full, atol=0.01 * float(abs(full).max()))
+
+
+def stamps(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Transposed convolution, pixel by pixel, from its definition."""
+    n, height, width, _ = x.shape
+    size, features = kernel.shape[0], kernel.shape[-1]
+    pad = (size - 2) // 2
+    total = np.zeros((n, 2 * height + 2 * pad, 2 * width + 2 * pad, features))
+    for i in range(height):
+        for j in range(width):
+            stamp = np.einsum("nc,abcf->nabf", x[:, i, j], kernel)
+            total[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size] += stamp
+    return total[:, pad : pad + 2 * height, pad : pad + 2 * width]
+
+
+@both
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("shape", [(2, 4, 6), (1, 3, 5), (2, 1, 1)])
+def test_up_conv2d_stamps_the_kernel(run, size, shape):
+    x, kernel = normal(0, *shape, 3), normal(1, size, size, 3, 4)
+    expected = stamps(np.asarray(x, np.float64), np.asarray(kernel, np.float64))
+    np.testing.assert_allclose(run(up_conv2d)(x, kernel), expected, atol=1e-5)
+
+
+@both
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("channels", [(32, 16), (3, 5)])
+def test_up_conv2d_is_the_transposed_convolution_of_jax(run, size, channels):
+    def plain(x, kernel):
+        return lax.conv_transpose(
+            x, kernel[::-1, ::-1], (2, 2), "SAME", dimension_numbers=NHWC
+        )  # JAX does not flip the kernel
+
+    x, kernel = normal(0, 2, 3, 5, channels[0]), normal(1, size, size, *channels) / 8
+    assert_same_map(run, up_conv2d, plain, x, kernel)
+
+
+def test_up_conv2d_by_hand():
+    x = jnp.asarray([[[[1.0], [10.0]]]])
+    small = jnp.asarray([[1.0, 2.0], [3.0, 4.0]])[..., None, None]
+    expected = [[1, 2, 10, 20], [3, 4, 30, 40]]
+    np.testing.assert_array_equal(up_conv2d(x, small)[0, ..., 0], expected)
+    # row 1 of the kernel is output row 0; stamps [1 2 3 4] at -1 and [10 20 30 40] at 1
+    large = jnp.zeros((4, 4)).at[1].set(jnp.arange(1.0, 5.0))[..., None, None]
+    expected = [[2, 3 + 10, 4 + 20, 30], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(up_conv2d(x, large)[0, ..., 0], expected)
+
+
+# Pooling and sides ------------------------------------------------------------------------------
+
+
+@both
+def test_max_pool2_is_flax_max_pool(run):
+    x = jnp.asarray(np.random.default_rng(0).permutation(2 * 6 * 8 * 3), jnp.float32)
+    x, dy = x.reshape(2, 6, 8, 3), normal(1, 2, 3, 4, 3)
+    got = run(lambda x: pull_back(max_pool2, (x,), dy))(x)
+    expected = pull_back(lambda x: nn.max_pool(x, (2, 2), (2, 2)), (x,), dy)
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_max_pool2_shares_the_gradient_of_equal_values():
+    gradient = jax.grad(lambda x: max_pool2(x).sum())(jnp.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(gradient, np.full((1, 2, 2, 1), 0.25))
+
+
+def test_max_pool2_refuses_odd_sides():
+    with pytest.raises(TypeError):
+        max_pool2(jnp.ones((1, 3, 4, 1)))
+
+
+def test_check_sides_names_the_nearest_size():
+    check_sides(jnp.ones((1, 16, 24, 1)), 8)
+    with pytest.raises(ValueError, match=r"33 x 3 must be multiples of 8; nearest: 32 x 8"):
+        check_sides(jnp.ones((1, 33, 3, 1)), 8)
+
+
+# Modules ----------------------------------------------------------------------------------------
+
+
+def parameters(module: nn.Module, x: jax.Array, **kwargs) -> dict:
+    return module.init(jax.random.key(0), x, **kwargs)["params"]
+
+
+@pytest.mark.parametrize(("size", "stride", "side"), [(1, 1, 8), (3, 1, 8), (4, 2, 4), (5, 1, 8)])
+def test_conv_shapes(size, stride, side):
+    layer, x = Conv(7, size, stride), jnp.ones((2, 8, 8, 3))
+    y, variables = layer.init_with_output(jax.random.key(0), x)
+    assert y.shape == (2, side, side, 7)
+    shapes = jax.tree.map(jnp.shape, variables["params"])
+    assert shapes == {"kernel": (size, size, 3, 7), "bias": (7,)}
+    assert set(parameters(layer.clone(use_bias=False), x)) == {"kernel"}
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_up_conv_shapes(size):
+    y, variables = UpConv(7, size).init_with_output(jax.random.key(0), jnp.ones((2, 3, 5, 3)))
+    assert y.shape == (2, 6, 10, 7)
+    shapes = jax.tree.map(jnp.shape, variables["params"])
+    assert shapes == {"kernel": (size, size, 3, 7), "bias": (7,)}
+
+
+def assert_uniform(values: jax.Array, bound: float) -> None:
+    assert float(abs(values).max()) <= bound
+    assert abs(float(values.std()) / (bound / math.sqrt(3)) - 1) < 0.05
+    assert abs(float(values.mean())) < 0.05 * bound
+
+
+@pytest.mark.parametrize(
+    ("layer", "fan_in"), [(Conv(512, 3), 9 * 16), (UpConv(512, 2), 4 * 512)], ids=["conv", "up"]
+)
+def test_torch_initial_ranges(layer, fan_in):
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)); the fan-in of a transposed kernel is its output's."""
+    first = parameters(layer, jnp.ones((1, 2, 2, 16)))
+    assert_uniform(first["kernel"], 1 / math.sqrt(fan_in))
+    assert float(abs(first["bias"]).max()) <= 1 / math.sqrt(fan_in)
+    assert float(first["bias"].std()) > 0.5 / math.sqrt(fan_in)
+
+
+def test_keras_initial_ranges():
+    """he_normal: truncated at two of its own deviations; glorot_uniform for a transposed one."""
+    x = jnp.ones((1, 2, 2, 16))
+    first = parameters(Conv(256, 3, initializer="keras"), x)
+    deviation = math.sqrt(2 / (9 * 16))
+    assert abs(float(first["kernel"].std()) / deviation - 1) < 0.02
+    assert float(abs(first["kernel"]).max()) <= 2 * deviation / 0.8796
+    np.testing.assert_array_equal(first["bias"], 0)
+    first = parameters(UpConv(256, 2, initializer="keras"), x)
+    assert_uniform(first["kernel"], math.sqrt(6 / (4 * (16 + 256))))
+    np.testing.assert_array_equal(first["bias"], 0)
+
+
+@pytest.mark.parametrize("layer", [Conv(2, initializer="he"), UpConv(2, initializer="he")])
+def test_unknown_initializer(layer):
+    with pytest.raises(ValueError, match="choose keras or torch"):
+        parameters(layer, jnp.ones((1, 2, 2, 1)))
+
+
+@pytest.mark.parametrize("layer", [Conv(3), UpConv(3, 4)], ids=["conv", "up"])
+def test_a_bias_before_a_norm_is_added_but_has_no_gradient(layer):
+    x = normal(0, 2, 4, 4, 2)
+    before = layer.clone(before_norm=True)
+    variables = layer.init(jax.random.key(0), x)
+    np.testing.assert_array_equal(layer.apply(variables, x), before.apply(variables, x))
+
+    def gradient(module):
+        return jax.grad(lambda v: jnp.square(module.apply(v, x)).sum())(variables)["params"]
+
+    with_bias, without = gradient(layer), gradient(before)
+    assert (with_bias["bias"] != 0).all() and (without["bias"] == 0).all()
+    np.testing.assert_array_equal(with_bias["kernel"], without["kernel"])
+
+
+# Dropout ----------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("rate", [0.5, 0.25, 0.75, 0.3, 1 / 16, 3 / 256])
+def test_keep_mask_rate(run, rate):
+    """Within five deviations of the binomial distribution, alone and for neighbours together."""
+    shape = (8, 32, 32, 5)  # 160 values a row: not always whole words
+    mask = run(lambda key: keep_mask(key, shape, rate))(jax.random.key(3))
+    assert mask.shape == shape and mask.dtype == bool
+    pairs = [mask[:-1] & mask[1:], mask[:, :-1] & mask[:, 1:], mask[..., :-1] & mask[..., 1:]]
+    keep = 1 - rate
+    for events, p in [(mask, keep), *((pair, keep**2) for pair in pairs)]:
+        deviation = math.sqrt(p * (1 - p) / events.size)
+        assert abs(float(events.mean()) - p) < 5 * deviation
+
+
+@pytest.mark.parametrize(("rate", "bits"), [(0.5, 1), (0.25, 2), (5 / 16, 4), (77 / 256, 8)])
+def test_keep_mask_is_exact(monkeypatch, rate, bits):
+    """Over all values that the random bits can take, each once per byte."""
+    words = np.arange(256, dtype=np.uint8).view(np.uint32)
+    monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype: words.reshape(shape))
+    mask = keep_mask(jax.random.key(0), (2048 // bits // 4, 4), rate)
+    assert int(mask.sum()) == (1 - rate) * mask.size
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.25, 0.3])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 1, 1, 1), (2, 4, 33, 3)])
+def test_keep_mask_is_a_function_of_the_key(rate, shape):
+    mask = keep_mask(jax.random.key(0), shape, rate)
+    assert mask.shape == shape
+    np.testing.assert_array_equal(mask, keep_mask(jax.random.key(0), shape, rate))
+    if mask.size > 100:
+        assert (mask != keep_mask(jax.random.key(1), shape, rate)).any()
+
+
+@both
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_dropout_zeroes_or_scales(run, dtype):
+    x = (1 + normal(0, 4, 8, 8, 3) ** 2).astype(dtype)
+    rngs = {"dropout": jax.random.key(1)}
+
+    def forward(x):
+        return Dropout(0.5).apply({}, x, train=True, rngs=rngs)
+
+    y, dx = run(lambda x: pull_back(forward, (x,), jnp.ones_like(x)))(x)
+    assert y.dtype == dtype
+    kept = np.asarray(y != 0)
+    assert 0.4 < kept.mean() < 0.6
+    np.testing.assert_array_equal(y, np.where(kept, 2 * x, 0))
+    np.testing.assert_array_equal(dx, np.where(kept, 2, 0))
+
+
+def test_dropout_off():
+    x = normal(0, 2, 4, 4, 3)
+    np.testing.assert_array_equal(Dropout(0.5).apply({}, x, train=False), x)
+    np.testing.assert_array_equal(Dropout(0.0).apply({}, x, train=True), x)
+
+
+# Convolution, normalisation, ReLU ---------------------------------------------------------------
+
+
+def doubling(momentum: float = 0.9) -> tuple[ConvNormAct, dict]:
+    """A layer whose convolution gives 2 x + 10, with scale 3 and offset 1 after the norm."""
+    params = {
+        "conv": {
+            "kernel": jnp.zeros((3, 3, 1, 1)).at[1, 1].set(2.0),
+            "bias": jnp.asarray([10.0]),
+        },
+        "norm": {"scale": jnp.asarray([3.0]), "bias": jnp.asarray([1.0])},
+    }
+    stats = {"norm": {"mean": jnp.asarray([0.5]), "var": jnp.asarray([4.0])}}
+    return ConvNormAct(1, momentum=momentum), {"params": params, "batch_stats": stats}
+
+
+PIXELS = jnp.asarray([[1.0, 2.0], [3.0, 4.0]])[None, ..., None]  # 12, 14, 16, 18 after it
+
+
+@both
+def test_conv_norm_act_in_training(run):
+    layer, variables = doubling()
+    y, changed = run(lambda v, x: layer.apply(v, x, train=True, mutable=["batch_stats"]))(
+        variables, PIXELS
+    )
+    deviations = np.array([-3, -1, 1, 3]) / math.sqrt(5 + 1e-5)
+    np.testing.assert_allclose(y.ravel(), np.maximum(3 * deviations + 1, 0), rtol=1e-5)
+    stats = changed["batch_stats"]["norm"]
+    np.testing.assert_allclose(stats["mean"], 0.9 * 0.5 + 0.1 * 15, rtol=1e-6)
+    np.testing.assert_allclose(stats["var"], 0.9 * 4 + 0.1 * 5, rtol=1e-5)
+
+
+@both
+def test_conv_norm_act_in_evaluation(run):
+    layer, variables = doubling()
+    y = run(lambda v, x: layer.apply(v, x, train=False))(variables, PIXELS)
+    expected = 3 * (np.array([12, 14, 16, 18]) - 0.5) / math.sqrt(4 + 1e-5) + 1
+    np.testing.assert_allclose(y.ravel(), expected, rtol=1e-6)
+
+
+def test_conv_norm_act_uses_its_arguments():
+    x = jnp.ones((1, 4, 4, 2))
+    up = ConvNormAct(3, 4, up=True).init_with_output(jax.random.key(0), x, train=False)
+    assert up[0].shape == (1, 8, 8, 3) and up[1]["params"]["conv"]["kernel"].shape == (4, 4, 2, 3)
+    down = ConvNormAct(3, 4, 2, use_bias=False)
+    y, variables = down.init_with_output(jax.random.key(0), x, train=False)
+    assert y.shape == (1, 2, 2, 3) and set(variables["params"]["conv"]) == {"kernel"}
+
+
+def test_calls_update_the_running_statistics_one_after_another():
+    layer, variables = doubling(momentum=0.75)
+
+    class Twice(nn.Module):
+        @nn.compact
+        def __call__(self, first, second):
+            shared = ConvNormAct(1, momentum=0.75, name="shared")
+            return shared(first, train=True), shared(second, train=True)
+
+    nested = {kind: {"shared": tree} for kind, tree in variables.items()}
+    _, changed = Twice().apply(nested, PIXELS, 10 * PIXELS, mutable=["batch_stats"])
+    stats = changed["batch_stats"]["shared"]["norm"]
+    np.testing.assert_allclose(stats["mean"], 0.75 * (0.75 * 0.5 + 0.25 * 15) + 0.25 * 60)
+    np.testing.assert_allclose(stats["var"], 0.75 * (0.75 * 4 + 0.25 * 5) + 0.25 * 500, rtol=1e-5)
+
+
+# AWEL -------------------------------------------------------------------------------------------
+
+MAPS = jnp.log(jnp.asarray([[[[[1.0, 3.0]]]], [[[[4.0, 1.0]]]]]))  # [2, 1, 1, 1, 2]
+LEARNED = {"params": {"weights": jnp.asarray([2.0, -1.0]), "bias": jnp.asarray([0.5])}}
+
+
+@both
+@pytest.mark.parametrize(
+    ("mode", "use", "expected"),
+    [
+        ("learned", "logits", [math.log(1 / 4) + 0.5, math.log(9) + 0.5]),
+        ("learned", "probabilities", [2 * 0.25 - 0.8 + 0.5, 2 * 0.75 - 0.2 + 0.5]),
+        ("fixed", "logits", [math.log(4), math.log(3)]),
+        ("fixed", "probabilities", [0.25 + 0.8, 0.75 + 0.2]),
+    ],
+)
+def test_awel_by_hand(run, mode, use, expected):
+    layer = Awel(mode, use, "torch")
+    variables = LEARNED if mode == "learned" else {}
+    y = run(layer.apply)(variables, MAPS)
+    np.testing.assert_allclose(y, np.array(expected).reshape(1, 1, 1, 2), rtol=1e-5, atol=1e-6)
+
+
+def test_awel_bias_has_no_gradient():
+    gradient = jax.grad(lambda v: Awel("learned", "logits", "torch").apply(v, MAPS)[..., 0].sum())(
+        LEARNED
+    )["params"]
+    np.testing.assert_array_equal(gradient["bias"], 0)
+    np.testing.assert_allclose(gradient["weights"], [0, math.log(4)], atol=1e-6)
+
+
+def test_awel_start():
+    maps = jnp.zeros((4, 1, 2, 2, 3))
+    mean = parameters(Awel("learned", "logits", "mean"), maps)
+    np.testing.assert_array_equal(mean["weights"], np.full(4, 0.25))
+    np.testing.assert_array_equal(mean["bias"], [0])
+    layer = Awel("learned", "logits", "torch")
+    draws = [layer.init(jax.random.key(seed), maps)["params"] for seed in range(50)]
+    for name in ("weights", "bias"):
+        values = np.concatenate([d[name] for d in draws])
+        assert abs(values).max() <= 0.5 and values.min() < -0.35 and values.max() > 0.35
+    assert not Awel("fixed", "logits", "torch").init(jax.random.key(0), maps)
+
+
+@pytest.mark.parametrize(
+    ("use", "start", "message"), [("maps", "torch", "awel_input"), ("logits", "zero", "awel_init")]
+)
+def test_awel_unknown_arguments(use, start, message):
+    with pytest.raises(ValueError, match=message):
+        Awel("learned", use, start).init(jax.random.key(0), MAPS)
