@@ -151,15 +151,19 @@ def _pictures(out: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
     return row
 
 
+def check_membrane(dataset: Dataset, membrane: str) -> None:
+    """Raises UserError unless the name is empty or that of a class."""
+    if membrane and membrane not in dataset.class_names:
+        names = ", ".join(dataset.class_names)
+        raise UserError(f"evaluate.membrane={membrane!r}: the classes are {names}")
+
+
 def boundary_scores(trained: Trained, dataset: Dataset, chosen: np.ndarray, membrane: str) -> dict:
     """Rand and information scores of the membrane class over the chosen items, crop by crop.
 
     Adapted Rand error and variation of information at probability 0.5, and the ISBI 2012 scores
-    over a sweep of thresholds. Raises UserError for an unknown class name.
+    over a sweep of thresholds. membrane: name of a class.
     """
-    if membrane not in dataset.class_names:
-        names = ", ".join(dataset.class_names)
-        raise UserError(f"evaluate.membrane={membrane!r}: the classes are {names}")
     index = dataset.class_names.index(membrane)
     probability = np.concatenate([_probability(trained, dataset, i)[..., index] for i in chosen])
     labels = dataset.labels[chosen]

@@ -119,6 +119,7 @@ def set_up(config, directory: rundir.RunDir, log: Log) -> tuple[Job, steps.Train
     log(f"device: {parallel.describe(mesh)}")
     dataset = datasets.load(config)
     split = folds.split(dataset, config.split)
+    evaluate.check_membrane(dataset, config.evaluate.membrane)
     log(describe_data(dataset, split))
 
     batch = min(config.train.batch_size, len(split.train))

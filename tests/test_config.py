@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 import re
+import sys
 from pathlib import Path
 
 import jax
@@ -178,6 +179,7 @@ OWN_FILES = [
 @pytest.mark.parametrize("content, text", OWN_FILES)
 def test_mistakes_in_a_users_own_file(tmp_path, monkeypatch, content, text):
     monkeypatch.syspath_prepend(str(tiny.ROOT))
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # a config read before
     path = tmp_path / "my configs" / "mine.py"
     path.parent.mkdir()
     path.write_text(content)

@@ -1,4 +1,4 @@
-"""Layers against hand-computed numbers, NumPy loops and the plain operations of JAX and Flax."""
+"""Layers against numbers computed by hand, jitted and not."""
 
 import math
 
@@ -7,172 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from layer_checks import both, normal, pull_back
 
-from feedseg.layers import conv
 from feedseg.layers.awel import Awel
 from feedseg.layers.blocks import ConvNormAct, Dropout, keep_mask
-from feedseg.layers.conv import Conv, UpConv, check_sides, conv2d, max_pool2, up_conv2d
-
-NHWC = ("NHWC", "HWIO", "NHWC")
-both = pytest.mark.parametrize("run", [lambda f: f, jax.jit], ids=["plain", "jitted"])
-
-
-def normal(seed: int, *shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
-
-
-def pull_back(function, arguments, dy):
-    """Value and the gradients by all arguments for the output's gradient dy."""
-    value, back = jax.vjp(function, *arguments)
-    return value, *back(dy)
-
-
-def assert_same_map(run, mine, plain, x, kernel, **tolerance) -> None:
-    """Same values and the same gradients by image and kernel."""
-    dy = normal(2, *jax.eval_shape(plain, x, kernel).shape)
-    got = run(lambda *a: pull_back(mine, a, dy))(x, kernel)
-    expected = jax.jit(lambda *a: pull_back(plain, a, dy))(x, kernel)
-    for a, b in zip(got, expected, strict=True):
-        np.testing.assert_allclose(a, b, **(tolerance or dict(atol=2e-5, rtol=1e-4)))
-
-
-# Convolution ------------------------------------------------------------------------------------
-
-
-def convolution(stride: int, padding):
-    return lambda x, k: lax.conv_general_dilated(
-        x, k, (stride, stride), padding, dimension_numbers=NHWC
-    )
-
-
-@both
-@pytest.mark.parametrize(
-    ("size", "stride", "side", "height", "width"),
-    [(3, 1, 1, 6, 10), (4, 2, 1, 8, 6), (3, 1, 1, 5, 7), (4, 2, 1, 9, 7), (2, 1, 0, 4, 5)],
-)
-@pytest.mark.parametrize("channels", [(32, 33), (3, 5)], ids=["wide", "narrow"])
-def test_conv2d_is_the_convolution(run, size, stride, side, height, width, channels):
-    x = normal(0, 2, height, width, channels[0])
-    kernel = normal(1, size, size, *channels) / size / math.sqrt(channels[0])
-    padding = ((side, side), (side, side))
-    assert_same_map(
-        run, lambda x, k: conv2d(x, k, stride, padding), convolution(stride, padding), x, kernel
-    )
-
-
-@pytest.mark.parametrize("block", [1, 24, 10**6])
-@pytest.mark.parametrize(("size", "stride"), [(3, 1), (4, 2)])
-def test_kernel_gradient_in_any_number_of_blocks(monkeypatch, block, size, stride):
-    """One row at a time, a few rows, all at once."""
-    monkeypatch.setattr(conv, "_BLOCK_PIXELS", block)
-    x, kernel = normal(0, 2, 12, 6, 32), normal(1, size, size, 32, 32) / 16
-    padding = ((1, 1), (1, 1))
-    assert_same_map(
-        jax.jit,
-        lambda x, k: conv2d(x, k, stride, padding),
-        convolution(stride, padding),
-        x,
-        kernel,
-    )
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the own gradient is for the CPU")
-def test_only_wide_kernels_take_the_own_gradient():
-    def uses_own(channels: int) -> bool:
-        x, kernel = jnp.ones((1, 4, 4, channels)), jnp.ones((3, 3, channels, channels))
-        return "custom_vjp" in str(jax.make_jaxpr(conv2d)(x, kernel))
-
-    assert uses_own(32) and not uses_own(31)
-
-
-def test_kernel_gradient_in_bfloat16_is_summed_in_float32():
-    x, kernel = normal(0, 2, 16, 16, 32), normal(1, 3, 3, 32, 32) / 16
-
-    def gradient(dtype):
-        return jax.grad(lambda k: conv2d(x.astype(dtype), k).astype(jnp.float32).sum())(
-            kernel.astype(dtype)
-        )
-
-    low, full = gradient(jnp.bfloat16), gradient(jnp.float32)
-    assert low.dtype == jnp.bfloat16
-    np.testing.assert_allclose(low.astype(jnp.float32), full, atol=0.01 * float(abs(full).max()))
-
-
-def stamps(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Transposed convolution, pixel by pixel, from its definition."""
-    n, height, width, _ = x.shape
-    size, features = kernel.shape[0], kernel.shape[-1]
-    pad = (size - 2) // 2
-    total = np.zeros((n, 2 * height + 2 * pad, 2 * width + 2 * pad, features))
-    for i in range(height):
-        for j in range(width):
-            stamp = np.einsum("nc,abcf->nabf", x[:, i, j], kernel)
-            total[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size] += stamp
-    return total[:, pad : pad + 2 * height, pad : pad + 2 * width]
-
-
-@both
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("shape", [(2, 4, 6), (1, 3, 5), (2, 1, 1)])
-def test_up_conv2d_stamps_the_kernel(run, size, shape):
-    x, kernel = normal(0, *shape, 3), normal(1, size, size, 3, 4)
-    expected = stamps(np.asarray(x, np.float64), np.asarray(kernel, np.float64))
-    np.testing.assert_allclose(run(up_conv2d)(x, kernel), expected, atol=1e-5)
-
-
-@both
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("channels", [(32, 16), (3, 5)])
-def test_up_conv2d_is_the_transposed_convolution_of_jax(run, size, channels):
-    def plain(x, kernel):
-        return lax.conv_transpose(
-            x, kernel[::-1, ::-1], (2, 2), "SAME", dimension_numbers=NHWC
-        )  # JAX does not flip the kernel
-
-    x, kernel = normal(0, 2, 3, 5, channels[0]), normal(1, size, size, *channels) / 8
-    assert_same_map(run, up_conv2d, plain, x, kernel)
-
-
-def test_up_conv2d_by_hand():
-    x = jnp.asarray([[[[1.0], [10.0]]]])
-    small = jnp.asarray([[1.0, 2.0], [3.0, 4.0]])[..., None, None]
-    expected = [[1, 2, 10, 20], [3, 4, 30, 40]]
-    np.testing.assert_array_equal(up_conv2d(x, small)[0, ..., 0], expected)
-    # row 1 of the kernel is output row 0; stamps [1 2 3 4] at -1 and [10 20 30 40] at 1
-    large = jnp.zeros((4, 4)).at[1].set(jnp.arange(1.0, 5.0))[..., None, None]
-    expected = [[2, 3 + 10, 4 + 20, 30], [0, 0, 0, 0]]
-    np.testing.assert_array_equal(up_conv2d(x, large)[0, ..., 0], expected)
-
-
-# Pooling and sides ------------------------------------------------------------------------------
-
-
-@both
-def test_max_pool2_is_flax_max_pool(run):
-    x = jnp.asarray(np.random.default_rng(0).permutation(2 * 6 * 8 * 3), jnp.float32)
-    x, dy = x.reshape(2, 6, 8, 3), normal(1, 2, 3, 4, 3)
-    got = run(lambda x: pull_back(max_pool2, (x,), dy))(x)
-    expected = pull_back(lambda x: nn.max_pool(x, (2, 2), (2, 2)), (x,), dy)
-    for a, b in zip(got, expected, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_max_pool2_shares_the_gradient_of_equal_values():
-    gradient = jax.grad(lambda x: max_pool2(x).sum())(jnp.ones((1, 2, 2, 1)))
-    np.testing.assert_array_equal(gradient, np.full((1, 2, 2, 1), 0.25))
-
-
-def test_max_pool2_refuses_odd_sides():
-    with pytest.raises(TypeError):
-        max_pool2(jnp.ones((1, 3, 4, 1)))
-
-
-def test_check_sides_names_the_nearest_size():
-    check_sides(jnp.ones((1, 16, 24, 1)), 8)
-    with pytest.raises(ValueError, match=r"33 x 3 must be multiples of 8; nearest: 32 x 8"):
-        check_sides(jnp.ones((1, 33, 3, 1)), 8)
-
+from feedseg.layers.conv import Conv, UpConv
 
 # Modules ----------------------------------------------------------------------------------------
 
@@ -312,7 +151,7 @@ def test_dropout_off():
 # Convolution, normalisation, ReLU ---------------------------------------------------------------
 
 
-def doubling(momentum: float = 0.9) -> tuple[ConvNormAct, dict]:
+def doubling() -> tuple[ConvNormAct, dict]:
     """A layer whose convolution gives 2 x + 10, with scale 3 and offset 1 after the norm."""
     params = {
         "conv": {
@@ -322,7 +161,7 @@ def doubling(momentum: float = 0.9) -> tuple[ConvNormAct, dict]:
         "norm": {"scale": jnp.asarray([3.0]), "bias": jnp.asarray([1.0])},
     }
     stats = {"norm": {"mean": jnp.asarray([0.5]), "var": jnp.asarray([4.0])}}
-    return ConvNormAct(1, momentum=momentum), {"params": params, "batch_stats": stats}
+    return ConvNormAct(1), {"params": params, "batch_stats": stats}
 
 
 PIXELS = jnp.asarray([[1.0, 2.0], [3.0, 4.0]])[None, ..., None]  # 12, 14, 16, 18 after it
@@ -359,7 +198,7 @@ def test_conv_norm_act_uses_its_arguments():
 
 
 def test_calls_update_the_running_statistics_one_after_another():
-    layer, variables = doubling(momentum=0.75)
+    _, variables = doubling()
 
     class Twice(nn.Module):
         @nn.compact

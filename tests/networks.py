@@ -1,0 +1,100 @@
+"""Networks for tests: built, filled with random numbers and compiled once for all of them."""
+
+import functools
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs import common
+from feedseg import losses, models
+
+# Compiling quickly matters more here than running quickly.
+FAST_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+# Narrow versions, where the widths can be chosen, for what has to be computed.
+NARROW = {
+    "unet": common.model("unet", filters=(4, 6, 8)),
+    "kato_unet": common.model("kato_unet", filters=(4, 6, 8)),
+    "aep": common.model("aep", dropout=0.0),  # with dropout: aep_net
+}
+
+
+def build(name: str, num_classes: int = 2, **changes):
+    return models.build(num_classes, common.model(name, **changes))
+
+
+def shapes_of(model, image_shape: tuple[int, ...]):
+    """Shapes of (variables, (logits, out)) without computing anything."""
+
+    def start():
+        image = jnp.zeros(image_shape)
+        variables = model.init(jax.random.key(0), image, train=False)
+        return variables, model.apply(variables, image, train=False)
+
+    return jax.eval_shape(start)
+
+
+def random_variables(model, image_shape: tuple[int, ...], seed: int = 0) -> dict:
+    """Kernels with gain 1, scales and variances around 1, drawn with NumPy: nothing to compile."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        kind = path[-1].key
+        if kind == "kernel":
+            fan_in = math.prod(leaf.shape[:-1])
+            value = rng.normal(size=leaf.shape) * math.sqrt(2 / fan_in)
+        elif kind in ("scale", "var"):
+            value = rng.uniform(0.5, 1.5, leaf.shape)
+        else:
+            value = rng.normal(size=leaf.shape) * 0.2
+        return jnp.asarray(value, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes_of(model, image_shape)[0])
+
+
+@functools.cache
+def compiled(name: str):
+    """(model, train, evaluate) of a narrow network; both raise if they are traced twice.
+
+    train(variables, image, labels, key) -> (loss, logits, out, changed statistics), gradients.
+    """
+    model = models.build(2, NARROW.get(name, common.MODELS[name]))
+
+    def loss_of(params, batch_stats, image, labels, key):
+        (logits, out), changed = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            image,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        outputs = losses.named_outputs(logits, out)
+        terms = {each: {"cross_entropy": 1.0} for each in outputs if each != "first"}
+        loss = losses.total_loss(outputs, labels, terms, jnp.ones(2))[0]
+        return loss, (logits, out, changed["batch_stats"])
+
+    def train(variables, image, labels, key):
+        (loss, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            variables["params"], variables["batch_stats"], image, labels, key
+        )
+        return (loss, *rest), gradients
+
+    def evaluate(variables, image):
+        return model.apply(variables, image, train=False, mutable=["batch_stats"])
+
+    once = functools.partial(chex.assert_max_traces, n=1)
+    return (
+        model,
+        jax.jit(once(train), compiler_options=FAST_COMPILE),
+        jax.jit(once(evaluate), compiler_options=FAST_COMPILE),
+    )
+
+
+def batch(model, seed: int = 0) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    side = 2 * model.stride
+    image = jnp.asarray(rng.random((2, side, side, 1)), jnp.float32)
+    return image, jnp.asarray(rng.integers(2, size=image.shape[:3]), jnp.uint8)

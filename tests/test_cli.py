@@ -1,0 +1,92 @@
+"""The `feedseg` command: verbs, exit codes, messages."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from feedseg import cli
+from feedseg.main import guarded
+
+
+def run(*argv: str) -> int:
+    return guarded(cli.run, list(argv))
+
+
+def write_labels(folder, name, labels):
+    folder.mkdir(exist_ok=True)
+    tifffile.imwrite(folder / name, labels)
+
+
+def test_help_names_every_verb(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.run(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert all(
+        verb in text for verb in ("train", "predict", "evaluate", "check", "fetch", "doctor")
+    )
+
+
+def test_unknown_verb_is_refused():
+    with pytest.raises(SystemExit) as end:
+        cli.run(["predikt"])
+    assert end.value.code == 2
+
+
+def test_evaluate_scores_folders_by_name(tmp_path, capsys):
+    truth = np.zeros((8, 8), np.uint8)
+    truth[:, 4:] = 1
+    half = truth.copy()
+    half[:4] = 1 - half[:4]  # every class: 16 right, 16 missed, 16 too many
+    write_labels(tmp_path / "truth", "a.tif", truth)
+    write_labels(tmp_path / "pred", "a_labels.tif", half)
+    code = run(
+        "evaluate",
+        *("--pred", str(tmp_path / "pred"), "--truth", str(tmp_path / "truth")),
+        *("--classes", "left, right"),
+    )
+    assert code == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("left"))
+    assert row.split() == ["left", "33.3", "50.0"]
+
+
+def test_evaluate_names_an_unpaired_file(tmp_path, capsys):
+    write_labels(tmp_path / "truth", "a.tif", np.eye(4, dtype=np.uint8))
+    write_labels(tmp_path / "pred", "b.tif", np.eye(4, dtype=np.uint8))
+    assert (
+        run("evaluate", "--pred", str(tmp_path / "pred"), "--truth", str(tmp_path / "truth")) == 2
+    )
+    error = capsys.readouterr().err
+    assert error.startswith("feedseg: ") and "a.tif" in error
+
+
+def test_check_proposes_a_mapping_for_masks(tmp_path, capsys):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    tifffile.imwrite(tmp_path / "images" / "a.tif", np.arange(64, dtype=np.uint8).reshape(8, 8))
+    tifffile.imwrite(tmp_path / "labels" / "a.tif", np.eye(8, dtype=np.uint8) * 255)
+    assert run("check", str(tmp_path), "--output", str(tmp_path / "report")) == 2
+    assert "0:0,255:1" in capsys.readouterr().err
+    assert (tmp_path / "report" / "fingerprint.json").is_file()
+    mapped = ("--label-map", "0:0,255:1", "--classes", "rest,line")
+    assert run("check", str(tmp_path), "--output", str(tmp_path / "report"), *mapped) == 0
+
+
+def test_predict_without_a_run_says_what_is_missing(tmp_path, capsys):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint8))
+    paths = ("--input", str(tmp_path / "a.tif"), "--output", str(tmp_path / "out"))
+    assert run("predict", "--model", str(tmp_path / "none"), *paths) == 2
+    assert "none/config.json" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_fetch_of_a_closed_data_set_tells_how_to_get_it(tmp_path, capsys):
+    assert run("fetch", "mouse_liver", "--data-dir", str(tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert "cannot be fetched" in error and "ask the corresponding authors" in error
+    assert not any(tmp_path.iterdir())
+
+
+def test_train_is_the_training_command(capsys):
+    assert run("train", "--config", "configs/nothing.py") == 2
+    assert "configs/nothing.py" in capsys.readouterr().err

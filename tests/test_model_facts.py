@@ -1,0 +1,115 @@
+"""Numbers that a network must have: parameters, running statistics, how far it sees."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import FAST_COMPILE, build, shapes_of
+
+from feedseg import models
+
+# Parameter counts -------------------------------------------------------------------------------
+
+UNET64 = dict(filters=(64, 128, 256, 512, 1024))
+COUNTS = [  # network, changes, classes, parameters, running statistics
+    ("unet", {}, 2, 487_154, 1_472),
+    ("unet", {}, 3, 487_163, 1_472),
+    ("unet", {}, 4, 487_172, 1_472),
+    ("unet", dict(extra_conv=True), 2, 487_154 + 600, 1_488),
+    ("unet", dict(extra_conv=True), 4, 487_172 + 600, 1_488),
+    ("unet", dict(UNET64, conv_bias=False, dropout=0.0), 2, 31_036_546, 11_776),
+    ("unet", UNET64, 2, 31_042_434, 11_776),
+    ("aep_net", {}, 2, 853_826, 1_536),
+    ("aep_net", {}, 3, 853_843, 1_536),
+    ("aep_net", {}, 4, 853_860, 1_536),
+    ("kato_unet", {}, 2, 41_880_130, 17_664),
+    ("kato_unet", {}, 3, 41_880_195, 17_664),
+    ("kato_unet", {}, 4, 41_880_260, 17_664),
+    ("aep", dict(penultimate=16), 2, 1_707_656, 3_072),
+    ("aep", dict(penultimate=16), 3, 1_707_691, 3_072),
+    ("aep", dict(penultimate=16), 4, 1_707_726, 3_072),
+]
+AEP_TOTALS = {  # classes: parameters with 1, 2, ... 5 filters per class
+    2: (1_705_570, 1_705_870, 1_706_170, 1_706_470, 1_706_770),
+    3: (1_705_741, 1_706_194, 1_706_647, 1_707_100, 1_707_553),
+    4: (1_705_914, 1_706_522, 1_707_130, 1_707_738, 1_708_346),
+}
+COUNTS += [
+    # `joint` has the parameters of `per_call` and is traced once instead of up to 20 times
+    ("aep", dict(multiplier=m, net2_bn="joint"), classes, total, 3_040 + 2 * m * classes)
+    for classes, totals in AEP_TOTALS.items()
+    for m, total in enumerate(totals, 1)
+]
+
+
+def count(tree) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(("name", "changes", "classes", "parameters", "statistics"), COUNTS)
+def test_parameter_counts(name, changes, classes, parameters, statistics):
+    model = build(name, classes, **changes)
+    image = jnp.zeros((1, model.stride, model.stride, 1))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    assert count(variables["params"]) == parameters
+    assert count(variables["batch_stats"]) == statistics
+
+
+# Halo -------------------------------------------------------------------------------------------
+
+HALO = {
+    "unet": (dict(filters=(2,) * 5), dict(filters=(2,) * 3, extra_conv=True), dict(filters=(2, 2))),
+    "kato_unet": (dict(filters=(2,) * 5), dict(filters=(2,) * 3)),
+}
+
+
+def averaging(model, image_shape: tuple[int, ...]) -> dict:
+    """Variables with which every layer takes means of positive numbers, in float64.
+
+    Nothing then cancels and no ReLU is dead, so that an input pixel changes an output pixel
+    exactly if there is a way from the one to the other.
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            return rng.uniform(0.5, 1.5, leaf.shape) / math.prod(leaf.shape[:-1])
+        return np.full(leaf.shape, 1.0 if path[-1].key in ("scale", "var", "weights") else 0.0)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes_of(model, image_shape)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [(name, changes) for name in models.names() for changes in HALO.get(name, ({},))],
+)
+def test_halo_is_the_reach_rounded_up_to_the_stride(name, changes):
+    """Pixels beyond the halo do not change a pixel, those beyond one stride less do.
+
+    On a strip, for the first and the last pixel of a stride: they see farthest to either side.
+    """
+    model = build(name, **changes)
+    stride, halo = model.stride, model.halo
+    width = 2 * (halo + stride) + stride
+    image = np.random.default_rng(1).random((1, stride, width, 1))
+    column = np.arange(width)
+    pixels = (halo + stride, halo + 2 * stride - 1)
+    images = [image[0]]
+    for pixel, distance in itertools.product(pixels, (halo, halo - stride)):
+        far = (abs(column - pixel) > distance)[:, None]
+        images.append(np.where(far, image[0] + 1e6, image[0]))
+    with jax.enable_x64(True):
+        variables = averaging(model, image.shape)
+        forward = jax.jit(
+            lambda v, x: model.apply(v, x, train=False)[0], compiler_options=FAST_COMPILE
+        )
+        logits = np.asarray(forward(variables, np.stack(images)))
+    assert logits.dtype == np.float64
+    changes = abs(logits[1:] - logits[0]).max((1, 3)).reshape(2, 2, width)
+    beyond_halo = [changes[i, 0, pixel] for i, pixel in enumerate(pixels)]
+    within_halo = [changes[i, 1, pixel] for i, pixel in enumerate(pixels)]
+    assert max(beyond_halo) < 1e-14
+    assert max(within_halo) > 1e-12
