@@ -122,6 +122,7 @@ def base() -> ConfigDict:
                 save_every_epochs=1,
             ),
             evaluate=dict(
+                dihedral=False,  # score the mean of 8 rotations and mirrors too, as `dihedral`
                 membrane="",  # class whose borders get Rand and information scores; empty: none
             ),
             runtime=dict(  # where and how it runs; never part of what a run is

@@ -31,6 +31,7 @@ def get_config(arg=None):
     config.loss.terms.final = dict(cross_entropy=1.0, dice=1.0)
     config.model.update(dropout=0.0, bn_momentum=0.9)  # with dropout 0.5 it underfits
     config.augment.dihedral = True
+    config.evaluate.dihedral = True
     config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup_epochs=1.0)
     config.train.update(epochs=60, batch_size=8)
     return config

@@ -21,6 +21,7 @@ def _predict(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         tile=args.tile,
         checkpoint=args.checkpoint,
+        dihedral=args.dihedral,
     )
     print(f"wrote {len(files)} file(s) in {args.output}")
     return 0
@@ -84,6 +85,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--overwrite", action="store_true", help="replace results that exist")
     verb.add_argument("--tile", type=int, default=0, help="side seen at once in px (0: automatic)")
     verb.add_argument("--checkpoint", choices=("best", "latest"), default="best")
+    verb.add_argument(
+        "--dihedral", action="store_true", help="average 8 rotations and mirrors (8 times slower)"
+    )
     verb.set_defaults(action=_predict)
 
     verb = verbs.add_parser("evaluate", help="score label images of any tool against the truth")

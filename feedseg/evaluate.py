@@ -1,20 +1,16 @@
-"""Evaluation of a split, pictures of it, and a trained model read back from its run."""
+"""Evaluation of a split: confusion matrices, border scores, pictures."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from feedseg import boundary_metrics, metrics, models, normalize
-from feedseg import config as configs
-from feedseg.checkpoint import read_tree
+from feedseg import boundary_metrics, metrics, normalize
 from feedseg.datasets.base import VOID, Dataset
 from feedseg.errors import UserError
-from feedseg.rundir import RunDir, read_json
-from feedseg.step import Items, forward
+from feedseg.step import Items
+from feedseg.trained import Trained, dihedral_mean
 
 Tree = Any
 
@@ -36,83 +32,25 @@ def confusion_matrices(
     }
 
 
+def dihedral_matrices(
+    trained: Trained, dataset: Dataset, chosen: np.ndarray, batch: int
+) -> np.ndarray:
+    """Confusion matrix of each chosen item when 8 orientations are averaged, int64 [N, K, K]."""
+    averaged, parts = dihedral_mean(trained), []
+    for start in range(0, len(chosen), batch):
+        index = chosen[start : start + batch]
+        filled = np.resize(index, batch)  # one shape, one compilation
+        image = normalize.apply(dataset.images[filled], dataset.low[filled], dataset.high[filled])
+        predicted = averaged.apply(image).argmax(-1)[: len(index)]
+        parts.append(
+            metrics.confusion_per_image(dataset.labels[index], predicted, dataset.num_classes)
+        )
+    return np.concatenate([np.asarray(part) for part in parts]).astype(np.int64)
+
+
 def summaries(matrices: dict[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, dict]:
     """Data-set scores of every output: one matrix over the whole split (A21)."""
     return {name: metrics.summary(m.sum(0), class_names) for name, m in matrices.items()}
-
-
-class Trained(NamedTuple):
-    """A model ready to be applied, with what it needs to know about images."""
-
-    apply: Callable[[Any], jax.Array]  # image [N, H, W, C] in [0, 1] -> probabilities [N, H, W, K]
-    outputs: Callable[[Any], tuple[jax.Array, dict]]  # image -> logits and extra outputs
-    stride: int
-    halo: int
-    channels: int
-    class_names: tuple[str, ...]
-    class_colors: tuple[tuple[int, int, int], ...]
-    normalization: str
-    percentiles: tuple[float, float]
-
-
-def load_run(run: Path, checkpoint: str = "best") -> Trained:
-    """The model of a run directory.
-
-    checkpoint: `best` (highest validation mean IoU) or `latest`.
-    Raises UserError if the folder is no run, has no whole checkpoint, or the checkpoint is of
-    another network.
-    """
-    directory = RunDir(run)
-    config = configs.from_plain(read_json(directory.config))
-    facts = read_json(directory.data)
-    folders = {"best": directory.best, "latest": directory.checkpoints}
-    if checkpoint not in folders:
-        raise UserError(f"checkpoint {checkpoint!r}: choose best or latest")
-    tree, _ = read_tree(folders[checkpoint])
-    variables = {"params": tree["params"], "batch_stats": tree["batch_stats"]}
-    model = models.build(len(facts["class_names"]), config.model)
-    check_variables(model, variables, facts["channels"], folders[checkpoint])
-    return bind(model, variables, config.train.compute_dtype, facts)
-
-
-def check_variables(model, variables: Tree, channels: int, where: Path) -> None:
-    """Raises UserError unless the variables have the network's names and shapes."""
-    image = jnp.zeros((1, model.stride * 2, model.stride * 2, channels))
-    wanted = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-
-    def shapes(tree):
-        flat = jax.tree_util.tree_leaves_with_path(tree)
-        return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in flat}
-
-    have, want = shapes(variables), shapes({"batch_stats": {}, **wanted})
-    for key in sorted(set(have) | set(want)):
-        if have.get(key) != want.get(key):
-            raise UserError(
-                f"{where}: checkpoint of another network: {key} has shape {have.get(key)}, "
-                f"the config's network {want.get(key)}"
-            )
-
-
-def bind(model, variables: Tree, dtype: str, facts: dict) -> Trained:
-    """A trained model from its parts; facts: as in data.json."""
-    variables = jax.device_put(variables)
-    run = jax.jit(lambda v, image: forward(model, v, image, jnp.dtype(dtype)))
-    soft = jax.jit(
-        lambda v, image: jax.nn.softmax(
-            forward(model, v, image, jnp.dtype(dtype))[0].astype(jnp.float32)
-        )
-    )
-    return Trained(
-        apply=lambda image: soft(variables, image),
-        outputs=lambda image: run(variables, image),
-        stride=model.stride,
-        halo=model.halo,
-        channels=facts["channels"],
-        class_names=tuple(facts["class_names"]),
-        class_colors=tuple(tuple(color) for color in facts["class_colors"]),
-        normalization=facts["normalization"],
-        percentiles=tuple(facts["percentiles"]),
-    )
 
 
 def panel_rows(trained: Trained, dataset: Dataset, chosen: np.ndarray) -> list[dict]:

@@ -46,6 +46,7 @@ def predict(
     overwrite: bool = False,
     tile: int = 0,
     checkpoint: str = "best",
+    dihedral: bool = False,
     progress: bool = True,
 ) -> list[Path]:
     """Segments an image file or every image of a folder with the model of a run.
@@ -54,15 +55,22 @@ def predict(
     into the folder `output`, and with `probabilities` `<stem>_probabilities.tif` (float channels).
     tile: side of the square the network sees at once, px; 0 chooses it.
     checkpoint: `best` (highest validation mean IoU) or `latest`.
+    dihedral: average the probabilities over 8 rotations and mirrors (8 times the work).
     Returns the files written. Raises UserError, naming the file, for bad images, for images that
     do not fit the model, and for existing files unless `overwrite`.
     """
     jobs = plan_jobs(Path(inputs), Path(output), probabilities)
     if not overwrite:
         refuse_existing(jobs)
-    from feedseg.evaluate import load_run  # brings JAX, not needed to refuse a command
+    from feedseg.trained import (  # brings JAX, not needed to refuse a command
+        dihedral_mean,
+        load_run,
+    )
 
-    return predict_files(load_run(run, checkpoint), jobs, tile=tile, progress=progress)
+    trained = load_run(run, checkpoint)
+    if dihedral:
+        trained = dihedral_mean(trained)
+    return predict_files(trained, jobs, tile=tile, progress=progress)
 
 
 def plan_jobs(inputs: Path, output: Path, probabilities: bool) -> list[Job]:

@@ -39,6 +39,7 @@ from feedseg.datasets.base import Dataset
 from feedseg.errors import Diverged, Stopped, UserError
 from feedseg.lock import WorkdirLock
 from feedseg.logs import Log, Progress
+from feedseg.trained import Trained, bind
 
 Tree = Any
 _all_finite = jax.jit(steps.finite)
@@ -367,8 +368,14 @@ def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
     step, variables, notes = found
     job.log(f"evaluating the best checkpoint (epoch {notes['epoch']}) on the test images")
     names = job.dataset.class_names
+    facts = rundir.describe(job.dataset, job.config)
+    trained = bind(job.model, variables, job.config.train.compute_dtype, facts)
     items = place_items(job.mesh, job.dataset, job.split.test)
     matrices = evaluate.confusion_matrices(job.eval_step, variables, items, job.eval_batch)
+    if job.config.evaluate.dihedral:
+        matrices["dihedral"] = evaluate.dihedral_matrices(
+            trained, job.dataset, job.split.test, job.eval_batch
+        )
     result = {
         "complete": True,
         "experiment": job.config.experiment,
@@ -382,8 +389,6 @@ def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
         **provenance(job, meta),
     }
-    facts = rundir.describe(job.dataset, job.config)
-    trained = evaluate.bind(job.model, variables, job.config.train.compute_dtype, facts)
     if job.config.evaluate.membrane:
         result["boundary"] = evaluate.boundary_scores(
             trained, job.dataset, job.split.test, job.config.evaluate.membrane
@@ -408,7 +413,7 @@ def provenance(job: Job, meta: dict) -> dict:
     }
 
 
-def draw(job: Job, trained: evaluate.Trained, matrix: np.ndarray) -> None:
+def draw(job: Job, trained: Trained, matrix: np.ndarray) -> None:
     """Curves, confusion matrix and a panel of up to four test images."""
     path, dataset = job.directory.path, job.dataset
     figures.curves(job.directory.rows(), path / "curves.png")
@@ -427,5 +432,8 @@ def show(result: dict, log: Log) -> None:
         f"mean IoU ({100 * result['best']['val_miou']:.2f})"
     )
     log(report.console_table(result["metrics"]["final"], result["class_names"]))
+    if "dihedral" in result["metrics"]:
+        log("the same, probabilities averaged over 8 rotations and mirrors")
+        log(report.console_table(result["metrics"]["dihedral"], result["class_names"]))
     for name, value in result.get("boundary", {}).items():
         log(f"  {name:24s} " + ("-" if value is None or np.isnan(value) else f"{value:.4f}"))

@@ -85,12 +85,11 @@ def compiled(name: str):
     def evaluate(variables, image):
         return model.apply(variables, image, train=False, mutable=["batch_stats"])
 
-    once = functools.partial(chex.assert_max_traces, n=1)
-    return (
-        model,
-        jax.jit(once(train), compiler_options=FAST_COMPILE),
-        jax.jit(once(evaluate), compiler_options=FAST_COMPILE),
-    )
+    def once(function):
+        function.__name__ += f"_{name}"  # chex counts by name
+        return jax.jit(chex.assert_max_traces(function, n=1), compiler_options=FAST_COMPILE)
+
+    return model, once(train), once(evaluate)
 
 
 def batch(model, seed: int = 0) -> tuple[jax.Array, jax.Array]:

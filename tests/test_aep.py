@@ -91,28 +91,26 @@ def test_every_combination_of_structure(small):
         ("n_filters", 16),
         (1, 2, 3),
         ("penultimate", "output", "softmax", "argmax"),
-        ("per_call", "joint"),
         ("learned", "fixed", "stacked", "single"),
     )
-    for penultimate, multiplier, source, net2_bn, ensemble in itertools.product(*choices):
+    for penultimate, multiplier, source, ensemble in itertools.product(*choices):
         model = build(
             classes,
             penultimate=penultimate,
             multiplier=multiplier,
             source=source,
-            net2_bn=net2_bn,
             ensemble=ensemble,
         )
 
         def outputs(model=model):
-            variables = start(model, image)
-            return variables["params"], *model.apply(variables, image, train=False)
+            return model.init_with_output(jax.random.key(0), image, train=False)
 
         if not legal(source, multiplier, ensemble):
             with pytest.raises(ValueError, match="multiplier must be 1"):
                 jax.eval_shape(outputs)
             continue
-        params, logits, out = jax.eval_shape(outputs)
+        (logits, out), variables = jax.eval_shape(outputs)
+        params = variables["params"]
         filters = 1 if ensemble == "single" else multiplier * classes
         chex.assert_shape((logits, out["first"]), (2, 8, 16, classes))
         chex.assert_shape(out["filters"], (2, 8, 16, filters))

@@ -34,10 +34,16 @@ def convolution(stride: int, padding):
     )
 
 
-@both
 @pytest.mark.parametrize(
-    ("size", "stride", "side", "height", "width"),
-    [(3, 1, 1, 6, 10), (4, 2, 1, 8, 6), (3, 1, 1, 5, 7), (4, 2, 1, 9, 7), (2, 1, 0, 4, 5)],
+    ("run", "size", "stride", "side", "height", "width"),
+    [
+        (jax.jit, 3, 1, 1, 6, 10),
+        (jax.jit, 4, 2, 1, 8, 6),
+        (lambda f: f, 4, 2, 1, 8, 6),
+        (jax.jit, 3, 1, 1, 5, 7),
+        (jax.jit, 4, 2, 1, 9, 7),
+        (jax.jit, 2, 1, 0, 4, 5),
+    ],
 )
 @pytest.mark.parametrize("channels", [(32, 33), (3, 5)], ids=["wide", "narrow"])
 def test_conv2d_is_the_convolution(run, size, stride, side, height, width, channels):
@@ -102,24 +108,23 @@ def stamps(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 @both
 @pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("shape", [(2, 4, 6), (1, 3, 5), (2, 1, 1)])
+@pytest.mark.parametrize("shape", [(2, 3, 6), (1, 1, 1)])
 def test_up_conv2d_stamps_the_kernel(run, size, shape):
     x, kernel = normal(0, *shape, 3), normal(1, size, size, 3, 4)
     expected = stamps(np.asarray(x, np.float64), np.asarray(kernel, np.float64))
     np.testing.assert_allclose(run(up_conv2d)(x, kernel), expected, atol=1e-5)
 
 
-@both
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("channels", [(32, 16), (3, 5)])
-def test_up_conv2d_is_the_transposed_convolution_of_jax(run, size, channels):
+def test_up_conv2d_is_the_transposed_convolution_of_jax(size, channels):
     def plain(x, kernel):
         return lax.conv_transpose(
             x, kernel[::-1, ::-1], (2, 2), "SAME", dimension_numbers=NHWC
         )  # JAX does not flip the kernel
 
     x, kernel = normal(0, 2, 3, 5, channels[0]), normal(1, size, size, *channels) / 8
-    assert_same_map(run, up_conv2d, plain, x, kernel)
+    assert_same_map(jax.jit, up_conv2d, plain, x, kernel)
 
 
 def test_up_conv2d_by_hand():

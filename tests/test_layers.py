@@ -16,26 +16,29 @@ from feedseg.layers.conv import Conv, UpConv
 # Modules ----------------------------------------------------------------------------------------
 
 
-def parameters(module: nn.Module, x: jax.Array, **kwargs) -> dict:
-    return module.init(jax.random.key(0), x, **kwargs)["params"]
+def parameters(module: nn.Module, x: jax.Array) -> dict:
+    return module.init(jax.random.key(0), x)["params"]
+
+
+def shapes(module: nn.Module, *image_shape: int, **kwargs) -> tuple[tuple, dict]:
+    """Shapes of the output and of the parameters."""
+    start = lambda key: module.init_with_output(key, jnp.ones(image_shape), **kwargs)  # noqa: E731
+    y, variables = jax.eval_shape(start, jax.random.key(0))
+    return y.shape, jax.tree.map(lambda p: p.shape, variables["params"])
 
 
 @pytest.mark.parametrize(("size", "stride", "side"), [(1, 1, 8), (3, 1, 8), (4, 2, 4), (5, 1, 8)])
 def test_conv_shapes(size, stride, side):
-    layer, x = Conv(7, size, stride), jnp.ones((2, 8, 8, 3))
-    y, variables = layer.init_with_output(jax.random.key(0), x)
-    assert y.shape == (2, side, side, 7)
-    shapes = jax.tree.map(jnp.shape, variables["params"])
-    assert shapes == {"kernel": (size, size, 3, 7), "bias": (7,)}
-    assert set(parameters(layer.clone(use_bias=False), x)) == {"kernel"}
+    layer = Conv(7, size, stride)
+    expected = {"kernel": (size, size, 3, 7), "bias": (7,)}
+    assert shapes(layer, 2, 8, 8, 3) == ((2, side, side, 7), expected)
+    assert set(shapes(layer.clone(use_bias=False), 2, 8, 8, 3)[1]) == {"kernel"}
 
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_up_conv_shapes(size):
-    y, variables = UpConv(7, size).init_with_output(jax.random.key(0), jnp.ones((2, 3, 5, 3)))
-    assert y.shape == (2, 6, 10, 7)
-    shapes = jax.tree.map(jnp.shape, variables["params"])
-    assert shapes == {"kernel": (size, size, 3, 7), "bias": (7,)}
+    expected = {"kernel": (size, size, 3, 7), "bias": (7,)}
+    assert shapes(UpConv(7, size), 2, 3, 5, 3) == ((2, 6, 10, 7), expected)
 
 
 def assert_uniform(values: jax.Array, bound: float) -> None:
@@ -93,11 +96,11 @@ def test_a_bias_before_a_norm_is_added_but_has_no_gradient(layer):
 
 
 @both
-@pytest.mark.parametrize("rate", [0.5, 0.25, 0.75, 0.3, 1 / 16, 3 / 256])
+@pytest.mark.parametrize("rate", [0.5, 0.25, 0.3, 3 / 256])
 def test_keep_mask_rate(run, rate):
     """Within five deviations of the binomial distribution, alone and for neighbours together."""
     shape = (8, 32, 32, 5)  # 160 values a row: not always whole words
-    mask = run(lambda key: keep_mask(key, shape, rate))(jax.random.key(3))
+    mask = np.asarray(run(lambda key: keep_mask(key, shape, rate))(jax.random.key(3)))
     assert mask.shape == shape and mask.dtype == bool
     pairs = [mask[:-1] & mask[1:], mask[:, :-1] & mask[:, 1:], mask[..., :-1] & mask[..., 1:]]
     keep = 1 - rate
@@ -115,14 +118,14 @@ def test_keep_mask_is_exact(monkeypatch, rate, bits):
     assert int(mask.sum()) == (1 - rate) * mask.size
 
 
-@pytest.mark.parametrize("rate", [0.5, 0.25, 0.3])
-@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 1, 1, 1), (2, 4, 33, 3)])
+@pytest.mark.parametrize(
+    ("rate", "shape"), [(0.5, (2, 3, 5, 7)), (0.25, (1, 1, 1, 201)), (0.3, (2, 3, 5, 7))]
+)
 def test_keep_mask_is_a_function_of_the_key(rate, shape):
-    mask = keep_mask(jax.random.key(0), shape, rate)
-    assert mask.shape == shape
-    np.testing.assert_array_equal(mask, keep_mask(jax.random.key(0), shape, rate))
-    if mask.size > 100:
-        assert (mask != keep_mask(jax.random.key(1), shape, rate)).any()
+    first, again, other = (np.asarray(keep_mask(jax.random.key(k), shape, rate)) for k in (0, 0, 1))
+    assert first.shape == shape
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
 
 
 @both
@@ -136,7 +139,7 @@ def test_dropout_zeroes_or_scales(run, dtype):
 
     y, dx = run(lambda x: pull_back(forward, (x,), jnp.ones_like(x)))(x)
     assert y.dtype == dtype
-    kept = np.asarray(y != 0)
+    x, kept = np.asarray(x), np.asarray(y) != 0
     assert 0.4 < kept.mean() < 0.6
     np.testing.assert_array_equal(y, np.where(kept, 2 * x, 0))
     np.testing.assert_array_equal(dx, np.where(kept, 2, 0))
@@ -189,12 +192,10 @@ def test_conv_norm_act_in_evaluation(run):
 
 
 def test_conv_norm_act_uses_its_arguments():
-    x = jnp.ones((1, 4, 4, 2))
-    up = ConvNormAct(3, 4, up=True).init_with_output(jax.random.key(0), x, train=False)
-    assert up[0].shape == (1, 8, 8, 3) and up[1]["params"]["conv"]["kernel"].shape == (4, 4, 2, 3)
-    down = ConvNormAct(3, 4, 2, use_bias=False)
-    y, variables = down.init_with_output(jax.random.key(0), x, train=False)
-    assert y.shape == (1, 2, 2, 3) and set(variables["params"]["conv"]) == {"kernel"}
+    y, params = shapes(ConvNormAct(3, 4, up=True), 1, 4, 4, 2, train=False)
+    assert y == (1, 8, 8, 3) and params["conv"]["kernel"] == (4, 4, 2, 3)
+    y, params = shapes(ConvNormAct(3, 4, 2, use_bias=False), 1, 4, 4, 2, train=False)
+    assert y == (1, 2, 2, 3) and set(params["conv"]) == {"kernel"}
 
 
 def test_calls_update_the_running_statistics_one_after_another():

@@ -24,11 +24,11 @@ from feedseg import main, optimizer, parallel, train
 from feedseg.checkpoint import read_tree, saved_steps
 from feedseg.datasets import synthetic
 from feedseg.errors import SaveFailed, UserError
-from feedseg.evaluate import load_run
 from feedseg.lock import WorkdirLock
 from feedseg.logs import Log
 from feedseg.predict import predict
 from feedseg.rundir import RunDir
+from feedseg.trained import load_run
 
 TINY = str(Path(tiny.__file__))
 LABELLED = 3 * 32 * 32  # pixels of the test images, none of them void
@@ -276,7 +276,7 @@ def test_full_disk(tmp_path):
     last = ended.stderr.splitlines()[-1]
     assert last.startswith("feedseg: cannot save") and str(tmp_path) in last
     assert "free space" in last
-    assert f'File "{tiny.ROOT}' not in ended.stderr, "a traceback of ours; Orbax's threads have some"
+    assert f'File "{tiny.ROOT}' not in ended.stderr, "threads of Orbax may complain"
     assert not (tmp_path / "result.json").exists()
     assert not list(tmp_path.rglob("*tmp*"))
 

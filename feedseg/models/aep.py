@@ -58,7 +58,7 @@ class Model(nn.Module):
     bn_epsilon: float
 
     stride: ClassVar[int] = 8
-    halo: ClassVar[int] = 104  # two networks of 50 px one after the other, to a multiple of 8
+    halo: ClassVar[int] = 88  # two networks of 43 px one after the other, to a multiple of 8
 
     @property
     def num_filters(self) -> int:

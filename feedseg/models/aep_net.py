@@ -30,8 +30,9 @@ class Model(nn.Module):
     bn_epsilon: float
 
     stride: ClassVar[int] = 8
-    # 1 + 2 + 2 + 4 + 4 + 8 + 8 down, 8 + 4 + 4 + 2 + 2 + 1 up: 50, to a multiple of 8
-    halo: ClassVar[int] = 56
+    # 3x3 kernels reach one pixel of their grid, 4x4 ones 1.5 of the finer grid: 1 + 1.5 + 2 + 3 + 4
+    # + 6 down, 8 at the bottom and the same up give 43, to a multiple of 8
+    halo: ClassVar[int] = 48
 
     def _layer(self, x: Array, features: int, name: str, train: bool, **kind) -> Array:
         layer = ConvNormAct(
