@@ -1,0 +1,101 @@
+"""The end of a run: scores of the best checkpoint, figures, and result.json at the very end."""
+
+import platform
+
+import jax
+import numpy as np
+
+import feedseg
+from feedseg import atomic, evaluate, figures, metrics, parallel, report, rundir
+from feedseg import config as configs
+from feedseg.checkpoint import Checkpoints
+from feedseg.errors import UserError
+from feedseg.job import Job, place_items
+from feedseg.logs import Log
+from feedseg.trained import Trained, bind
+
+
+def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
+    """Scores of the best checkpoint on the test part, figures, and result.json at the very end."""
+    whole = parallel.replicated(job.mesh)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), variables
+    )
+    found = best.restore_latest(abstract)
+    if not found:
+        raise UserError(
+            f"{best.folder}: the best checkpoint is gone; delete the run and start again"
+        )
+    step, variables, notes = found
+    job.log(f"evaluating the best checkpoint (epoch {notes['epoch']}) on the test images")
+    names = job.dataset.class_names
+    facts = rundir.describe(job.dataset, job.config)
+    trained = bind(job.model, variables, job.config.train.compute_dtype, facts)
+    items = place_items(job.mesh, job.dataset, job.split.test)
+    matrices = evaluate.confusion_matrices(job.eval_step, variables, items, job.eval_batch)
+    if job.config.evaluate.dihedral:
+        matrices["dihedral"] = evaluate.dihedral_matrices(
+            trained, job.dataset, job.split.test, job.eval_batch
+        )
+    result = {
+        "complete": True,
+        "experiment": job.config.experiment,
+        "run_name": job.config.run_name,
+        "class_names": list(names),
+        "metrics": evaluate.summaries(matrices, names),
+        "per_image": metrics.per_image(matrices["final"], names),
+        "confusion": matrices["final"].sum(0).tolist(),
+        "best": {"step": step, "epoch": notes["epoch"], "val_miou": notes["val/miou"]},
+        "counts": {part: len(index) for part, index in job.split._asdict().items()},
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
+        **provenance(job, meta),
+    }
+    if job.config.evaluate.membrane:
+        result["boundary"] = evaluate.boundary_scores(
+            trained, job.dataset, job.split.test, job.config.evaluate.membrane
+        )
+    draw(job, trained, matrices["final"].sum(0))
+    atomic.write_json_atomic(job.directory.result, result)
+    return result
+
+
+def provenance(job: Job, meta: dict) -> dict:
+    """Where the numbers come from."""
+    plain = configs.to_plain(job.config)
+    return {
+        "config_hash": configs.config_hash(plain),
+        "data_hash": rundir.read_json(job.directory.data)["fingerprint"],
+        "seed": job.config.seed,
+        "version": feedseg.__version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "device": parallel.describe(job.mesh),
+        "seconds": round(meta["seconds"], 1),
+    }
+
+
+def draw(job: Job, trained: Trained, matrix: np.ndarray) -> None:
+    """Curves, confusion matrix and a panel of up to four test images."""
+    path, dataset = job.directory.path, job.dataset
+    figures.curves(job.directory.rows(), path / "curves.png")
+    figures.confusion_figure(matrix, dataset.class_names, path / "confusion.png")
+    test = job.split.test
+    chosen = test[np.unique(np.linspace(0, len(test) - 1, min(4, len(test))).round().astype(int))]
+    rows = evaluate.panel_rows(trained, dataset, chosen)
+    figures.panel(rows, path / "panel.png", dataset.class_names, dataset.class_colors)
+
+
+def show(result: dict, log: Log) -> None:
+    """The result as a table."""
+    counts = result["counts"]
+    log(
+        f"test: {counts['test']} images, best of {result['best']['epoch']} epochs by validation "
+        f"mean IoU ({100 * result['best']['val_miou']:.2f})"
+    )
+    log(report.console_table(result["metrics"]["final"], result["class_names"]))
+    if "dihedral" in result["metrics"]:
+        log("the same, probabilities averaged over 8 rotations and mirrors")
+        log(report.console_table(result["metrics"]["dihedral"], result["class_names"]))
+    for name, value in result.get("boundary", {}).items():
+        log(f"  {name:24s} " + ("-" if value is None or np.isnan(value) else f"{value:.4f}"))

@@ -1,0 +1,135 @@
+"""Setting up a run: data on the device, the network, compiled steps, the state before step 0."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from feedseg import datasets, evaluate, losses, models, optimizer, parallel, rundir
+from feedseg import step as steps
+from feedseg.datasets import folds
+from feedseg.datasets.base import Dataset
+from feedseg.errors import UserError
+from feedseg.logs import Log
+
+
+@dataclass
+class Job:
+    """What stays the same during a run."""
+
+    config: Any
+    directory: rundir.RunDir
+    dataset: Dataset
+    split: folds.Split
+    model: Any
+    mesh: Any
+    train_items: steps.Items
+    val_items: steps.Items
+    train_step: Any
+    eval_step: Any
+    schedule: Any
+    batch: int
+    eval_batch: int
+    steps_per_epoch: int
+    steps_per_dispatch: int
+    log: Log
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.train.epochs * self.steps_per_epoch
+
+
+def set_up(config, directory: rundir.RunDir, log: Log) -> tuple[Job, steps.TrainState]:
+    """Data on the device, compiled steps and the state before step 0."""
+    mesh = parallel.make_mesh(
+        config.runtime.devices, config.train.batch_size, config.runtime.require_gpu
+    )
+    log(f"device: {parallel.describe(mesh)}")
+    dataset = datasets.load(config)
+    split = folds.split(dataset, config.split)
+    evaluate.check_membrane(dataset, config.evaluate.membrane)
+    log(describe_data(dataset, split))
+
+    batch = min(config.train.batch_size, len(split.train))
+    if batch % mesh.size:  # a smaller batch would make the result depend on the devices
+        raise UserError(
+            f"batches of all {batch} training images do not divide by {mesh.size} devices: set "
+            f"runtime.devices=1 or train.batch_size to a multiple of {mesh.size}"
+        )
+    per_epoch = len(split.train) // batch
+    model = models.build(dataset.num_classes, config.model)
+    rate = optimizer.schedule(config.optimizer, per_epoch, config.train.epochs)
+    tx = optimizer.build(config.optimizer, rate)
+    weights = losses.class_weights(
+        dataset.labels[split.train], dataset.num_classes, config.loss.class_weight
+    )
+    place = parallel.batch_placer(mesh)
+    one_step = steps.make_train_step(
+        model, tx, config, jnp.asarray(weights), len(split.train), batch, place
+    )
+    dispatch = config.runtime.steps_per_dispatch or per_epoch
+    if per_epoch % dispatch:
+        raise UserError(
+            f"runtime.steps_per_dispatch={dispatch} does not divide an epoch of {per_epoch} steps"
+        )
+    state = initial_state(config, model, tx, dataset, mesh)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    log(f"network: {config.model.name}, {parameters:,} parameters")
+    directory.claim(config, dataset)
+    eval_batch = -(-config.train.eval_batch_size // mesh.size) * mesh.size
+    job = Job(
+        config=config,
+        directory=directory,
+        dataset=dataset,
+        split=split,
+        model=model,
+        mesh=mesh,
+        train_items=place_items(mesh, dataset, split.train),
+        val_items=place_items(mesh, dataset, split.val),
+        train_step=parallel.compile_train(
+            mesh, one_step if dispatch == 1 else steps.repeat(one_step, dispatch)
+        ),
+        eval_step=parallel.compile_eval(
+            mesh,
+            steps.make_eval_step(model, config.train.compute_dtype, dataset.num_classes, place),
+        ),
+        schedule=rate,
+        batch=batch,
+        eval_batch=eval_batch,
+        steps_per_epoch=per_epoch,
+        steps_per_dispatch=dispatch,
+        log=log,
+    )
+    return job, state
+
+
+def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState:
+    """State before step 0 on the mesh; an illegal image size or argument is the user's error."""
+    shape = (1, *dataset.images.shape[1:])
+    try:
+        state = steps.init_state(model, tx, shape, config.loss.terms.to_dict(), config.seed)
+    except ValueError as error:
+        raise UserError(f"config.model or data.crop_size: {error}") from None
+    return parallel.put(mesh, state)
+
+
+def place_items(mesh, dataset: Dataset, index: np.ndarray) -> steps.Items:
+    """A split on the devices, as stored (8 or 16 bit)."""
+    fields = (dataset.images, dataset.labels, dataset.low, dataset.high)
+    return parallel.put(mesh, steps.Items(*(field[index] for field in fields)))
+
+
+def describe_data(dataset: Dataset, split: folds.Split) -> str:
+    """One line each for the images and the classes."""
+    count, height, width, channels = dataset.images.shape
+    fractions = ", ".join(
+        f"{name} {100 * fraction:.1f} %"
+        for name, fraction in zip(dataset.class_names, dataset.class_fractions(), strict=True)
+    )
+    return (
+        f"data: {dataset.name}, {count} images {height} x {width} x {channels} "
+        f"{dataset.images.dtype}, {len(split.train)} train / {len(split.val)} validation / "
+        f"{len(split.test)} test\nclasses: {fractions}"
+    )
