@@ -6,7 +6,8 @@
 Times feedseg's own jitted training step against a PyTorch (eager) implementation of the same
 networks, loss and Adam, both on the CPU with the same cores, in turns within one process. Each time
 is the median of `--repeats` single steps after two that warm up; the first of those also compiles.
-A ratio (PyTorch / feedseg) of 1 or more means that feedseg is not slower. Needs PyTorch:
+A ratio (PyTorch / feedseg) of 1 or more means that feedseg is not slower. Run it on a quiet
+machine: PyTorch's threads wait for one another and suffer more from other work. Needs PyTorch:
 pip install -e ".[bench]"
 """
 
@@ -226,21 +227,25 @@ def summary(options: argparse.Namespace, results: dict[str, dict]) -> dict:
         repeats=options.repeats,
         results=results,
         ratio=results["torch"]["median_s"] / results["feedseg"]["median_s"],
-        machine=machine(options.threads),
+        machine=machine(options.threads, options.load),
     )
 
 
-def machine(threads: int) -> dict:
-    """What the times depend on."""
+def load_average() -> float | None:
+    """Processes at work in the last minute, where the system says so."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def machine(threads: int, load: float | None) -> dict:
+    """What the times depend on; load: at the start, before this process did anything."""
     import jax
 
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return dict(
         processor=processor(),
         system=platform.platform(),
         cores=os.cpu_count(),
         threads=threads,
-        load_average_1min=load,
+        load_average_at_start=load,
         python=platform.python_version(),
         jax=jax.__version__,
         torch=torch.__version__,
@@ -273,7 +278,7 @@ def report(found: dict) -> None:
     print(
         f"  ratio torch / feedseg: {found['ratio']:.2f}\n"
         f"  {facts['processor']}, {facts['threads']} of {facts['cores']} cores, load "
-        f"{facts['load_average_1min']}, jax {facts['jax']}, torch {facts['torch']}"
+        f"{facts['load_average_at_start']} at the start, jax {facts['jax']}, torch {facts['torch']}"
     )
 
 
@@ -317,6 +322,9 @@ def use_threads(wanted: int) -> int:
 
 def main() -> int:
     options = arguments()
+    options.load = load_average()
+    if options.load and options.load > 0.5:
+        print(f"the machine is busy (load {options.load}): these times will mean little")
     options.threads = use_threads(options.threads)
     rng = np.random.default_rng(0)
     shape = (options.batch, options.size, options.size)

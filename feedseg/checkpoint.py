@@ -32,6 +32,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int):
         self.folder = Path(folder).absolute()
+        self._lost: Exception | None = None  # why the newest step was given up
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._on_first_process(self._finish_replacing)
@@ -57,11 +58,14 @@ class Checkpoints:
         for attempt in (1, 2):
             try:
                 if not self._has(step, record):
+                    self._on_first_process(stored_step.require_room, self.folder, host)
                     self._start(step, host, record)
                 if final:
                     self._manager.wait_until_finished()
+                self._lost = None
                 return
             except _SAVE_ERRORS as error:
+                self._lost = error
                 self._after_failure(error)
                 if final and attempt == 2:
                     raise self._failed(f"step {step}", error) from error
@@ -71,6 +75,8 @@ class Checkpoints:
         """Return when all is on the disk. Raises SaveFailed if it could not be written."""
         try:
             self._manager.wait_until_finished()
+            if self._lost:
+                raise self._lost
         except _SAVE_ERRORS as error:
             self._after_failure(error)
             raise self._failed("the newest step", error) from error

@@ -75,7 +75,9 @@ def init_state(
     labels = jnp.zeros(image_shape[:-1], jnp.uint8)
     weights = jnp.ones(model.num_classes)
     _, parts = jax.eval_shape(lambda o: losses.total_loss(o, labels, terms, weights), outputs)
-    variables = jax.jit(lambda: start()[0])()
+    # Drawing numbers once is not worth the compiler's time: 3 s instead of 13, with equal results.
+    quick = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    variables = jax.jit(lambda: start()[0], compiler_options=quick)()
     totals = {name: jnp.float32(0) for name in ("loss", *parts)} | {"bad_step": jnp.int32(-1)}
     return TrainState(
         step=jnp.int32(0),

@@ -5,8 +5,11 @@ array, and the trainer's own values. Arrays are named by the keys that lead to t
 joined by slashes, so what is stored does not depend on the classes of the optimiser's state.
 """
 
+import errno
 import hashlib
 import json
+import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +29,22 @@ def make_record(host: dict[str, np.ndarray], parts: list[str], meta: dict) -> di
     content = {"arrays": arrays, "parts": parts, "meta": meta}
     text = json.dumps(content, default=lambda value: value.tolist())
     return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "content": text}
+
+
+def require_room(folder: Path, host: dict[str, np.ndarray]) -> None:
+    """Raises OSError if the disk cannot take the arrays.
+
+    Asked before Orbax begins, for its threads end on a full disk in pages of tracebacks.
+    """
+    size = max(1, sum(array.nbytes for array in host.values()))
+    with tempfile.TemporaryFile(dir=folder) as stream:
+        if not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            os.posix_fallocate(stream.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
 
 
 def load_text(path: Path) -> str:

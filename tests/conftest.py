@@ -1,7 +1,8 @@
 """Settings that must hold before JAX is imported, for the tests and for the processes they start.
 
 Four CPU devices, so that one device can be compared with four; runs use one unless a test says
-otherwise. Compiled programs are kept for the session: many tests train the same small network.
+otherwise. Programs run for milliseconds here and compile for seconds: the compiler is told to take
+it easy, and what it made is kept for the session.
 """
 
 import os
@@ -13,8 +14,12 @@ import pytest
 
 _CACHE = tempfile.mkdtemp(prefix="feedseg-tests-jax-")
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=4",
+        "--xla_backend_optimization_level=0",
+    )
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a test's numbers must not depend on the machine
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE

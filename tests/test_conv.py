@@ -151,9 +151,16 @@ def test_max_pool2_is_flax_max_pool(run):
         np.testing.assert_array_equal(a, b)
 
 
-def test_max_pool2_shares_the_gradient_of_equal_values():
+def test_max_pool2_of_equal_values_passes_the_gradient_to_the_first():
     gradient = jax.grad(lambda x: max_pool2(x).sum())(jnp.ones((1, 2, 2, 1)))
-    np.testing.assert_array_equal(gradient, np.full((1, 2, 2, 1), 0.25))
+    np.testing.assert_array_equal(gradient[0, ..., 0], [[1, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("position", range(4))
+def test_max_pool2_keeps_nan(position):
+    x = np.arange(4.0, dtype=np.float32)
+    x[position] = np.nan
+    assert np.isnan(max_pool2(x.reshape(1, 2, 2, 1))).all()
 
 
 def test_max_pool2_refuses_odd_sides():

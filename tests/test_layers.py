@@ -22,8 +22,10 @@ def parameters(module: nn.Module, x: jax.Array) -> dict:
 
 def shapes(module: nn.Module, *image_shape: int, **kwargs) -> tuple[tuple, dict]:
     """Shapes of the output and of the parameters."""
-    start = lambda key: module.init_with_output(key, jnp.ones(image_shape), **kwargs)  # noqa: E731
-    y, variables = jax.eval_shape(start, jax.random.key(0))
+    image = jnp.ones(image_shape)
+    y, variables = jax.eval_shape(
+        lambda key: module.init_with_output(key, image, **kwargs), jax.random.key(0)
+    )
     return y.shape, jax.tree.map(lambda p: p.shape, variables["params"])
 
 

@@ -131,10 +131,21 @@ def _phase_convolution() -> Callable[[Array, Array], Array]:
     return lambda x, kernel: _convolve(x, kernel, 1, padding)
 
 
+def _larger(a: Array, b: Array) -> Array:
+    """The larger one, NaN if one is NaN; of equal ones the first gets the gradient."""
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)
+
+
 def max_pool2(x: Array) -> Array:
-    """2x2 maximum with stride 2, sides even; as a reduction, whose gradient is fast on the CPU."""
+    """2x2 maximum with stride 2, sides even.
+
+    Made of choices, which is also fast on the CPU: the gradient of a maximum over an axis asks
+    which values equal it, and is 0 / 0 where a compiler has computed and rounded them twice.
+    """
     n, h, w, c = x.shape
-    return x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+    x = x.reshape(n, h // 2, 2, w, c)
+    x = _larger(x[:, :, 0], x[:, :, 1]).reshape(n, h // 2, w // 2, 2, c)
+    return _larger(x[:, :, :, 0], x[:, :, :, 1])
 
 
 def check_sides(image: Array, multiple: int) -> None:
