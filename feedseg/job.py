@@ -43,6 +43,7 @@ class Job:
 
 def set_up(config, directory: rundir.RunDir, log: Log) -> tuple[Job, steps.TrainState]:
     """Data on the device, compiled steps and the state before step 0."""
+    check_numbers(config)
     mesh = parallel.make_mesh(
         config.runtime.devices, config.train.batch_size, config.runtime.require_gpu
     )
@@ -103,6 +104,24 @@ def set_up(config, directory: rundir.RunDir, log: Log) -> tuple[Job, steps.Train
         log=log,
     )
     return job, state
+
+
+def check_numbers(config) -> None:
+    """Raises UserError for numbers that no run can be made of."""
+    least = {
+        **dict.fromkeys(("epochs", "batch_size", "eval_batch_size", "save_every_epochs"), 1),
+        "crop_size": 0,
+        "devices": 0,
+        "steps_per_dispatch": 0,
+    }
+    for part in ("train", "data", "runtime"):
+        for key, value in config[part].items():
+            if key in least and value < least[key]:
+                raise UserError(f"{part}.{key}={value}: at least {least[key]}")
+    if config.train.compute_dtype not in ("float32", "bfloat16"):
+        raise UserError(
+            f"train.compute_dtype={config.train.compute_dtype!r}: choose float32 or bfloat16"
+        )
 
 
 def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState:

@@ -16,8 +16,8 @@ FAST_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive
 
 # Narrow versions, where the widths can be chosen, for what has to be computed.
 NARROW = {
-    "unet": common.model("unet", filters=(4, 6, 8)),
-    "kato_unet": common.model("kato_unet", filters=(4, 6, 8)),
+    "unet": common.model("unet", filters=(4, 6)),
+    "kato_unet": common.model("kato_unet", filters=(4, 6)),
     "aep": common.model("aep", dropout=0.0),  # with dropout: aep_net
 }
 
@@ -27,14 +27,10 @@ def build(name: str, num_classes: int = 2, **changes):
 
 
 def shapes_of(model, image_shape: tuple[int, ...]):
-    """Shapes of (variables, (logits, out)) without computing anything."""
-
-    def start():
-        image = jnp.zeros(image_shape)
-        variables = model.init(jax.random.key(0), image, train=False)
-        return variables, model.apply(variables, image, train=False)
-
-    return jax.eval_shape(start)
+    """Shapes of ((logits, out), variables) without computing anything."""
+    image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+    start = functools.partial(model.init_with_output, train=False)
+    return jax.eval_shape(start, jax.random.key(0), image)
 
 
 def random_variables(model, image_shape: tuple[int, ...], seed: int = 0) -> dict:
@@ -52,7 +48,7 @@ def random_variables(model, image_shape: tuple[int, ...], seed: int = 0) -> dict
             value = rng.normal(size=leaf.shape) * 0.2
         return jnp.asarray(value, jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, shapes_of(model, image_shape)[0])
+    return jax.tree_util.tree_map_with_path(draw, shapes_of(model, image_shape)[1])
 
 
 @functools.cache

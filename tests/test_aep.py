@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import FAST_COMPILE
+from networks import FAST_COMPILE, random_variables
 
 from configs import common
 from feedseg import losses, models
@@ -126,14 +126,11 @@ def test_every_combination_of_structure(small):
 
 
 VARIANTS = [
-    {},
-    dict(penultimate=16),
-    dict(multiplier=2),
+    dict(penultimate=16, multiplier=2),
     dict(multiplier=3, net2_bn="joint", awel_init="mean"),
     dict(source="output", translate="eq1"),
     dict(source="softmax", awel_input="probabilities"),
-    dict(source="argmax"),
-    dict(ensemble="fixed", awel_input="probabilities"),
+    dict(source="argmax", ensemble="fixed", awel_input="probabilities"),
     dict(ensemble="stacked"),
     dict(ensemble="single"),
 ]
@@ -144,7 +141,7 @@ def test_gradients_of_variants(small, changes):
     """Finite; network 2 always has some, network 1 too."""
     model = build(**changes)
     image, labels = random_image(2, 8, 8, 1), jnp.zeros((2, 8, 8), jnp.uint8).at[:, 3:].set(1)
-    variables = start(model, image)
+    variables = random_variables(model, image.shape)
 
     def loss_of(params):
         (logits, out), _ = model.apply(

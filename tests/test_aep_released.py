@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from feedseg.models import aep
 
-# Against NumPy -----------------------------------------------------------------------------------
+# Against NumPy ----------------------------------------------------------------------------------
 
 LAYERS = {  # name: kind, input and output channels of the released network
     "conv1": ("same", 1, 32),
@@ -138,7 +138,7 @@ def test_a_missing_array_is_named(states):
         aep.from_torch(first, incomplete, ensemble)
 
 
-# Against PyTorch -----
+# Against PyTorch --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -146,7 +146,6 @@ def torch_pair():
     """The released network in PyTorch with statistics of its own, and its variables here."""
     torch = pytest.importorskip("torch")
     from benchmarks import aep_step
-    from feedseg.models import aep
 
     torch.manual_seed(0)
     other = aep_step.Aep(2, penultimate=2, dropout=0.0)
@@ -155,14 +154,9 @@ def torch_pair():
             parameter.add_(0.05 * torch.randn_like(parameter))
         for _ in range(3):
             other(torch.rand(2, 1, 16, 16))
-    return torch, aep_step, other, lambda: variables_of(other, aep)
-
-
-def variables_of(other, aep) -> dict:
-    parts = (other.net1, other.net2, other.ensemble)
-    return aep.from_torch(
-        *({key: value.numpy().copy() for key, value in part.state_dict().items()} for part in parts)
-    )
+    states = (part.state_dict() for part in (other.net1, other.net2, other.ensemble))
+    copies = ({key: value.numpy().copy() for key, value in state.items()} for state in states)
+    return torch, aep_step, other, aep.from_torch(*copies)
 
 
 def as_torch(torch, image):
@@ -173,7 +167,7 @@ def test_aep_evaluates_as_in_pytorch(torch_pair):
     torch, _, other, variables = torch_pair
     model, _, evaluate = compiled("aep")
     image, _ = batch(model)
-    (logits, out), _ = evaluate(variables(), image)
+    (logits, out), _ = evaluate(variables, image)
     with torch.no_grad():
         expected, members, filters = other.eval()(as_torch(torch, image))
     assert float(filters.std()) > 0.01
@@ -187,7 +181,7 @@ def test_aep_trains_as_in_pytorch(torch_pair):
     torch, aep_step, other, variables = torch_pair
     model, train, _ = compiled("aep")
     image, labels = batch(model)
-    (loss, _, _, stats), gradients = train(variables(), image, labels, jax.random.key(0))
+    (loss, _, _, stats), gradients = train(variables, image, labels, jax.random.key(0))
     target = torch.from_numpy(np.array(labels)).long()
     expected = aep_step.aep_loss(other.train(), as_torch(torch, image), target)
     expected.backward()

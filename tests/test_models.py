@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_the_users_error():
 
 def assert_contract(model, image_shape: tuple[int, ...]) -> None:
     """Shapes of the logits and of everything in `out`."""
-    variables, (logits, out) = shapes_of(model, image_shape)
+    (logits, out), variables = shapes_of(model, image_shape)
     assert set(variables) == {"params", "batch_stats"}
     map_shape = (*image_shape[:3], model.num_classes)
     chex.assert_shape(logits, map_shape)
@@ -115,7 +115,7 @@ def test_a_side_that_is_no_multiple_of_the_stride_is_refused(name):
 def test_bfloat16_stays_and_statistics_do_not(name):
     model = models.build(2, NARROW.get(name, common.MODELS[name]))
     image = jax.ShapeDtypeStruct((2, model.stride, model.stride, 1), jnp.bfloat16)
-    variables = shapes_of(model, image.shape)[0]
+    _, variables = shapes_of(model, image.shape)
 
     def forward(variables, image, key):
         params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), variables["params"])

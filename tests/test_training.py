@@ -20,7 +20,7 @@ import tifffile
 import tiny
 from PIL import Image
 
-from feedseg import main, optimizer, parallel, train
+from feedseg import finish, main, optimizer, parallel, train
 from feedseg.checkpoint import read_tree, saved_steps
 from feedseg.datasets import synthetic
 from feedseg.errors import SaveFailed, UserError
@@ -97,7 +97,7 @@ def copied(whole, tmp_path) -> Path:
 @pytest.fixture
 def interrupt(monkeypatch):
     """Sends this process a SIGTERM before a given training step; figures are left out."""
-    monkeypatch.setattr(train, "draw", lambda *_: None)
+    monkeypatch.setattr(finish, "draw", lambda *_: None)
     compile_train = parallel.compile_train
 
     def before(number: int) -> None:
@@ -223,7 +223,7 @@ def test_a_result_without_a_score_is_shown(copied, capsys):
 
 def test_two_devices_train_evaluate_and_agree(whole, tmp_path, monkeypatch):
     """Also with an evaluation batch that does not divide by them."""
-    monkeypatch.setattr(train, "draw", lambda *_: None)
+    monkeypatch.setattr(finish, "draw", lambda *_: None)
     more = ("--config.runtime.devices=2", "--config.train.eval_batch_size=3")
     assert run(tmp_path / "run", *more, "--config.train.epochs=1") == 0
     row, expected = RunDir(tmp_path / "run").rows()[0], RunDir(whole).rows()[0]
@@ -255,7 +255,7 @@ def test_killed_and_stopped_processes_go_on_as_if_they_had_not_been(whole, tmp_p
     assert stopped.returncode == 75, stopped.stderr
     assert "run again" in stopped.stderr and "Traceback" not in stopped.stderr
     assert not (tmp_path / "result.json").exists()
-    monkeypatch.setattr(train, "draw", lambda *_: None)
+    monkeypatch.setattr(finish, "draw", lambda *_: None)
     assert run(tmp_path) == 0
     assert_same_run(whole, tmp_path)
 
@@ -302,7 +302,7 @@ def break_rate(monkeypatch, at: int, value: float) -> None:
     monkeypatch.setattr(
         optimizer, "schedule", lambda *_: lambda step: jnp.where(step < at, 1e-2, value)
     )
-    monkeypatch.setattr(train, "draw", lambda *_: None)
+    monkeypatch.setattr(finish, "draw", lambda *_: None)
 
 
 def test_a_learning_rate_that_is_too_large(tmp_path, capsys):
@@ -328,7 +328,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, capsys, mo
     np.testing.assert_allclose(np.sum(probability, -1), 1, atol=1e-5)
 
     monkeypatch.undo()
-    monkeypatch.setattr(train, "draw", lambda *_: None)
+    monkeypatch.setattr(finish, "draw", lambda *_: None)
     assert run(tmp_path) == 0, "it goes on from there"
     assert len(RunDir(tmp_path).rows()) == 3
 
@@ -417,6 +417,11 @@ MISTAKES = [
     ("--config.runtime.require_gpu=True", r"JAX sees no accelerator: run `feedseg doctor`"),
     ("--config.data.crop_size=31", r"image sides 31 x 31 must be multiples of 2; nearest: 32 x 32"),
     ("--config.runtime.steps_per_dispatch=3", r"does not divide an epoch of 4 steps"),
+    ("--config.train.batch_size=0", r"train.batch_size=0: at least 1"),
+    ("--config.train.epochs=0", r"train.epochs=0: at least 1"),
+    ("--config.data.crop_size=-1", r"data.crop_size=-1: at least 0"),
+    ("--config.runtime.devices=-1", r"runtime.devices=-1: at least 0"),
+    ("--config.train.compute_dtype=half", r"compute_dtype='half': choose float32 or bfloat16"),
     ("--config.runtime.devices=9", r"only 4 device(s) are here"),
     ("--config.model.name=unnet", r"'unnet' is unknown, did you mean 'unet'?"),
     ("--config.data.name=syntetic", r"'syntetic' is unknown, did you mean 'synthetic'?"),
