@@ -23,6 +23,6 @@ def get_config(arg=None):
     if args.dataset == "synthetic":
         config.data.synthetic_size = 96
         config.data.crop_size = 96
-        config.train.epochs = 24
+        config.train.epochs = 18
         config.train.batch_size = 4
     return config

@@ -32,11 +32,11 @@ def make_record(host: dict[str, np.ndarray], parts: list[str], meta: dict) -> di
 
 
 def require_room(folder: Path, host: dict[str, np.ndarray]) -> None:
-    """Raises OSError if the disk cannot take the arrays.
+    """Raises OSError if the disk cannot take the arrays and a megabyte that describes them.
 
     Asked before Orbax begins, for its threads end on a full disk in pages of tracebacks.
     """
-    size = max(1, sum(array.nbytes for array in host.values()))
+    size = 2**20 + sum(array.nbytes for array in host.values())
     with tempfile.TemporaryFile(dir=folder) as stream:
         if not hasattr(os, "posix_fallocate"):
             return
