@@ -1,5 +1,7 @@
 """Training and evaluation steps: order, devices, repetition, precision, void pixels, NaN."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -38,16 +40,16 @@ def config(**changes):
 class Trainer:
     """Model, optimiser, compiled step and a fresh state for a configuration."""
 
-    def __init__(self, options, devices=1, repeat=1, model=None):
+    def __init__(self, options, devices=1, repeat=1, model=None, batch=BATCH):
         self.options = options
-        self.mesh = parallel.make_mesh(devices, BATCH, require_gpu=False)
+        self.mesh = parallel.make_mesh(devices, batch, require_gpu=False)
         self.model = model or models.build(CLASSES, options.model)
         self.tx = optimizer.build(
             options.optimizer, optimizer.schedule(options.optimizer, PER_EPOCH, 3)
         )
         place = parallel.batch_placer(self.mesh)
         one = steps.make_train_step(
-            self.model, self.tx, options, jnp.ones(CLASSES), COUNT, BATCH, place
+            self.model, self.tx, options, jnp.ones(CLASSES), COUNT, batch, place
         )
         self.step = parallel.compile_train(
             self.mesh, one if repeat == 1 else steps.repeat(one, repeat)
@@ -137,6 +139,20 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(log_sum - z[np.arange(len(z)), labels[known]]))
 
 
+@pytest.mark.parametrize("what", ["dropout", "augmentation", "neither"])
+def test_every_step_draws_its_own_numbers(what):
+    """All items in every batch and a rate of 0: only what is drawn anew changes the loss."""
+    quiet = dict(optimizer__learning_rate=0.0, augment__dihedral=False, augment__grey_offset=0.0)
+    if what == "augmentation":
+        quiet["augment__grey_offset"] = 0.2
+    model = None if what == "dropout" else Echo(CLASSES)
+    _, values = Trainer(config(**quiet), model=model, batch=COUNT).run(3, items())
+    if what == "neither":
+        np.testing.assert_allclose(values, values[0], atol=1e-6)
+    else:
+        assert np.abs(np.diff([*values, values[0]])).min() > 1e-5
+
+
 # The same again ---------------------------------------------------------------------------------
 
 
@@ -169,6 +185,14 @@ def test_the_batch_lies_split_over_the_devices():
     assert {shard.data.shape for shard in placed.addressable_shards} == {(1, 2)}
     assert len({shard.device for shard in placed.addressable_shards}) == 4
     assert parallel.describe(mesh) == "4 x cpu"
+
+
+def test_every_device_works_on_its_part_of_the_batch():
+    trainer = Trainer(config(), devices=4, model=Echo(CLASSES))
+    program = trainer.step.lower(trainer.state(), parallel.put(trainer.mesh, items())).compile()
+    logits = "f32[{},16,16,3]"
+    assert logits.format(1) in program.as_text()
+    assert logits.format(4) not in program.as_text()
 
 
 def test_scan_equals_step_by_step(two_steps):
@@ -242,6 +266,12 @@ def test_bfloat16_computes_in_it_and_keeps_float32(two_steps):
     assert logits.dtype == jnp.bfloat16
 
 
+def test_bfloat16_parameters_inside_the_network():
+    Echo.seen.clear()
+    Trainer(config(train__compute_dtype="bfloat16"), model=Echo(CLASSES)).run(1, items())
+    assert Echo.seen[-1] == jnp.bfloat16
+
+
 def test_void_pixels_do_not_change_the_loss():
     """What a network says at void pixels is nothing to the loss or its gradient."""
     trainer = Trainer(config(), model=Echo(CLASSES))
@@ -257,10 +287,12 @@ class Echo(nn.Module):
     """Logits of a pixel from its own grey value; two members, the second turned round."""
 
     num_classes: int
+    seen: ClassVar[list] = []  # types of the logits, one per trace
 
     @nn.compact
     def __call__(self, image, *, train):
         logits = nn.Dense(self.num_classes, name="classifier")(image)
+        self.seen.append(logits.dtype)
         return logits, {"members": jnp.stack([logits, -logits])}
 
 
