@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from feedseg.atomic import to_json, truncate_jsonl, write_json_atomic
-from feedseg.checkpoint import Checkpoints, read_tree
+from feedseg.checkpoint import Checkpoints, read_tree, saved_steps
 from feedseg.errors import SaveFailed, UserError
 
 # Threads of Orbax complain after an error that is handled here.
@@ -365,7 +365,9 @@ def test_sigkill_while_saving_keeps_the_newest_whole_step(tmp_path):
             start = int(child.stdout.readline())
             assert start >= reached, "a step that had been whole is lost"
             assert not list(tmp_path.glob("damaged-*")), "a kill must not damage a step"
-            time.sleep(rng.uniform(0.2, 0.6))
+            while child.poll() is None and max(saved_steps(tmp_path), default=0) < start + 2:
+                time.sleep(0.01)  # however slow the machine, it has to get somewhere
+            time.sleep(rng.uniform(0.0, 0.3))
             child.kill()
         tree, meta = read_tree(tmp_path)
         reached = meta["step"]
