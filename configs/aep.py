@@ -2,7 +2,7 @@
 
 dataset=isbi2012,degrade=noise,fold=0,seed=0; model=aep|net2|kato3|classic; ensemble=learned|fixed|
 stacked|single (AEP with AWEL, with weights of 1, without AWEL in two readings); filter= one of the
-classical filters of Table 3.
+classical filters of Table 3; second=feedback_unet|feedback_attention|unet: another network 2.
 """
 
 from configs import common
@@ -25,18 +25,29 @@ BASELINES = {
         initializer="torch",
     ),
 }
+SECOND = ("", "feedback_unet", "feedback_attention", "unet")
 ENSEMBLES = ("learned", "fixed", "stacked", "single")
 
 
-def network(config, model: str, ensemble: str) -> None:
-    """Network and the loss of Eq. 4: one cross-entropy per map that is not the final one."""
+def network(config, model: str, ensemble: str, second: str) -> None:
+    """Network and the loss of Eq. 4: one cross-entropy per map that is not the final one.
+
+    Rounds before the last of a network 2 that is a Feedback U-Net count half, as in its own paper.
+    """
     if model != "aep":
         config.model = BASELINES[model]
         return
-    config.model = common.model("aep", ensemble=ensemble)
-    other = "members" if ensemble in ("learned", "fixed") else "first"
+    network2 = common.model(second) if second else dict(name="own")
+    config.model = common.model("aep", ensemble=ensemble, network2=network2)
+    awel = ensemble in ("learned", "fixed")
     with config.unlocked():
-        config.loss.terms[other] = dict(cross_entropy=1.0)
+        terms = config.loss.terms
+        terms["members" if awel else "first"] = dict(cross_entropy=1.0)
+        if second == "feedback_unet" and awel:
+            terms.member_rounds = dict(cross_entropy=0.5)
+        elif second == "feedback_unet":
+            earlier = (0.5,) * (network2["rounds"] - 1)
+            terms.rounds = dict(cross_entropy=(*earlier, 0.0))  # the last is the final one
 
 
 def get_config(arg=None):
@@ -45,6 +56,7 @@ def get_config(arg=None):
         dataset="isbi2012",
         model=("aep", *BASELINES),
         ensemble=ENSEMBLES,
+        second=SECOND,
         degrade=("none", "noise", "contrast", "blur"),
         filter="none",
         fold=0,
@@ -59,7 +71,7 @@ def get_config(arg=None):
     config.data.filter = args.filter
     config.split.update(SPLITS.get(args.dataset, {}))
     config.split.fold = args.fold
-    network(config, args.model, args.ensemble)
+    network(config, args.model, args.ensemble, args.second)
     if args.dataset in MEMBRANE:
         config.evaluate.membrane = "membrane"
     return config

@@ -41,6 +41,7 @@ MODELS = {
         dropout=0.5,
         bn_momentum=0.9,
         bn_epsilon=1e-5,
+        network2=dict(name="own"),  # or another network with all its arguments
     ),
     "kato_unet": dict(
         name="kato_unet",
@@ -49,6 +50,52 @@ MODELS = {
         bn_epsilon=1e-5,
     ),
 }
+
+FEEDBACK = dict(
+    filters=(8, 16, 32, 64, 128),
+    dropout=0.5,
+    extra_conv=True,
+    conv_bias=True,
+    bn_momentum=0.99,
+    bn_epsilon=1e-3,
+    bn_rounds="separate",  # separate | stats_only | shared: normalisations by round
+    initializer="keras",  # keras | torch
+    rounds=2,
+    unroll=0,  # rounds written out in the compiled program, 0: all
+    remat=False,  # compute rounds again for the gradient: less memory, a third more time
+    feedback="probabilities",  # probabilities | image: what the next round sees
+    first_input="copy",  # copy | zero_pad | separate_conv | concat
+    round1_grad="flow",  # flow | stop: gradients through what is fed back
+    unit="convlstm",  # convlstm | rcl_shared | rcl_separate
+    layout="paper6_levels",  # none | paper6_levels | paper6_top | code10 | letters a...e
+    carry_state=True,  # ConvLSTM states from round to round; False: zero at each start
+    recurrent_activation="hard_sigmoid",  # hard_sigmoid | sigmoid
+    unit_forget_bias=True,  # bias of the forget gates starts at 1
+    peephole=False,  # weights of the image's size from the cell state to the gates
+    rcl_t=2,  # recurrent convolutions: passes after the first
+    connection="none",  # none | self | source_target | add | conv1x1 | se | light
+    location="two_conv",  # one_conv | two_conv: convolutions before the fed-back map joins
+    qk_div=8,  # attention: queries and keys have 1/8 of the channels, at least 1
+    v_div=2,  # attention: values have half of the channels
+    kv_pool=1,  # attention: keys and values are maxima over squares, 1 | 2 | 4 px
+    query_block=1024,  # attention: queries at once; memory is 4 bytes x this x keys
+    output_norm=True,  # attention: normalise the output convolution
+    light_convs=1,  # light attention: 1 | 2 convolutions
+    light_residual=False,  # light attention: G + G M instead of G M
+    se_biases=False,  # squeeze and excitation: biases of its two layers
+    use_scale=True,  # connection: a learned factor that starts at 0
+)
+MODELS["feedback_unet"] = dict(name="feedback_unet", **FEEDBACK)
+MODELS["feedback_attention"] = dict(
+    FEEDBACK,
+    name="feedback_attention",
+    extra_conv=False,
+    bn_rounds="shared",
+    feedback="image",
+    round1_grad="stop",
+    layout="none",
+    connection="self",
+)
 
 
 def base() -> ConfigDict:
@@ -156,6 +203,44 @@ def use_dataset(config: ConfigDict, name: str) -> None:
         config.split.group_by_source = True
     if name in ("folder", "irpe"):
         config.split.scheme = "auto"
+
+
+def use_split(config: ConfigDict, split: str, fold: int) -> None:
+    """Parts of the Feedback U-Net protocol where it has one, else the data set's own.
+
+    split: `random` crops of ssTEM, or `sections`: fold k rotates over the source images (A9).
+    """
+    config.split.fold = fold
+    if config.data.name == "sstem":
+        config.evaluate.membrane = "membrane"
+        if split == "random":
+            config.split.update(scheme="random", counts=(192, 48, 80))
+        else:
+            config.split.update(scheme="rotate", folds=5, counts=(12, 3, 5))
+    if config.data.name == "mouse_liver":
+        config.evaluate.membrane = "membrane"
+        config.split.update(scheme="rotate", folds=8, counts=(35, 5, 10))
+        config.data.dihedral_copies = True
+
+
+def use_recipe(config: ConfigDict, recipe: str) -> None:
+    """How to train: `modern`, the best known here, or `paper`, that of Feedback U-Net (2020).
+
+    modern: cross-entropy + Dice, rotations and mirrors, Adam with a cosine schedule.
+    paper: section 4.2: cross-entropy with class weights, Adam 1e-4, 1500 epochs.
+    """
+    if recipe == "paper":
+        config.optimizer.update(learning_rate=1e-4, epsilon=1e-7)
+        config.loss.class_weight = "balanced"
+        batch = 10 if config.data.name == "mouse_liver" else 16
+        config.train.update(epochs=1500, batch_size=batch)
+        return
+    config.loss.terms.final = dict(cross_entropy=1.0, dice=1.0)
+    config.model.update(dropout=0.0, bn_momentum=0.9)  # with dropout 0.5 it underfits
+    config.augment.dihedral = True
+    config.evaluate.dihedral = True
+    config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup_epochs=1.0)
+    config.train.update(epochs=60, batch_size=8)
 
 
 def parse(arg: str | None, **spec) -> SimpleNamespace:

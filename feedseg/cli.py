@@ -22,6 +22,8 @@ def _predict(args: argparse.Namespace) -> int:
         tile=args.tile,
         checkpoint=args.checkpoint,
         dihedral=args.dihedral,
+        rounds=args.rounds,
+        uncertainty=args.uncertainty,
     )
     print(f"wrote {len(files)} file(s) in {args.output}")
     return 0
@@ -87,6 +89,12 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--checkpoint", choices=("best", "latest"), default="best")
     verb.add_argument(
         "--dihedral", action="store_true", help="average 8 rotations and mirrors (8 times slower)"
+    )
+    verb.add_argument(
+        "--rounds", type=int, default=0, help="rounds of a network with feedback (0: as trained)"
+    )
+    verb.add_argument(
+        "--uncertainty", action="store_true", help="also how far its answers disagree, in bits"
     )
     verb.set_defaults(action=_predict)
 

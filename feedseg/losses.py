@@ -15,7 +15,7 @@ from feedseg.errors import UserError
 
 Array = jax.Array
 
-STACKS = ("members", "rounds")  # outputs with several maps along their first axis
+STACKS = ("members", "rounds", "member_rounds")  # outputs with several maps along their first axis
 OUTPUTS = ("final", "first", *STACKS)
 
 

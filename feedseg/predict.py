@@ -22,6 +22,7 @@ class Trained(Protocol):
     apply: Callable  # image [N, H, W, C] float32 in [0, 1] -> probabilities [N, H, W, K]
     stride: int  # total down-sampling, px
     halo: int  # radius of the receptive field, px
+    window: int  # px, side of the windows that a network of whole images takes; 0: any
     channels: int
     class_names: tuple[str, ...]
     class_colors: tuple[tuple[int, int, int], ...]  # RGB 0-255
@@ -35,6 +36,11 @@ class Job(NamedTuple):
     image: Path
     labels: Path
     probabilities: Path | None
+    uncertainty: Path | None
+
+    def outputs(self) -> list[Path]:
+        """The files to be written."""
+        return [path for path in (self.labels, self.probabilities, self.uncertainty) if path]
 
 
 def predict(
@@ -47,6 +53,8 @@ def predict(
     tile: int = 0,
     checkpoint: str = "best",
     dihedral: bool = False,
+    rounds: int = 0,
+    uncertainty: bool = False,
     progress: bool = True,
 ) -> list[Path]:
     """Segments an image file or every image of a folder with the model of a run.
@@ -56,24 +64,32 @@ def predict(
     tile: side of the square the network sees at once, px; 0 chooses it.
     checkpoint: `best` (highest validation mean IoU) or `latest`.
     dihedral: average the probabilities over 8 rotations and mirrors (8 times the work).
+    rounds: of a network with feedback, 0: as trained.
+    uncertainty: `<stem>_uncertainty.tif`, how far the answers of ensemble members, rounds or
+    orientations (with dihedral) disagree, float, in bits (`feedseg.uncertainty.disagreement`).
     Returns the files written. Raises UserError, naming the file, for bad images, for images that
     do not fit the model, and for existing files unless `overwrite`.
     """
-    jobs = plan_jobs(Path(inputs), Path(output), probabilities)
+    jobs = plan_jobs(Path(inputs), Path(output), probabilities, uncertainty)
     if not overwrite:
         refuse_existing(jobs)
     from feedseg.trained import (  # brings JAX, not needed to refuse a command
         dihedral_mean,
         load_run,
+        with_disagreement,
     )
 
-    trained = load_run(run, checkpoint)
+    trained = load_run(run, checkpoint, rounds)
     if dihedral:
         trained = dihedral_mean(trained)
+    if uncertainty:
+        trained = with_disagreement(trained)
     return predict_files(trained, jobs, tile=tile, progress=progress)
 
 
-def plan_jobs(inputs: Path, output: Path, probabilities: bool) -> list[Job]:
+def plan_jobs(
+    inputs: Path, output: Path, probabilities: bool, uncertainty: bool = False
+) -> list[Job]:
     """The files to read and to write.
 
     Raises UserError if there is no image, or if a folder would receive its own results (they
@@ -90,6 +106,7 @@ def plan_jobs(inputs: Path, output: Path, probabilities: bool) -> list[Job]:
             file,
             output / f"{name}_labels.tif",
             output / f"{name}_probabilities.tif" if probabilities else None,
+            output / f"{name}_uncertainty.tif" if uncertainty else None,
         )
         for file, name in zip(files, names, strict=True)
     ]
@@ -115,7 +132,7 @@ def _repeated(names: list[str]) -> str | None:
 
 def refuse_existing(jobs: list[Job]) -> None:
     """Raises UserError if a file to be written is there already."""
-    planned = [path for job in jobs for path in (job.labels, job.probabilities) if path]
+    planned = [path for job in jobs for path in job.outputs()]
     there = [path for path in planned if path.exists()]
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
@@ -147,9 +164,10 @@ def _predict_file(trained: Trained, job: Job, tile: int, bar) -> list[Path]:
     _check_range(job.image, pages, trained.normalization)
     calibration = image_io.read_calibration(job.image)
     count, height, width = pages.shape[:3]
-    side = tile or tiling.automatic_tile(trained.halo, trained.stride)
-    layout = tiling.plan(height, width, side, trained.halo, trained.stride)
+    layout = _layout(trained, height, width, tile)
+    names = trained.class_names
     labels = np.empty((count, height, width), np.uint8)
+    spread = np.empty((count, height, width), np.float32) if job.uncertainty else None
 
     def done() -> None:
         bar.set_description(job.image.name, refresh=False)
@@ -157,11 +175,13 @@ def _predict_file(trained: Trained, job: Job, tile: int, bar) -> list[Path]:
 
     def probability_pages() -> Iterator[np.ndarray]:
         for index, page in enumerate(pages):
-            probability = _predict_page(trained, job.image, page, layout, done)
+            result = _predict_page(trained, job.image, page, layout, done)
+            probability = result[..., : len(names)]
             labels[index] = probability.argmax(-1)
+            if spread is not None:
+                spread[index] = result[..., -1]
             yield probability
 
-    names = trained.class_names
     if job.probabilities:
         shape = (count, height, width, len(names))
         image_io.write_probabilities(
@@ -170,8 +190,27 @@ def _predict_file(trained: Trained, job: Job, tile: int, bar) -> list[Path]:
     else:
         for _ in probability_pages():
             pass
+    if spread is not None:
+        pages = (page[..., None] for page in spread)
+        image_io.write_probabilities(
+            job.uncertainty, pages, ("uncertainty, bits",), calibration, (*spread.shape, 1)
+        )
     image_io.write_labels(job.labels, labels, names, trained.class_colors, calibration)
-    return [job.labels] + ([job.probabilities] if job.probabilities else [])
+    return job.outputs()
+
+
+def _layout(trained: Trained, height: int, width: int, tile: int) -> tiling.Plan:
+    """Tiles of an image; a network of whole images gets windows as in its training."""
+    if not trained.window:
+        side = tile or tiling.automatic_tile(trained.halo, trained.stride)
+        return tiling.plan(height, width, side, trained.halo, trained.stride)
+    if tile not in (0, trained.window):
+        raise UserError(
+            f"--tile {tile}: this network depends on the size of what it sees at once, "
+            f"{trained.window} px as in training; leave it out"
+        )
+    halo = tiling.whole_image_halo(trained.window, trained.halo, trained.stride)
+    return tiling.plan(height, width, trained.window, halo, trained.stride, exact=True)
 
 
 def _predict_page(trained: Trained, path: Path, page, layout: tiling.Plan, done) -> np.ndarray:

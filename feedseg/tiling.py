@@ -54,6 +54,15 @@ def automatic_tile(halo: int, stride: int) -> int:
     return round_up(max(512, 4 * round_up(halo, stride)), stride)
 
 
+def whole_image_halo(window: int, halo: int, stride: int) -> int:
+    """Overlap for networks in which all pixels of a window depend on one another, px.
+
+    No halo makes tiled and untiled results equal there; a quarter of the window on each side leaves
+    half of it to keep.
+    """
+    return min(halo, window // 4 // stride * stride)
+
+
 def _spans(padded: int, window: int, halo: int) -> tuple[Span, ...]:
     """Tiles along one axis of `padded` pixels; `halo` is a multiple of the stride here."""
     if window == padded:
@@ -65,16 +74,19 @@ def _spans(padded: int, window: int, halo: int) -> tuple[Span, ...]:
     return tuple(map(Span, starts, edges[:-1], edges[1:]))
 
 
-def plan(height: int, width: int, tile: int, halo: int, stride: int) -> Plan:
+def plan(
+    height: int, width: int, tile: int, halo: int, stride: int, *, exact: bool = False
+) -> Plan:
     """Tiles for an image of height x width px.
 
-    tile: side of the window, px, rounded up to the stride; smaller images get a smaller window.
-    halo: radius of the receptive field, px, rounded up to the stride.
-    stride: total down-sampling of the network, px.
+    tile: side of the window, px, rounded up to the stride; smaller images get a smaller window, or
+    with `exact` are filled up to it. halo: radius of the receptive field, px, rounded up to the
+    stride. stride: total down-sampling of the network, px.
     Raises UserError if an image needs several tiles and a tile has no centre left.
     """
     tile, halo = round_up(max(tile, 1), stride), round_up(halo, stride)
-    padded = (round_up(height, stride), round_up(width, stride))
+    least = tile if exact else 0
+    padded = (max(round_up(height, stride), least), max(round_up(width, stride), least))
     window = (min(tile, padded[0]), min(tile, padded[1]))
     if window != padded and tile < smallest_tile(halo, stride):
         raise UserError(

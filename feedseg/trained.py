@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from feedseg import config as configs
-from feedseg import models
+from feedseg import models, uncertainty
 from feedseg.checkpoint import read_tree
 from feedseg.errors import UserError
 from feedseg.rundir import RunDir, read_json
@@ -22,9 +22,11 @@ class Trained(NamedTuple):
     """A model ready to be applied, with what it needs to know about images."""
 
     apply: Callable[[Any], jax.Array]  # image [N, H, W, C] in [0, 1] -> probabilities [N, H, W, K]
+    answers: Callable[[Any], jax.Array] | None  # image -> several of them [S, N, H, W, K]
     outputs: Callable[[Any], tuple[jax.Array, dict]]  # image -> logits and extra outputs
     stride: int
     halo: int
+    window: int  # px, side of what a network of whole images must see at once; 0: any
     channels: int
     class_names: tuple[str, ...]
     class_colors: tuple[tuple[int, int, int], ...]
@@ -32,12 +34,13 @@ class Trained(NamedTuple):
     percentiles: tuple[float, float]
 
 
-def load_run(run: Path, checkpoint: str = "best") -> Trained:
+def load_run(run: Path, checkpoint: str = "best", rounds: int = 0) -> Trained:
     """The model of a run directory.
 
-    checkpoint: `best` (highest validation mean IoU) or `latest`.
-    Raises UserError if the folder is no run, has no whole checkpoint, or the checkpoint is of
-    another network.
+    checkpoint: `best` (highest validation mean IoU) or `latest`. rounds: of a network with
+    feedback, 0: as trained; more than that if its normalisations are shared by the rounds.
+    Raises UserError if the folder is no run, has no whole checkpoint, the checkpoint is of another
+    network, or the network cannot have so many rounds.
     """
     directory = RunDir(run)
     config = configs.from_plain(read_json(directory.config))
@@ -47,14 +50,33 @@ def load_run(run: Path, checkpoint: str = "best") -> Trained:
         raise UserError(f"checkpoint {checkpoint!r}: choose best or latest")
     tree, _ = read_tree(folders[checkpoint])
     variables = {"params": tree["params"], "batch_stats": tree["batch_stats"]}
-    model = models.build(len(facts["class_names"]), config.model)
-    check_variables(model, variables, facts["channels"], folders[checkpoint])
-    return bind(model, variables, config.train.compute_dtype, facts)
+    settings = dict(config.model)
+    if rounds:
+        check_rounds(run, settings, rounds)
+        settings["rounds"] = max(rounds, settings["rounds"])
+    model = models.build(len(facts["class_names"]), settings)
+    check_variables(model, variables, facts, folders[checkpoint])
+    return bind(model, variables, config.train.compute_dtype, facts, rounds)
 
 
-def check_variables(model, variables: Tree, channels: int, where: Path) -> None:
+def check_rounds(run: Path, settings: dict, rounds: int) -> None:
+    """Raises UserError unless a network with these settings can make that many rounds."""
+    trained = settings.get("rounds")
+    if trained is None:
+        raise UserError(f"{run}: network {settings['name']} has no rounds; leave out --rounds")
+    if rounds < 0:
+        raise UserError(f"--rounds {rounds}: at least 1")
+    if rounds > trained and settings["bn_rounds"] != "shared":
+        raise UserError(
+            f"{run}: trained with {trained} rounds, each with statistics of its own (bn_rounds="
+            f"{settings['bn_rounds']}); {rounds} rounds need a model trained with "
+            "--config.model.bn_rounds=shared"
+        )
+
+
+def check_variables(model, variables: Tree, facts: dict, where: Path) -> None:
     """Raises UserError unless the variables have the network's names and shapes."""
-    image = jnp.zeros((1, model.stride * 2, model.stride * 2, channels))
+    image = _small_image(model, facts)
     wanted = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
 
     def shapes(tree):
@@ -70,20 +92,40 @@ def check_variables(model, variables: Tree, channels: int, where: Path) -> None:
             )
 
 
-def bind(model, variables: Tree, dtype: str, facts: dict) -> Trained:
-    """A trained model from its parts; facts: as in data.json."""
+def _small_image(model, facts: dict) -> jax.Array:
+    """An image that the network takes; as large as in training where weights depend on the size."""
+    whole = getattr(model, "whole_image", False)
+    sides = facts["size_px"] if whole else (model.stride * 2, model.stride * 2)
+    return jnp.zeros((1, *sides, facts["channels"]))
+
+
+def bind(model, variables: Tree, dtype: str, facts: dict, rounds: int = 0) -> Trained:
+    """A trained model from its parts; facts: as in data.json; rounds: stop after so many."""
     variables = jax.device_put(variables)
-    run = jax.jit(lambda v, image: forward(model, v, image, jnp.dtype(dtype)))
-    soft = jax.jit(
-        lambda v, image: jax.nn.softmax(
-            forward(model, v, image, jnp.dtype(dtype))[0].astype(jnp.float32)
-        )
-    )
+
+    def run(variables, image):
+        logits, out = forward(model, variables, image, jnp.dtype(dtype))
+        if rounds:
+            out = {**out, "rounds": out["rounds"][:rounds]}
+            logits = out["rounds"][-1]
+        return logits, out
+
+    def soft(logits):
+        return jax.nn.softmax(logits.astype(jnp.float32))
+
+    outputs = jax.jit(run)
+    apply = jax.jit(lambda v, image: soft(run(v, image)[0]))
+    answers = jax.jit(lambda v, image: soft(uncertainty.answers(run(v, image)[1])))
+    several = jax.eval_shape(run, variables, _small_image(model, facts))[1]
     return Trained(
-        apply=lambda image: soft(variables, image),
-        outputs=lambda image: run(variables, image),
+        apply=lambda image: apply(variables, image),
+        answers=(lambda image: answers(variables, image))
+        if uncertainty.answers(several) is not None
+        else None,
+        outputs=lambda image: outputs(variables, image),
         stride=model.stride,
         halo=model.halo,
+        window=min(facts["size_px"]) if getattr(model, "whole_image", False) else 0,
         channels=facts["channels"],
         class_names=tuple(facts["class_names"]),
         class_colors=tuple(tuple(color) for color in facts["class_colors"]),
@@ -100,13 +142,32 @@ def dihedral_mean(trained: Trained) -> Trained:
     over the elements g of the dihedral group, q being the model's own probabilities.
     """
 
-    def apply(image):
-        total = 0.0
+    def orientations(image):
         for mirrored in (False, True):
             for turns in range(4):
                 seen = jnp.rot90(image[:, :, ::-1] if mirrored else image, turns, axes=(1, 2))
                 back = jnp.rot90(trained.apply(seen), -turns, axes=(1, 2))
-                total += back[:, :, ::-1] if mirrored else back
-        return total / 8
+                yield back[:, :, ::-1] if mirrored else back
+
+    return trained._replace(
+        apply=lambda image: sum(orientations(image)) / 8,
+        answers=lambda image: jnp.stack(list(orientations(image))),
+    )
+
+
+def with_disagreement(trained: Trained) -> Trained:
+    """The same model whose `apply` gives one channel more: how far its answers disagree, bits.
+
+    Raises UserError if the model gives only one answer.
+    """
+    if trained.answers is None:
+        raise UserError(
+            "this model gives one answer only, which cannot disagree; add --dihedral to compare "
+            "its answers to 8 rotations and mirrors"
+        )
+
+    def apply(image):
+        spread = uncertainty.disagreement(trained.answers(image))
+        return jnp.concatenate([trained.apply(image), spread[..., None]], -1)
 
     return trained._replace(apply=apply)

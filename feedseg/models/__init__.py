@@ -3,10 +3,12 @@
     logits, out = Model(num_classes=K, **arguments).apply(variables, image, train=False)
 
 image [N, H, W, C] float32 in [0, 1]; logits [N, H, W, K]; out: named extra outputs.
-`first` [N, H, W, K] and the stacks `members` [S, N, H, W, K] and `rounds` [T, N, H, W, K] hold
-logits and can be used in the loss; other entries are there to be looked at.
+`first` [N, H, W, K] and the stacks `members` [S, N, H, W, K], `rounds` [T, N, H, W, K] and
+`member_rounds` [..., N, H, W, K] hold logits and can be used in the loss; other entries are there
+to be looked at.
 `Model.stride`: image sides must be multiples of it; `Model.halo`: px around a pixel that can
-change its output, a multiple of the stride.
+change its output, a multiple of the stride. `Model.whole_image` (where it exists): whether a pixel
+depends on all others or the weights on the image's size; windows are then as large as in training.
 """
 
 import difflib
@@ -23,19 +25,21 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__))
 
 
-def build(num_classes: int, config) -> nn.Module:
+def build(num_classes: int, config, name: str | None = None) -> nn.Module:
     """The network that `config.model` describes.
 
-    Raises UserError for an unknown name or argument.
+    name: what it is called as a part of the network in whose compact method it is built; without
+    one it stands alone. Raises UserError for an unknown name or argument.
     """
     arguments = dict(config)
-    name = arguments.pop("name")
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
+    kind = arguments.pop("name")
+    if kind not in names():
+        near = difflib.get_close_matches(kind, names(), 1)
         hint = f", did you mean {near[0]!r}?" if near else "."
-        raise UserError(f"model.name={name!r} is unknown{hint} There are: {', '.join(names())}.")
-    module = importlib.import_module(f"feedseg.models.{name}")
+        raise UserError(f"model.name={kind!r} is unknown{hint} There are: {', '.join(names())}.")
+    module = importlib.import_module(f"feedseg.models.{kind}")
+    place = {"name": name} if name else {"parent": None}
     try:
-        return module.Model(num_classes=num_classes, **arguments)
+        return module.Model(num_classes=num_classes, **arguments, **place)
     except TypeError as error:
-        raise UserError(f"config.model does not fit network {name!r}: {error}") from None
+        raise UserError(f"config.model does not fit network {kind!r}: {error}") from None

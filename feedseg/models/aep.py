@@ -3,17 +3,22 @@
 AEP (2024), Eqs. 1-4 and Figs. 3-5; details from the released code (usagisukisuki/AEP).
 """
 
-from typing import ClassVar
+import math
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from feedseg import models
 from feedseg.layers.awel import Awel
+from feedseg.layers.conv import check_sides
 from feedseg.models import aep_net
 
 Array = jax.Array
+
+ENSEMBLES = ("learned", "fixed", "stacked", "single")
 
 
 def translate(image: Array, filters: Array, reading: str) -> Array:
@@ -39,9 +44,12 @@ class Model(nn.Module):
     network 2 `per_call` (one call after the other) or `joint` over all translated images.
     ensemble: `learned` or `fixed` AWEL over all S + 1 maps; `stacked`: network 2 sees all
     translated images as channels of one image; `single`: one filter (both without AWEL).
+    network2: `dict(name="own")`, or another network with all its arguments, a Feedback U-Net say.
 
     out: `first` (logits of network 1), `filters` [N, H, W, S], `translated` [S, N, H, W, C] and,
-    with AWEL, `members` [S + 1, N, H, W, K] with network 1 first.
+    with AWEL, `members` [S + 1, N, H, W, K] with network 1 first. A network 2 of T rounds adds,
+    with AWEL, `member_rounds` [S (T - 1), N, H, W, K], all but the last round, filter by filter;
+    without it its `rounds` [T, N, H, W, K].
     """
 
     num_classes: int
@@ -56,9 +64,21 @@ class Model(nn.Module):
     dropout: float
     bn_momentum: float
     bn_epsilon: float
+    network2: Mapping
 
-    stride: ClassVar[int] = 8
-    halo: ClassVar[int] = 88  # two networks of 43 px one after the other, to a multiple of 8
+    @property
+    def stride(self) -> int:
+        return math.lcm(aep_net.Model.stride, self._network2(None).stride)
+
+    @property
+    def halo(self) -> int:
+        network2 = self._network2(None)
+        reach = network2.reach if isinstance(network2, aep_net.Model) else network2.halo
+        return -(-(aep_net.Model.reach + reach) // self.stride) * self.stride
+
+    @property
+    def whole_image(self) -> bool:
+        return getattr(self._network2(None), "whole_image", False)
 
     @property
     def num_filters(self) -> int:
@@ -72,6 +92,16 @@ class Model(nn.Module):
             self.bn_momentum,
             self.bn_epsilon,
             name=name,
+        )
+
+    def _network2(self, name: str | None) -> nn.Module:
+        """Network 2, as a part of this one if it has a name."""
+        if self.network2["name"] != "own":
+            return models.build(self.num_classes, self.network2, name=name)
+        if name:
+            return self._net(16, name)
+        return aep_net.Model(
+            self.num_classes, 16, self.dropout, self.bn_momentum, self.bn_epsilon, parent=None
         )
 
     def _width(self) -> int:
@@ -102,33 +132,46 @@ class Model(nn.Module):
             )
         return maps[self.source]()[..., : self.num_filters]
 
-    def _second(self, translated: Array, train: bool) -> Array:
-        """Logits of network 2 for every translated image, [S, N, H, W, K]."""
-        net2 = self._net(16, "network2")
+    def _second(self, translated: Array, train: bool) -> tuple[Array, Array | None]:
+        """Logits of network 2 for every translated image, [S, N, H, W, K].
+
+        And those of its rounds before the last, [S (T - 1), N, H, W, K], None if it has none.
+        """
+        net2 = self._network2("network2")
         if self.net2_bn == "per_call":
-            return jnp.stack([net2(image, train=train)[0] for image in translated])
+            calls = [net2(image, train=train) for image in translated]
+            earlier = [out["rounds"][:-1] for _, out in calls if "rounds" in out]
+            logits = jnp.stack([logits for logits, _ in calls])
+            return logits, jnp.concatenate(earlier) if earlier else None
         if self.net2_bn != "joint":
             raise ValueError(f"net2_bn={self.net2_bn!r}: choose per_call or joint")
-        together = translated.reshape(-1, *translated.shape[2:])
-        logits = net2(together, train=train)[0]
-        return logits.reshape(*translated.shape[:2], *logits.shape[1:])
+        count, batch = translated.shape[:2]
+        logits, out = net2(translated.reshape(-1, *translated.shape[2:]), train=train)
+        logits = logits.reshape(count, batch, *logits.shape[1:])
+        if "rounds" not in out:
+            return logits, None
+        earlier = out["rounds"][:-1]  # [T - 1, S N, ...] -> [S (T - 1), N, ...]
+        apart = earlier.reshape(len(earlier), count, batch, *earlier.shape[2:])
+        return logits, jnp.swapaxes(apart, 0, 1).reshape(-1, *apart.shape[2:])
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
+        if self.ensemble not in ENSEMBLES:
+            raise ValueError(f"ensemble={self.ensemble!r}: choose {', '.join(ENSEMBLES)}")
+        check_sides(image, self.stride)
         first, extra = self._net(self._width(), "network1")(image, train=train)
         filters = self._filters(extra["penultimate"], first)
         translated = translate(image, filters, self.translate)
         out = {"first": first, "filters": filters, "translated": translated}
-        if self.ensemble == "stacked":
-            together = jnp.concatenate(list(translated), -1)
-            return self._net(16, "network2")(together, train=train)[0], out
-        second = self._second(translated, train)
-        if self.ensemble == "single":
-            return second[0], out
-        if self.ensemble not in ("learned", "fixed"):
-            raise ValueError(
-                f"ensemble={self.ensemble!r}: choose learned, fixed, stacked or single"
-            )
+        if self.ensemble in ("stacked", "single"):
+            images = list(translated)
+            together = jnp.concatenate(images, -1) if self.ensemble == "stacked" else images[0]
+            logits, second_out = self._network2("network2")(together, train=train)
+            rounds = {"rounds": second_out["rounds"]} if "rounds" in second_out else {}
+            return logits, out | rounds
+        second, earlier = self._second(translated, train)
+        if earlier is not None and len(earlier):
+            out["member_rounds"] = earlier
         out["members"] = jnp.concatenate([first[None], second])
         awel = Awel(self.ensemble, self.awel_input, self.awel_init, name="awel")
         return awel(out["members"]), out

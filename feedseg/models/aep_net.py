@@ -31,8 +31,9 @@ class Model(nn.Module):
 
     stride: ClassVar[int] = 8
     # 3x3 kernels reach one pixel of their grid, 4x4 ones 1.5 of the finer grid: 1 + 1.5 + 2 + 3 + 4
-    # + 6 down, 8 at the bottom and the same up give 43, to a multiple of 8
-    halo: ClassVar[int] = 48
+    # + 6 down, 8 at the bottom and the same up give 43
+    reach: ClassVar[int] = 43  # px
+    halo: ClassVar[int] = 48  # to a multiple of 8
 
     def _layer(self, x: Array, features: int, name: str, train: bool, **kind) -> Array:
         layer = ConvNormAct(

@@ -6,10 +6,10 @@ Feedback U-Net (2020), section 2.1; details from its first author's released cod
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from feedseg.layers.blocks import ConvNormAct, Dropout
-from feedseg.layers.conv import Conv, UpConv, check_sides, max_pool2
+from feedseg.layers import unet_pass
+from feedseg.layers.blocks import ConvNormAct
+from feedseg.layers.conv import Conv, check_sides
 
 Array = jax.Array
 
@@ -38,45 +38,25 @@ class Model(nn.Module):
 
     @property
     def halo(self) -> int:
-        # two 3x3 convolutions on every way through a level, and a pooling window below each
-        convolutions = 2 * self.stride + 4 * (self.stride - 1) + int(self.extra_conv)
-        reach = convolutions + self.stride - 1
+        reach = unet_pass.reach(self.filters, lambda name: 1, self.extra_conv)
         return -(-reach // self.stride) * self.stride
-
-    def _pair(self, x: Array, features: int, name: str, train: bool) -> Array:
-        for index in (1, 2):
-            x = self._conv(features, f"{name}_conv{index}")(x, train=train)
-        return x
-
-    def _conv(self, features: int, name: str) -> ConvNormAct:
-        return ConvNormAct(
-            features,
-            use_bias=self.conv_bias,
-            initializer=self.initializer,
-            momentum=self.bn_momentum,
-            epsilon=self.bn_epsilon,
-            name=name,
-        )
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
         check_sides(image, self.stride)
-        *widths, bottom = self.filters
-        x, skips = image, []
-        for level, features in enumerate(widths, 1):
-            x = self._pair(x, features, f"enc{level}", train)
-            if level == len(widths):
-                x = Dropout(self.dropout, name=f"enc{level}_dropout")(x, train=train)
-            skips.append(x)
-            x = max_pool2(x)
-        x = self._pair(x, bottom, "bottom", train)
-        x = Dropout(self.dropout, name="bottom_dropout")(x, train=train)
-        for level in range(len(widths), 0, -1):
-            features = widths[level - 1]
-            up = UpConv(features, initializer=self.initializer, name=f"dec{level}_up")(x)
-            x = self._pair(
-                jnp.concatenate([skips[level - 1], up], -1), features, f"dec{level}", train
+
+        def conv(x: Array, features: int, name: str) -> Array:
+            layer = ConvNormAct(
+                features,
+                use_bias=self.conv_bias,
+                initializer=self.initializer,
+                momentum=self.bn_momentum,
+                epsilon=self.bn_epsilon,
+                name=name,
             )
-        if self.extra_conv:
-            x = self._conv(widths[0], "extra_conv")(x, train=train)
+            return layer(x, train=train)
+
+        parts = unet_pass.Parts(conv, self.dropout, self.initializer, train)
+        top = parts.pair(image, self.filters[0], unet_pass.first_block(self.filters))
+        x = unet_pass.below(parts, top, self.filters, self.extra_conv)
         return Conv(self.num_classes, 1, initializer=self.initializer, name="classifier")(x), {}

@@ -1,0 +1,84 @@
+"""Batch normalisation of layers that are used in every round of a feedback network."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+MODES = ("separate", "stats_only", "shared")
+
+
+class RoundNorm(nn.Module):
+    """Batch normalisation with what belongs to a round chosen by the number of the round.
+
+        y = gamma_t (x - mean_t) / sqrt(var_t + epsilon) + beta_t
+
+    mode (A4): `separate`: each round has its own scale, bias and running statistics (Feedback
+    U-Net (2020), Fig. 5), arrays [rounds, C]; `stats_only`: its own statistics, one scale and bias;
+    `shared`: one of all [C], every use updates the running averages in turn, and any number of
+    rounds can follow. momentum: weight of the old running average. Statistics are float32.
+    """
+
+    rounds: int
+    mode: str
+    momentum: float
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array | int = 0, *, train: bool) -> Array:
+        """x [..., C] in round t, counted from 0."""
+        if self.mode not in MODES:
+            raise ValueError(f"bn_rounds={self.mode!r}: choose {', '.join(MODES)}")
+        features = x.shape[-1]
+        per_round, one = (self.rounds, features), (features,)
+        affine = per_round if self.mode == "separate" else one
+        stored = one if self.mode == "shared" else per_round
+        scale = _of_round(self.param("scale", nn.initializers.ones, affine), t)
+        bias = _of_round(self.param("bias", nn.initializers.zeros, affine), t)
+        running = {
+            "mean": self.variable("batch_stats", "mean", jnp.zeros, stored, jnp.float32),
+            "var": self.variable("batch_stats", "var", jnp.ones, stored, jnp.float32),
+        }
+        if train:
+            now = _statistics(x)
+            if not self.is_initializing():
+                for name, value in now.items():
+                    self._update(running[name], value, t)
+        else:
+            now = {name: _of_round(variable.value, t) for name, variable in running.items()}
+        factor = scale.astype(jnp.float32) * jax.lax.rsqrt(now["var"] + self.epsilon)
+        return ((x - now["mean"]) * factor + bias).astype(x.dtype)
+
+    def _update(self, variable, value: Array, t: Array | int) -> None:
+        old = _of_round(variable.value, t)
+        new = self.momentum * old + (1 - self.momentum) * value
+        variable.value = new if variable.value.ndim == 1 else variable.value.at[t].set(new)
+
+
+def _statistics(x: Array) -> dict[str, Array]:
+    """Mean and (biased) variance of each channel, float32."""
+    x = x.astype(jnp.float32)
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    return {"mean": mean, "var": jnp.maximum(jnp.square(x).mean(axes) - jnp.square(mean), 0)}
+
+
+def _of_round(values: Array, t: Array | int) -> Array:
+    """The entry of round t where there is one per round."""
+    return values if values.ndim == 1 else values[t]
+
+
+class Norms(NamedTuple):
+    """How the normalisations of a network are made."""
+
+    rounds: int
+    mode: str
+    momentum: float
+    epsilon: float
+
+    def build(self, name: str) -> RoundNorm:
+        """A normalisation of that name; call it in a compact method."""
+        return RoundNorm(*self, name=name)
