@@ -42,6 +42,27 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _figures(args: argparse.Namespace) -> int:
+    from feedseg.run_figures import figures
+
+    files = figures(
+        args.run,
+        args.output,
+        image=args.input,
+        count=args.count,
+        pixels=args.pixel,
+        rounds=args.rounds,
+        checkpoint=args.checkpoint,
+    )
+    print("\n".join(map(str, files)))
+    return 0
+
+
+def _pixel(text: str) -> tuple[int, int]:
+    y, x = map(int, text.split(","))
+    return y, x
+
+
 def _check(args: argparse.Namespace) -> int:
     from feedseg.check import check
 
@@ -105,6 +126,18 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--membrane", help="class between cells: adds Rand and information scores")
     verb.add_argument("--output", type=Path, help="folder for scores.csv and scores.json")
     verb.set_defaults(action=_evaluate)
+
+    verb = verbs.add_parser("figures", help="draw what a network with feedback or filters does")
+    verb.add_argument("run", type=Path, help="run directory")
+    verb.add_argument("--output", type=Path, help="folder for the figures (RUN/figures)")
+    verb.add_argument("--input", type=Path, help="an image file, instead of the run's test images")
+    verb.add_argument("--count", type=int, default=3, help="number of test images")
+    verb.add_argument(
+        "--pixel", type=_pixel, action="append", default=[], help="y,x whose attention is drawn"
+    )
+    verb.add_argument("--rounds", type=int, default=0, help="rounds (0: as trained)")
+    verb.add_argument("--checkpoint", choices=("best", "latest"), default="best")
+    verb.set_defaults(action=_figures)
 
     verb = verbs.add_parser("check", help="look through a folder of images and labels")
     verb.add_argument("data", type=Path, help="folder of images and labels")

@@ -97,5 +97,8 @@ def show(result: dict, log: Log) -> None:
     if "dihedral" in result["metrics"]:
         log("the same, probabilities averaged over 8 rotations and mirrors")
         log(report.console_table(result["metrics"]["dihedral"], result["class_names"]))
+    others = [name for name in result["metrics"] if name not in ("final", "dihedral")]
+    for name in others:  # rounds, members, network 1
+        log(f"  {name:24s} mean IoU {100 * result['metrics'][name]['miou']:.2f}")
     for name, value in result.get("boundary", {}).items():
         log(f"  {name:24s} " + ("-" if value is None or np.isnan(value) else f"{value:.4f}"))

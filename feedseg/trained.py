@@ -45,18 +45,28 @@ def load_run(run: Path, checkpoint: str = "best", rounds: int = 0) -> Trained:
     directory = RunDir(run)
     config = configs.from_plain(read_json(directory.config))
     facts = read_json(directory.data)
-    folders = {"best": directory.best, "latest": directory.checkpoints}
-    if checkpoint not in folders:
-        raise UserError(f"checkpoint {checkpoint!r}: choose best or latest")
-    tree, _ = read_tree(folders[checkpoint])
-    variables = {"params": tree["params"], "batch_stats": tree["batch_stats"]}
+    variables = read_variables(run, checkpoint)
     settings = dict(config.model)
     if rounds:
         check_rounds(run, settings, rounds)
         settings["rounds"] = max(rounds, settings["rounds"])
     model = models.build(len(facts["class_names"]), settings)
-    check_variables(model, variables, facts, folders[checkpoint])
+    check_variables(model, variables, facts, _folder(run, checkpoint))
     return bind(model, variables, config.train.compute_dtype, facts, rounds)
+
+
+def read_variables(run: Path, checkpoint: str = "best") -> Tree:
+    """Parameters and running statistics of a run; UserError as in `load_run`."""
+    tree, _ = read_tree(_folder(run, checkpoint))
+    return {"params": tree["params"], "batch_stats": tree["batch_stats"]}
+
+
+def _folder(run: Path, checkpoint: str) -> Path:
+    directory = RunDir(run)
+    folders = {"best": directory.best, "latest": directory.checkpoints}
+    if checkpoint not in folders:
+        raise UserError(f"checkpoint {checkpoint!r}: choose best or latest")
+    return folders[checkpoint]
 
 
 def check_rounds(run: Path, settings: dict, rounds: int) -> None:

@@ -19,6 +19,8 @@ NARROW = {
     "unet": common.model("unet", filters=(4, 6)),
     "kato_unet": common.model("kato_unet", filters=(4, 6)),
     "aep": common.model("aep", dropout=0.0),  # with dropout: aep_net
+    "feedback_unet": common.model("feedback_unet", filters=(3, 4, 5)),
+    "feedback_attention": common.model("feedback_attention", filters=(4, 5), dropout=0.0),
 }
 
 

@@ -42,6 +42,53 @@ COUNTS += [
     for classes, totals in AEP_TOTALS.items()
     for m, total in enumerate(totals, 1)
 ]
+FEEDBACK_TOTALS = {  # unit, layout: parameters with 2 classes, and what every other class adds
+    ("convlstm", "none"): (489_314, 81),
+    ("convlstm", "code10"): (2_418_098, 297),
+    ("convlstm", "paper6_levels"): (2_368_994, 297),
+    ("convlstm", "paper6_top"): (2_349_938, 297),
+    ("convlstm", "a"): (492_074, 297),
+    ("convlstm", "A"): (496_130, 297),
+    ("convlstm", "b"): (502_034, 81),
+    ("convlstm", "B"): (518_210, 81),
+    ("convlstm", "c"): (2_333_282, 81),
+    ("convlstm", "C"): (2_333_282, 81),
+    ("convlstm", "d"): (505_490, 81),
+    ("convlstm", "D"): (528_578, 81),
+    ("convlstm", "e"): (493_370, 81),
+    ("convlstm", "E"): (499_154, 81),
+    ("convlstm", "abde"): (525_026, 297),
+    ("convlstm", "ABDE"): (574_130, 297),
+    ("rcl_shared", "paper6_levels"): (589_970, 17),
+    ("rcl_shared", "code10"): (588_098, 17),
+    ("rcl_separate", "paper6_levels"): (789_986, 81),
+    ("rcl_separate", "code10"): (795_746, 81),
+}
+COUNTS += [
+    ("feedback_unet", dict(unit=unit, layout=layout), classes, base + (classes - 2) * more, 2_976)
+    for (unit, layout), (base, more) in FEEDBACK_TOTALS.items()
+    for classes in (
+        (2, 3, 4) if layout in ("none", "paper6_levels") else (2 + len(layout) % 2 * 2,)
+    )
+]
+ATTENTION_TOTALS = {  # connection: parameters with 2 classes, running statistics, 8 and 64 wide
+    "add": ((487_155, 1_472), (31_042_435, 11_776)),
+    "conv1x1": ((487_227, 1_472), (31_046_595, 11_776)),
+    "se": ((487_171, 1_472), (31_042_947, 11_776)),
+    "light": ((487_755, 1_488), (31_079_491, 11_904)),
+    "source_target": ((487_277, 1_500), (31_047_891, 12_000)),
+    "self": ((487_277, 1_500), (31_047_891, 12_000)),
+}
+COUNTS += [
+    ("feedback_attention", dict(connection=kind), classes, total + 9 * (classes - 2), statistics)
+    for kind, ((total, statistics), _) in ATTENTION_TOTALS.items()
+    for classes in ((2, 3, 4) if kind == "self" else (4,))
+]
+COUNTS += [
+    ("feedback_attention", dict(UNET64, connection=kind), 3, total + 65, statistics)
+    for kind, (_, (total, statistics)) in ATTENTION_TOTALS.items()
+]
+COUNTS += [("feedback_attention", dict(connection="light", light_convs=2), 2, 488_355, 1_504)]
 
 
 def count(tree) -> int:
@@ -61,13 +108,23 @@ def test_parameter_counts(name, changes, classes, parameters, statistics):
 HALO = {
     "unet": (dict(filters=(2,) * 5), dict(filters=(2,) * 3, extra_conv=True), dict(filters=(2, 2))),
     "kato_unet": (dict(filters=(2,) * 5), dict(filters=(2,) * 3)),
+    # a ConvLSTM's gates would hide the infinity; they reach no further than a convolution
+    "feedback_unet": (
+        dict(filters=(2,) * 3, layout="none"),
+        dict(filters=(2,) * 3, layout="none", rounds=3),
+        dict(filters=(2,) * 3, layout="abcde", unit="rcl_shared"),
+    ),
+    "feedback_attention": (
+        dict(filters=(2,) * 3, connection="add"),
+        dict(filters=(2,) * 3, connection="light", light_convs=2),
+    ),
 }
 
 
 def adding(model, image_shape: tuple[int, ...]) -> dict:
     """Variables with which every layer adds up positive numbers: no ReLU is dead, nothing cancels.
 
-    The output is then infinite exactly where it depends on an infinite input.
+    The output is then infinite (or NaN behind a softmax) where it depends on an infinite input.
     """
 
     def draw(path, leaf):
@@ -86,7 +143,7 @@ def reach(model) -> int:
     strips = np.ones((model.stride, model.stride, 2 * middle + model.stride, 1), np.float32)
     strips[strip, :, middle + strip] = np.inf
     forward = jax.jit(lambda v, x: model.apply(v, x, train=False)[0], compiler_options=FAST_COMPILE)
-    changed = np.isinf(forward(adding(model, strips.shape), strips)).any((1, 3))
+    changed = ~np.isfinite(forward(adding(model, strips.shape), strips)).all((1, 3))
     assert changed[strip, middle + strip].all()
     where, column = np.nonzero(changed)
     return int(abs(column - (middle + where)).max())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import chex
 import flax
@@ -14,6 +15,29 @@ from networks import NARROW, batch, build, compiled, random_variables, shapes_of
 from configs import common
 from feedseg import losses, models
 from feedseg.errors import UserError
+
+FEEDBACK = dict(
+    extra_conv=(True, False),
+    conv_bias=(True, False),
+    bn_rounds=("separate", "stats_only", "shared"),
+    initializer=("keras", "torch"),
+    remat=(False, True),
+    feedback=("probabilities", "image"),
+    first_input=("copy", "zero_pad", "separate_conv", "concat"),
+    round1_grad=("flow", "stop"),
+    unit=("convlstm", "rcl_shared", "rcl_separate"),
+    layout=("paper6_levels", "none", "paper6_top", "code10", "a", "b", "c", "d", "e", "abde"),
+    carry_state=(True, False),
+    recurrent_activation=("hard_sigmoid", "sigmoid"),
+    unit_forget_bias=(True, False),
+    peephole=(False, True),
+    connection=("none", "self", "source_target", "add", "conv1x1", "se", "light"),
+    location=("two_conv", "one_conv"),
+    output_norm=(True, False),
+    light_residual=(False, True),
+    se_biases=(False, True),
+    use_scale=(True, False),
+)
 
 # Every value of every argument that is not a plain number, by network.
 SWITCHES = {
@@ -30,7 +54,41 @@ SWITCHES = {
         awel_init=("torch", "mean"),
     ),
     "kato_unet": {},
+    "feedback_unet": FEEDBACK,
+    # the rest is the network above
+    "feedback_attention": {
+        key: (common.MODELS["feedback_attention"][key],)
+        for key in FEEDBACK
+        if key not in ("connection", "location", "output_norm", "use_scale")
+    }
+    | dict(
+        connection=("self", "source_target", "add", "conv1x1", "se", "light"),
+        location=FEEDBACK["location"],
+        output_norm=FEEDBACK["output_norm"],
+        use_scale=FEEDBACK["use_scale"],
+    ),
 }
+
+TINY = dict(filters=(2, 3, 4))
+SECOND = common.model("feedback_unet", **TINY)
+COMBINATIONS = [
+    ("feedback_unet", dict(TINY, rounds=4, connection="self", bn_rounds="shared")),
+    ("feedback_unet", dict(TINY, rounds=3, unroll=1, connection="source_target")),
+    ("feedback_unet", dict(TINY, feedback="image", connection="light", light_convs=2)),
+    ("feedback_unet", dict(TINY, unit="rcl_separate", layout="code10", connection="se")),
+    ("feedback_unet", dict(TINY, first_input="separate_conv", layout="A", rounds=3)),
+    ("feedback_attention", dict(TINY, layout="abde", location="one_conv", kv_pool=4)),
+    ("feedback_attention", dict(TINY, feedback="probabilities", rounds=3, round1_grad="flow")),
+    ("feedback_attention", dict(filters=(64, 128, 256, 512, 1024))),
+    ("aep", dict(network2=SECOND)),
+    ("aep", dict(network2=SECOND, net2_bn="joint", multiplier=2)),
+    ("aep", dict(network2=SECOND, ensemble="stacked")),
+    ("aep", dict(network2=SECOND, ensemble="single")),
+    ("aep", dict(network2={**SECOND, "connection": "self", "rounds": 3}, ensemble="fixed")),
+    ("aep", dict(network2=common.model("feedback_attention", **TINY))),
+    ("aep", dict(network2=common.model("unet", **TINY))),
+    ("aep", dict(network2=common.model("kato_unet", **TINY), net2_bn="joint")),
+]
 
 
 # Folder and config ------------------------------------------------------------------------------
@@ -103,6 +161,26 @@ def test_shapes_of_every_switch(name, key, value):
     assert_contract(model, (1, model.stride, model.stride, 3))
 
 
+@pytest.mark.parametrize(("name", "changes"), COMBINATIONS)
+def test_shapes_of_combinations(name, changes):
+    model = build(name, num_classes=3, **changes)
+    assert model.halo % model.stride == 0
+    assert_contract(model, (1, model.stride, 2 * model.stride, 1))
+
+
+def test_outputs_of_a_second_network_with_rounds():
+    """Its earlier rounds filter by filter, in the order of the members, joint or call by call."""
+    model = build("aep", 2, network2={**SECOND, "rounds": 3}, dropout=0.0)
+    joint = build("aep", 2, network2={**SECOND, "rounds": 3}, dropout=0.0, net2_bn="joint")
+    image, _ = batch(model)
+    variables = random_variables(model, image.shape)
+    logits, out = model.apply(variables, image, train=False)
+    assert out["member_rounds"].shape == (2 * 2, *logits.shape)
+    same = joint.apply(variables, image, train=False)[1]  # no statistics in evaluation
+    for name in ("members", "member_rounds"):
+        np.testing.assert_allclose(out[name], same[name], atol=1e-5)
+
+
 @pytest.mark.parametrize("name", models.names())
 def test_a_side_that_is_no_multiple_of_the_stride_is_refused(name):
     model = build(name)
@@ -149,10 +227,8 @@ def test_a_training_step(name):
     chex.assert_tree_all_finite((loss, logits, out, stats, gradients))
     chex.assert_trees_all_equal_shapes(gradients, variables["params"])
     without = {path for path, gradient in slashed(gradients).items() if not gradient.any()}
-    assert without <= {
-        path for path in slashed(gradients) if path.endswith(("conv/bias", "awel/bias"))
-    }
-    assert any(path.endswith("conv/bias") for path in without)
+    before_norm = re.compile(r"(conv\d?|query|key|value|output|awel)/bias$")
+    assert without and all(before_norm.search(path) for path in without), without
     before = slashed(variables["batch_stats"])
     for path, after in slashed(stats).items():
         assert not np.array_equal(after, before[path]), path
@@ -171,7 +247,9 @@ def test_evaluation_leaves_the_statistics_and_is_repeatable(name):
     np.testing.assert_allclose(swapped[::-1], logits, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "random"), [("aep_net", True), ("unet", True), ("aep", False)])
+@pytest.mark.parametrize(
+    ("name", "random"), [("aep_net", True), ("unet", True), ("feedback_unet", True), ("aep", False)]
+)
 def test_dropout_follows_the_key(name, random):
     model, train, _ = compiled(name)
     image, labels = batch(model)

@@ -12,6 +12,8 @@ from scipy.ndimage import uniform_filter
 
 from feedseg import image_io, predict
 from feedseg.errors import BadImage, UserError
+from feedseg.trained import with_disagreement
+from feedseg.uncertainty import disagreement
 
 RNG = np.random.default_rng(0)
 NAMES, COLORS = ("dark", "bright"), ((0, 0, 0), (255, 255, 0))
@@ -25,8 +27,10 @@ def bright(image: np.ndarray) -> np.ndarray:
 
 class Fake(NamedTuple):
     apply: object = staticmethod(bright)
+    answers: object = None
     stride: int = 4
     halo: int = 2
+    window: int = 0
     channels: int = 1
     class_names: tuple = NAMES
     class_colors: tuple = COLORS
@@ -37,7 +41,8 @@ class Fake(NamedTuple):
 def run(inputs, output, trained=None, **options):
     """`predict.predict` without a stored run."""
     tile = options.pop("tile", 0)
-    jobs = predict.plan_jobs(Path(inputs), Path(output), options.pop("probabilities", False))
+    kinds = [options.pop(name, False) for name in ("probabilities", "uncertainty")]
+    jobs = predict.plan_jobs(Path(inputs), Path(output), *kinds)
     if not options.pop("overwrite", False):
         predict.refuse_existing(jobs)
     return predict.predict_files(trained or Fake(), jobs, tile=tile, progress=False)
@@ -210,3 +215,42 @@ def test_progress_goes_to_stderr_as_plain_lines_without_a_terminal(tmp_path, cap
     assert shown.out == "" and shown.err.splitlines() == [
         f"{tmp_path / 'a.png'} -> {tmp_path / 'out' / 'a_labels.tif'}"
     ]
+
+
+def test_uncertainty_is_written_and_left_out_of_the_labels(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (2, 21, 30), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack")
+
+    def answers(image):
+        return np.stack([bright(image), bright(1 - image)])
+
+    trained = with_disagreement(Fake(answers=answers))
+    files = run(tmp_path / "a.tif", tmp_path / "out", trained, uncertainty=True)
+    assert [file.name for file in files] == ["a_labels.tif", "a_uncertainty.tif"]
+    spread = tifffile.imread(files[1])
+    probability = np.stack(
+        [bright(x) for x in (image[..., None] / 255, 1 - image[..., None] / 255)]
+    )
+    np.testing.assert_allclose(spread, disagreement(probability), atol=1e-5)
+    assert spread.min() >= 0 and 0.5 < spread.max() <= 1
+    plain = run(tmp_path / "a.tif", tmp_path / "plain")
+    np.testing.assert_array_equal(tifffile.imread(files[0]), tifffile.imread(plain[0]))
+    with pytest.raises(UserError, match="exists; add --overwrite"):
+        predict.refuse_existing([predict.Job(tmp_path / "a.tif", files[1], None, None)])
+
+
+def test_a_network_of_whole_images_sees_windows_as_in_training(tmp_path):
+    shapes = set()
+
+    def apply(window):
+        shapes.add(window.shape)
+        return bright(window)
+
+    for name, size in (("small", (5, 9)), ("large", (40, 33))):
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.full(size, 200, np.uint8))
+    trained = Fake(apply=apply, window=16)
+    files = run(tmp_path, tmp_path / "out", trained)
+    assert shapes == {(1, 16, 16, 1)}
+    assert [tifffile.imread(file).shape for file in files] == [(40, 33), (5, 9)]
+    with pytest.raises(UserError, match="16 px as in training"):
+        run(tmp_path, tmp_path / "other", trained, tile=32)

@@ -2,9 +2,12 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from test_predict_files import Fake
 
-from feedseg.trained import dihedral_mean
+from feedseg.errors import UserError
+from feedseg.trained import dihedral_mean, with_disagreement
+from feedseg.uncertainty import disagreement
 
 
 def directional(image):
@@ -26,3 +29,26 @@ def test_an_equivariant_model_is_left_as_it_is():
     image = np.random.default_rng(1).random((1, 6, 6, 1)).astype(np.float32)
     model = Fake(apply=lambda image: jnp.concatenate([image, 1 - image], -1))
     np.testing.assert_allclose(dihedral_mean(model).apply(image), model.apply(image), rtol=1e-6)
+
+
+def test_orientations_are_the_answers_that_disagree():
+    image = np.random.default_rng(2).random((1, 5, 7, 1)).astype(np.float32)
+    averaged = dihedral_mean(Fake(apply=directional))
+    answers = averaged.answers(image)
+    assert answers.shape == (8, 1, 5, 7, 2)
+    np.testing.assert_allclose(answers.mean(0), averaged.apply(image), rtol=1e-6)
+    found = with_disagreement(averaged).apply(image)
+    np.testing.assert_allclose(found[..., :2], averaged.apply(image), rtol=1e-6)
+    np.testing.assert_allclose(found[..., 2], disagreement(answers), rtol=1e-6)
+
+
+def test_disagreement_by_hand():
+    """Equal answers: 0. Two certain, different ones: 1 bit. Three of four alike: 0.811 bit."""
+    p = np.eye(4)[[[0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 1, 1]]]  # [S, pixels, K]
+    found = disagreement(p[:, None, None])[0, 0]
+    np.testing.assert_allclose(found, [0, 1, 0.811278], atol=1e-6)
+
+
+def test_one_answer_cannot_disagree():
+    with pytest.raises(UserError, match="add --dihedral"):
+        with_disagreement(Fake(apply=directional))

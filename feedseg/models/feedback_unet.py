@@ -319,10 +319,11 @@ class Model(_Settings):
         if self.rounds > 1 and self.is_initializing():
             body(network, carry, 1, image)  # all layers come into being outside the loop
         if self.rounds > 1:
+            changing = self.is_mutable_collection("batch_stats")
             carry, more = nn.scan(
                 body,
-                variable_broadcast="params",
-                variable_carry="batch_stats",
+                variable_broadcast="params" if changing else ["params", "batch_stats"],
+                variable_carry="batch_stats" if changing else False,
                 split_rngs={"params": False, "dropout": True},
                 in_axes=(0, nn.broadcast),
                 length=self.rounds - 1,
