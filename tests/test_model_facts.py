@@ -116,7 +116,8 @@ HALO = {
     ),
     "feedback_attention": (
         dict(filters=(2,) * 3, connection="add"),
-        dict(filters=(2,) * 3, connection="light", light_convs=2),
+        dict(filters=(2,) * 3, connection="light", light_convs=2, location="one_conv"),
+        dict(filters=(2,) * 3, connection="none", rounds=3),
     ),
 }
 

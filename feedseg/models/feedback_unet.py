@@ -271,8 +271,14 @@ class Model(_Settings):
             lambda name: passes[self.unit] if name in chosen else 1,
             self.extra_conv,
         )
-        light = self.light_convs if self.connection == "light" else 0
-        reach = self.rounds * one + (self.rounds - 1) * light
+        later = 0  # what every round after the first adds
+        if self.feedback == "probabilities" or (chosen and self.carry_state):
+            later = one
+        if self.connection != "none":  # leads in behind the first block's first convolutions
+            skipped = 1 if self.location == "one_conv" else 2
+            light = self.light_convs if self.connection == "light" else 0
+            later = max(later, one - skipped + light)
+        reach = one + (self.rounds - 1) * later
         return -(-reach // self.stride) * self.stride
 
     @property
