@@ -165,12 +165,12 @@ class Round(_Settings):
 
     def _same_top(self) -> bool:
         """Whether the first block gives the same map in every round, so that one time will do."""
+        block = unet_pass.first_block(self.filters)
         return (
             self.feedback == "image"
             and self.connection != "none"
             and self.bn_rounds == "shared"
-            and "enc1_conv1" not in positions(self.layout)
-            and "enc1_conv2" not in positions(self.layout)
+            and not {f"{block}_conv1", f"{block}_conv2"} & positions(self.layout)
         )
 
     def _connection(self) -> Connection:
@@ -333,7 +333,7 @@ class Model(_Settings):
                 split_rngs={"params": False, "dropout": True},
                 in_axes=(0, nn.broadcast),
                 length=self.rounds - 1,
-                unroll=self.unroll or self.rounds - 1,
+                unroll=self.unroll or self.rounds,  # one more than there are: no loop at all
             )(network, carry, jnp.arange(1, self.rounds), image)
             every.append(more)
         out = {
