@@ -80,6 +80,16 @@ def test_the_scan_is_a_loop(changes):
         assert_close(have, want)
 
 
+@pytest.mark.parametrize(("rounds", "unroll", "loops"), [(2, 0, 0), (3, 0, 0), (4, 1, 1)])
+def test_rounds_written_out_leave_no_loop(rounds, unroll, loops):
+    """A loop around convolutions makes them 10 times slower on the CPU."""
+    model = build("feedback_unet", 2, rounds=rounds, unroll=unroll, layout="none", **SMALL)
+    x = image()
+    variables = random_variables(model, x.shape)
+    program = jax.jit(lambda v, x: model.apply(v, x, train=False)[0]).lower(variables, x)
+    assert program.as_text().count("stablehlo.while") == loops
+
+
 def test_one_round_is_a_unet():
     """With one round, no memory and grey input nothing is left of the feedback."""
     model = build("feedback_unet", 1, rounds=1, layout="none", **SMALL)
