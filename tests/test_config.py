@@ -11,10 +11,11 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from networks import shapes_of
 
 from configs import common
 from feedseg import config as configs
-from feedseg import datasets, models, train
+from feedseg import datasets, losses, models, train
 from feedseg.errors import UserError
 from feedseg.logs import Log
 from feedseg.rundir import RunDir
@@ -280,6 +281,28 @@ def test_every_data_set_is_known_by_name():
 
 def test_there_are_configurations():
     assert {path.stem for path in FILES} >= {"aep", "aep_irpe", "unet"}
+
+
+ARGUMENTS = [
+    "aep.py:second=feedback_unet",
+    "aep.py:second=feedback_unet,ensemble=stacked",
+    "aep.py:second=feedback_attention,ensemble=single",
+    "aep.py:second=unet,ensemble=fixed,dataset=mouse_liver",
+    "feedback_unet.py:rounds=3,layout=none,recipe=paper,dataset=mouse_liver",
+    "feedback_unet.py:unit=rcl_shared,layout=code10,split=sections,fold=2",
+    "feedback_unet.py:connection=self,carry=false,rounds=1",
+    "feedback_attention.py:connection=light,width=64,location=one_conv,recipe=paper",
+    "feedback_attention.py:connection=source_target,kv_pool=4",
+]
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_arguments_make_a_network_with_the_outputs_of_its_loss(argument, monkeypatch):
+    monkeypatch.chdir(tiny.ROOT)
+    config, _ = configs.parse_flags([f"--config=configs/{argument}"])
+    model = models.build(2, config.model)
+    (logits, out), _ = shapes_of(model, (1, model.stride, model.stride, 1))
+    losses.check_terms(config.loss.terms.to_dict(), losses.named_outputs(logits, out))
 
 
 PROGRAM = ("model", "loss", "optimizer", "augment")
