@@ -4,6 +4,7 @@ The wiring is tested with a network of two layers in place of AEP's own, which i
 """
 
 import itertools
+from typing import ClassVar
 
 import chex
 import flax.linen as nn
@@ -28,6 +29,9 @@ class Small(nn.Module):
     dropout: float
     bn_momentum: float
     bn_epsilon: float
+
+    stride: ClassVar[int] = aep_net.Model.stride
+    reach: ClassVar[int] = aep_net.Model.reach
 
     @nn.compact
     def __call__(self, image, *, train):
@@ -207,7 +211,7 @@ def test_ensembles(small):
         (dict(source="input"), "choose penultimate, output, softmax, argmax"),
         (dict(translate="eq2"), "choose code or eq1"),
         (dict(net2_bn="shared"), "choose per_call or joint"),
-        (dict(ensemble="mean"), "choose learned, fixed, stacked or single"),
+        (dict(ensemble="mean"), "choose learned, fixed, stacked, single"),
         (dict(awel_input="maps"), "choose logits or probabilities"),
         (dict(awel_init="zero"), "choose torch or mean"),
     ],

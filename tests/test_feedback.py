@@ -11,7 +11,8 @@ from networks import FAST_COMPILE, build, random_variables
 from feedseg.layers import unet_pass
 from feedseg.models import feedback_unet
 
-SMALL = dict(filters=(3, 4, 5), dropout=0.0)
+SMALL = dict(filters=(3, 4), dropout=0.0)
+MEMORY = dict(SMALL, layout="ace")  # two levels have no blocks b and d
 
 
 def image(channels: int = 1, side: int = 8, seed: int = 0) -> jax.Array:
@@ -63,7 +64,7 @@ def loop_of(model) -> Loop:
 @pytest.mark.parametrize(
     "changes",
     [
-        dict(unroll=0),
+        dict(unroll=0, layout="ace"),
         dict(unroll=1, layout="a"),
         dict(unroll=1, bn_rounds="shared", remat=True, layout="none", connection="self"),
     ],
@@ -114,8 +115,8 @@ def test_one_round_is_a_unet():
 
 @pytest.mark.parametrize("more", [1, 2, 4])
 def test_shared_normalisations_serve_any_number_of_rounds(more):
-    two = build("feedback_unet", 2, bn_rounds="shared", **SMALL)
-    other = build("feedback_unet", 2, bn_rounds="shared", rounds=more, **SMALL)
+    two = build("feedback_unet", 2, bn_rounds="shared", **MEMORY)
+    other = build("feedback_unet", 2, bn_rounds="shared", rounds=more, **MEMORY)
     x = image()
     variables = random_variables(two, x.shape)
     first = two.apply(variables, x, train=False)[1]["rounds"]
@@ -128,7 +129,7 @@ def test_shared_normalisations_serve_any_number_of_rounds(more):
 
 
 def gradients_by_name(**changes) -> dict[str, np.ndarray]:
-    model = build("feedback_unet", 2, **SMALL, **changes)
+    model = build("feedback_unet", 2, **MEMORY, **changes)
     x = image()
     gradients = train_outputs(model, random_variables(model, x.shape), x)[-1]
     leaves = jax.tree_util.tree_leaves_with_path(gradients)
@@ -140,7 +141,7 @@ def test_state_that_is_not_carried_leaves_half_of_the_lstm_dead(carry):
     """As found in the released code: recurrent kernels and forget gates get no gradient (A2)."""
     gradients = gradients_by_name(carry_state=carry)
     recurrent = {name: g for name, g in gradients.items() if "recurrent_kernel" in name}
-    assert len(recurrent) == 6
+    assert len(recurrent) == 4
     for name, gradient in recurrent.items():
         assert gradient.any() == carry, name
         kernel = gradients[name.replace("recurrent_kernel", "kernel")]
@@ -199,19 +200,16 @@ def test_the_second_round_sees_only_probabilities():
         return model.apply(variables, x, train=False)[0].sum()
 
     assert not np.asarray(jax.grad(last)(x)).any()
-    flowing = build("feedback_unet", 2, layout="none", **SMALL)
-    assert np.asarray(
-        jax.grad(lambda x: flowing.apply(variables, x, train=False)[0].sum())(x)
-    ).any()
 
 
 @functools.cache
 def traced_layers(**changes) -> list[str]:
     """Names of the convolutions in the order in which they are computed."""
-    model, seen = build("feedback_attention", 2, **SMALL, **changes), []
+    model, seen = build("feedback_attention", 2, **{**SMALL, **changes}), []
 
     def note(next_function, args, kwargs, context):
-        if type(context.module).__name__ in ("Conv", "ConvLSTM"):
+        layer = type(context.module).__name__ in ("Conv", "ConvLSTM")
+        if layer and context.method_name == "__call__":
             seen.append(context.module.name)
         return next_function(*args, **kwargs)
 
@@ -233,7 +231,7 @@ def traced_layers(**changes) -> list[str]:
 )
 def test_the_first_map_is_computed_once_where_it_is_the_same(changes, once):
     layers = traced_layers(**changes)
-    every = layers.count("enc2_conv1")  # the scan traces its body more than once
+    every = layers.count("bottom_conv1")  # the scan traces its body more than once
     assert every > 1
     for name in ("enc1_conv1", "enc1_conv2"):
         assert layers.count(name) == (1 if name in once else every)
@@ -284,12 +282,12 @@ def test_gradients_through_round_1(stop):
         (dict(round1_grad="half"), "choose flow, stop"),
         (dict(first_input="tile"), "choose copy, zero_pad"),
         (dict(rounds=0), "at least 1"),
-        (dict(filters=(3, 4)), "2 levels have no dec2_conv2"),
+        (dict(layout="abc"), "2 levels have no enc2_conv1"),
         (dict(bn_rounds="none"), "choose separate"),
     ],
 )
 def test_unknown_arguments(changes, message):
-    model = build("feedback_unet", 2, **{**SMALL, **changes})
+    model = build("feedback_unet", 2, **{**MEMORY, **changes})
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda: model.init(jax.random.key(0), image(), train=False))
 

@@ -68,7 +68,7 @@ def _statistics(x: Array) -> dict[str, Array]:
 
 def _of_round(values: Array, t: Array | int) -> Array:
     """The entry of round t where there is one per round."""
-    return values if values.ndim == 1 else values[t]
+    return values if values.ndim == 1 else jnp.asarray(values)[t]
 
 
 class Norms(NamedTuple):

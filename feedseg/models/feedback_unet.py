@@ -322,11 +322,13 @@ class Model(_Settings):
             body = nn.remat(body)
         carry, shown = body(network, None, 0, image)
         every = [jax.tree.map(lambda x: x[None], shown)]
-        if self.rounds > 1 and self.is_initializing():
-            body(network, carry, 1, image)  # all layers come into being outside the loop
-        if self.rounds > 1:
+        if self.is_initializing():  # all layers come into being, which a loop cannot do
+            for t in range(1, self.rounds):
+                carry, shown = body(network, carry, t, image)
+                every.append(jax.tree.map(lambda x: x[None], shown))
+        elif self.rounds > 1:
             changing = self.is_mutable_collection("batch_stats")
-            carry, more = nn.scan(
+            _, more = nn.scan(
                 body,
                 variable_broadcast="params" if changing else ["params", "batch_stats"],
                 variable_carry="batch_stats" if changing else False,
