@@ -154,7 +154,7 @@ class Round(_Settings):
         """What the next round needs."""
         left = {}
         if self.feedback == "probabilities":
-            left["probabilities"] = nn.softmax(logits)
+            left["probabilities"] = jax.nn.softmax(logits)
         if self.connection != "none":
             left["features"] = features
         if self.round1_grad == "stop":
