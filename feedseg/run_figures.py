@@ -145,8 +145,8 @@ def rounds(seen: Seen, folder: Path) -> Path:
         truth = None if seen.truth is None else seen.truth[n]
         for t in range(len(predicted)):
             if t:
-                note = "green mended, red spoiled" if truth is not None else "yellow"
-                row[f"changed in round {t + 1}: {note}"] = changes(
+                note = "mends green, spoils red" if truth is not None else "changes"
+                row[f"round {t + 1} {note}"] = changes(
                     seen.image[n], predicted[t - 1, n], predicted[t, n], truth
                 )
             row[f"round {t + 1}"] = predicted[t, n]
@@ -177,7 +177,7 @@ def features(seen: Seen, folder: Path) -> Path:
     maps = seen.out["first_features"].astype(np.float32)
     return _panel(
         seen,
-        lambda n: {f"features, round {t + 1}": maps[t, n] for t in range(len(maps))},
+        lambda n: {f"features {t + 1}": maps[t, n] for t in range(len(maps))},
         folder / "features.png",
     )
 
