@@ -172,3 +172,17 @@ def test_check_sides_names_the_nearest_size():
     check_sides(jnp.ones((1, 16, 24, 1)), 8)
     with pytest.raises(ValueError, match=r"33 x 3 must be multiples of 8; nearest: 32 x 8"):
         check_sides(jnp.ones((1, 33, 3, 1)), 8)
+
+
+@pytest.mark.parametrize(
+    ("side", "inputs", "blocked"), [(16, 4, False), (16, 32, True), (256, 4, True)]
+)
+def test_kernel_gradients_in_blocks_where_they_are_faster(side, inputs, blocked, monkeypatch):
+    used = []
+    monkeypatch.setattr(conv, "_make_blocked", lambda *_: lambda x, k: used.append(1) or x)
+    jax.eval_shape(
+        lambda x, k: conv.conv2d(x, k, 1, ((1, 1), (1, 1))),
+        jax.ShapeDtypeStruct((1, side, side, inputs), jnp.float32),
+        jax.ShapeDtypeStruct((3, 3, inputs, 32), jnp.float32),
+    )
+    assert bool(used) == blocked
