@@ -12,6 +12,7 @@ turn; memory is the highest resident size minus that with the inputs in place be
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -38,8 +39,10 @@ def feedseg_call(arrays, mode: str):
     import jax
     import jax.numpy as jnp
 
-    from feedseg.layers.attention import attention
+    from configs.common import FEEDBACK
+    from feedseg.layers import attention as attentions
 
+    attention = functools.partial(attentions.attention, query_block=FEEDBACK["query_block"])
     arrays = [jnp.asarray(array) for array in arrays]
     run = {
         "forward": jax.jit(attention),

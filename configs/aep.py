@@ -35,6 +35,8 @@ def network(config, model: str, ensemble: str, second: str) -> None:
     Rounds before the last of a network 2 that is a Feedback U-Net count half, as in its own paper.
     """
     if model != "aep":
+        if second:
+            raise ValueError(f"second={second} is a network 2 of model=aep, not of model={model}")
         config.model = BASELINES[model]
         return
     network2 = common.model(second) if second else dict(name="own")
@@ -44,9 +46,9 @@ def network(config, model: str, ensemble: str, second: str) -> None:
         terms = config.loss.terms
         terms["members" if awel else "first"] = dict(cross_entropy=1.0)
         if second == "feedback_unet" and awel:
-            terms.member_rounds = dict(cross_entropy=0.5)
+            terms.member_rounds = dict(cross_entropy=common.EARLIER_ROUNDS)
         elif second == "feedback_unet":
-            earlier = (0.5,) * (network2["rounds"] - 1)
+            earlier = (common.EARLIER_ROUNDS,) * (network2["rounds"] - 1)
             terms.rounds = dict(cross_entropy=(*earlier, 0.0))  # the last is the final one
 
 
@@ -62,12 +64,7 @@ def get_config(arg=None):
         fold=0,
         seed=0,
     )
-    config = common.base()
-    config.experiment = "aep"
-    config.run_name = common.run_name(args)
-    config.seed = args.seed
-    common.use_dataset(config, args.dataset)
-    config.data.degrade = args.degrade
+    config = common.start("aep", args)
     config.data.filter = args.filter
     config.split.update(SPLITS.get(args.dataset, {}))
     config.split.fold = args.fold

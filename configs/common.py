@@ -51,6 +51,8 @@ MODELS = {
     ),
 }
 
+EARLIER_ROUNDS = 0.5  # weight of their losses beside the last round's, Feedback U-Net Eq. 2
+
 FEEDBACK = dict(
     filters=(8, 16, 32, 64, 128),
     dropout=0.5,
@@ -145,7 +147,7 @@ def base() -> ConfigDict:
             model=dict(MODELS["unet"]),
             loss=dict(
                 # weight per named output and kind; outputs stacked along their first axis
-                # (members, rounds) take one weight, or a tuple with one per entry
+                # (members, rounds, member_rounds) take one weight, or a tuple with one per entry
                 terms=dict(final=dict(cross_entropy=1.0)),
                 class_weight="none",  # none | balanced | median | sqrt
             ),
@@ -190,6 +192,17 @@ def model(name: str, **changes) -> dict:
             f"network {name} takes {', '.join(MODELS[name])}, not {', '.join(sorted(unknown))}"
         )
     return {**MODELS[name], **changes}
+
+
+def start(experiment: str, args: SimpleNamespace) -> ConfigDict:
+    """All keys with what every experiment sets: names, seed, data set and degradation."""
+    config = base()
+    config.experiment = experiment
+    config.run_name = run_name(args)
+    config.seed = args.seed
+    use_dataset(config, args.dataset)
+    config.data.degrade = args.degrade
+    return config
 
 
 def use_dataset(config: ConfigDict, name: str) -> None:

@@ -22,10 +22,7 @@ def get_config(arg=None):
         fold=0,
         seed=0,
     )
-    config = common.base()
-    config.experiment = "feedback_attention"
-    config.run_name = common.run_name(args)
-    config.seed = args.seed
+    config = common.start("feedback_attention", args)
     config.model = common.model(
         "feedback_attention",
         connection=args.connection,
@@ -33,8 +30,6 @@ def get_config(arg=None):
         filters=tuple(args.width * 2**level for level in range(5)),
         kv_pool=args.kv_pool,
     )
-    common.use_dataset(config, args.dataset)
-    config.data.degrade = args.degrade
     common.use_split(config, args.split, args.fold)
     common.use_recipe(config, args.recipe)
     config.loss.class_weight = "none"  # the paper mentions none (A5)

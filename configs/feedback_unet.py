@@ -8,8 +8,6 @@ attention too.
 
 from configs import common
 
-EARLIER = 0.5  # weight of the losses of all rounds but the last, Feedback U-Net Eq. 2
-
 
 def get_config(arg=None):
     args = common.parse(
@@ -26,10 +24,7 @@ def get_config(arg=None):
         fold=0,
         seed=0,
     )
-    config = common.base()
-    config.experiment = "feedback_unet"
-    config.run_name = common.run_name(args)
-    config.seed = args.seed
+    config = common.start("feedback_unet", args)
     config.model = common.model(
         "feedback_unet",
         unit=args.unit,
@@ -38,11 +33,9 @@ def get_config(arg=None):
         connection=args.connection,
         rounds=args.rounds,
     )
-    common.use_dataset(config, args.dataset)
-    config.data.degrade = args.degrade
     common.use_split(config, args.split, args.fold)
     common.use_recipe(config, args.recipe)
-    weights = (EARLIER,) * (args.rounds - 1) + (1.0,)
+    weights = (common.EARLIER_ROUNDS,) * (args.rounds - 1) + (1.0,)
     with config.unlocked():
         kinds = config.loss.terms.final.to_dict()
         config.loss.terms = dict(rounds=dict.fromkeys(kinds, weights))

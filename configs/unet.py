@@ -15,12 +15,7 @@ def get_config(arg=None):
         fold=0,
         seed=0,
     )
-    config = common.base()
-    config.experiment = "unet"
-    config.run_name = common.run_name(args)
-    config.seed = args.seed
-    common.use_dataset(config, args.dataset)
-    config.data.degrade = args.degrade
+    config = common.start("unet", args)
     common.use_split(config, args.split, args.fold)
     common.use_recipe(config, "modern")
     return config

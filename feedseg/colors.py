@@ -16,8 +16,7 @@ def overlay(
     their 99.5 percentile); label: int [H, W]; colors: RGB 0-255 per class. Black classes and
     label values that are no class stay untinted, so the image shows there.
     """
-    grey = unit_range(np.asarray(image))
-    base = grey if grey.ndim == 3 and grey.shape[2] == 3 else grey_as_rgb(grey)
+    base = as_rgb(np.asarray(image))
     table = np.array([*colors, (0, 0, 0)], np.float64) / 255
     index = np.where((label >= 0) & (label < len(colors)), label, len(colors)).astype(np.intp)
     tint = table[index]
@@ -42,6 +41,12 @@ def unit_range(image: np.ndarray) -> np.ndarray:
         return image / 255.0
     low, high = np.percentile(image, (0.5, 99.5))
     return np.clip((image - low) / max(high - low, 1e-12), 0, 1)
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """Image as it looks, float64 [H, W, 3] in [0, 1]: colour stays, anything else becomes grey."""
+    image = unit_range(image)
+    return image if image.ndim == 3 and image.shape[2] == 3 else grey_as_rgb(image)
 
 
 def grey_as_rgb(grey: np.ndarray) -> np.ndarray:

@@ -62,12 +62,23 @@ def panel_rows(trained: Trained, dataset: Dataset, chosen: np.ndarray) -> list[d
     logits, out = jax.tree.map(np.asarray, trained.outputs(image))
     rows = []
     for n, item in enumerate(chosen):
-        row = {"input": np.squeeze(image[n], -1) if image.shape[-1] == 1 else image[n]}
+        row = {"input": picture(image[n])}
         row["truth"] = dataset.labels[item].astype(np.int32)
         row |= _pictures(out, n)
         row["final"] = logits[n].argmax(-1).astype(np.int32)
         rows.append(row)
     return rows
+
+
+def evenly(index: np.ndarray, count: int) -> np.ndarray:
+    """Up to `count` entries of an index, spread evenly from its first to its last."""
+    places = np.linspace(0, len(index) - 1, min(count, len(index)))
+    return index[np.unique(places.round().astype(int))]
+
+
+def picture(image: np.ndarray) -> np.ndarray:
+    """An image [H, W, C] as a panel takes it: without the axis of a single channel."""
+    return image[..., 0] if image.shape[-1] == 1 else image
 
 
 def _pictures(out: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
@@ -80,8 +91,7 @@ def _pictures(out: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
             row[f"filter {i + 1}"] = out["filters"][n, ..., i].astype(np.float32)
     if "translated" in out:
         for i, image in enumerate(out["translated"][:3]):
-            shown = image[n].astype(np.float32)
-            row[f"translated {i + 1}"] = shown[..., 0] if shown.shape[-1] == 1 else shown
+            row[f"translated {i + 1}"] = picture(image[n].astype(np.float32))
     for name, title in (("members", "member"), ("rounds", "round")):
         first = 1 if name == "members" and "first" in out else 0  # network 1 is shown already
         for i, member in enumerate(out.get(name, [])[first : first + 3]):

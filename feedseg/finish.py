@@ -80,9 +80,7 @@ def draw(job: Job, trained: Trained, matrix: np.ndarray) -> None:
     path, dataset = job.directory.path, job.dataset
     figures.curves(job.directory.rows(), path / "curves.png")
     figures.confusion_figure(matrix, dataset.class_names, path / "confusion.png")
-    test = job.split.test
-    chosen = test[np.unique(np.linspace(0, len(test) - 1, min(4, len(test))).round().astype(int))]
-    rows = evaluate.panel_rows(trained, dataset, chosen)
+    rows = evaluate.panel_rows(trained, dataset, evaluate.evenly(job.split.test, 4))
     figures.panel(rows, path / "panel.png", dataset.class_names, dataset.class_colors)
 
 

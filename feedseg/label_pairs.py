@@ -8,6 +8,7 @@ from feedseg.errors import UserError
 # What tools append to the name of an image for its labels; left out when names are compared.
 ENDINGS = ("_labels", "_label", "_cp_masks", "_masks", "_mask", "_prediction", "_pred", "_truth")
 PROBABILITIES = "_probabilities"
+UNCERTAINTY = "_uncertainty"
 
 
 class Pair(NamedTuple):
@@ -23,7 +24,8 @@ def pair_files(pred: Path, truth: Path) -> list[Pair]:
     """Label files of `pred` and `truth` that belong together, in the order of their names.
 
     Names are compared without suffix and without the `ENDINGS` of either side: `a_pred.tif`,
-    `a_labels.png` and `a.tif` are all `a`. Files `<name>_probabilities` of `pred` are no labels.
+    `a_labels.png` and `a.tif` are all `a`. Files `<name>_probabilities` and
+    `<name>_uncertainty` of `pred` are no labels.
     Two single files are a pair whatever their names.
     Raises UserError that lists the files without a partner, or two files of one name.
     """
@@ -62,6 +64,8 @@ def _by_name(files: list[Path]) -> tuple[dict[str, Path], dict[str, Path]]:
     for path in files:
         if path.stem.endswith(PROBABILITIES):
             probabilities[path.stem.removesuffix(PROBABILITIES)] = path
+            continue
+        if path.stem.endswith(UNCERTAINTY):
             continue
         name = plain_name(path)
         if name in labels:

@@ -1,7 +1,8 @@
 """Loss terms by name over named outputs, and class weights.
 
-The config's `loss.terms` maps an output (`final`, `first`, `members`, `rounds`) to the weight of
-each kind of loss. All means run over the labelled pixels; void pixels are masked and replaced.
+The config's `loss.terms` maps an output (`final`, `first`, `members`, `rounds`, `member_rounds`) to
+the weight of each kind of loss. All means run over the labelled pixels; void pixels are masked and
+replaced.
 """
 
 from collections.abc import Callable, Mapping

@@ -13,11 +13,12 @@ import numpy as np
 from scipy import ndimage
 
 from feedseg import config as configs
-from feedseg import datasets, image_io, normalize, tiling
-from feedseg.colors import grey_as_rgb
+from feedseg import datasets, evaluate, image_io, normalize, tiling
+from feedseg.colors import as_rgb, grey_as_rgb, unit_range
 from feedseg.datasets import folds
 from feedseg.drawing import drawing
 from feedseg.errors import SaveFailed, UserError
+from feedseg.layers.attention import attention_rows
 from feedseg.panel import panel
 from feedseg.predict import fit_channels
 from feedseg.rundir import RunDir, read_json
@@ -30,7 +31,6 @@ LARGEST = 1024  # px, side of the part of a large image that is shown
 class Seen(NamedTuple):
     """Images, their truth where there is one, and what the network made of them."""
 
-    names: list[str]
     image: np.ndarray  # [N, H, W, C] in [0, 1]
     truth: np.ndarray | None  # [N, H, W]
     logits: np.ndarray  # [N, H, W, K]
@@ -57,14 +57,14 @@ def figures(
     Raises UserError for what is no run, a pixel outside, or a network that has nothing to show.
     """
     trained = load_run(run, checkpoint, rounds)
-    names, images, truth = _of_file(image, trained) if image else _of_run(run, count)
+    images, truth = _of_file(image, trained) if image else _of_run(run, count)
     height, width = images.shape[1:3]
     for y, x in pixels:
         if not (0 <= y < height and 0 <= x < width):
             raise UserError(f"pixel {y},{x} is outside the image of {height} x {width} px")
     logits, out = trained.outputs(images)
     logits, out = np.asarray(logits, np.float32), {k: np.asarray(v) for k, v in out.items()}
-    seen = Seen(names, images, truth, logits, out, trained, tuple(pixels))
+    seen = Seen(images, truth, logits, out, trained, tuple(pixels))
     drawn = [draw for needs, draw in DRAWINGS if needs in out]
     if not drawn:
         raise UserError(f"{run}: this network has no rounds, filters, members or attention to draw")
@@ -83,21 +83,20 @@ def figures(
 # What is looked at ------------------------------------------------------------------------------
 
 
-def _of_run(run: Path, count: int) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names, images and truth of some of the run's test images, evenly spread."""
+def _of_run(run: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images and truth of some of the run's test images, evenly spread."""
+    if count < 1:
+        raise UserError(f"--count {count}: at least 1")
     directory = RunDir(run)
     config = configs.from_plain(read_json(directory.config))
     dataset = datasets.load(config)
-    test = folds.split(dataset, config.split).test
-    chosen = test[
-        np.unique(np.linspace(0, len(test) - 1, min(count, len(test))).round().astype(int))
-    ]
+    chosen = evaluate.evenly(folds.split(dataset, config.split).test, count)
     image = normalize.apply(dataset.images[chosen], dataset.low[chosen], dataset.high[chosen])
-    return [dataset.item_names[i] for i in chosen], image, dataset.labels[chosen]
+    return image, dataset.labels[chosen]
 
 
-def _of_file(path: Path, trained: Trained) -> tuple[list[str], np.ndarray, None]:
-    """Name and first page of a file, its middle where it is larger than can be shown."""
+def _of_file(path: Path, trained: Trained) -> tuple[np.ndarray, None]:
+    """First page of a file, its middle where it is larger than can be shown."""
     page = fit_channels(path, image_io.read_array(path), trained.channels)[0]
     low, high = normalize.limits(page, trained.normalization, trained.percentiles)
     image = normalize.apply(page, low, high)
@@ -110,13 +109,12 @@ def _of_file(path: Path, trained: Trained) -> tuple[list[str], np.ndarray, None]
         image = np.take(image, np.arange(begin, min(begin + wanted, image.shape[axis])), axis)
         missing = [(0, wanted - image.shape[axis] if a == axis else 0) for a in range(3)]
         image = np.pad(image, missing, mode="symmetric")
-    return [path.name], image[None], None
+    return image[None], None
 
 
 def _begin(seen: Seen, n: int) -> dict[str, np.ndarray]:
     """First columns of every panel: the image and its truth."""
-    image = seen.image[n]
-    row = {"input": image[..., 0] if image.shape[-1] == 1 else image}
+    row = {"input": evaluate.picture(seen.image[n])}
     if seen.truth is not None:
         row["truth"] = seen.truth[n].astype(np.int32)
     return row
@@ -163,7 +161,7 @@ def changes(
     Green: wrong before, right now; red: right before, wrong now; yellow: from one wrong class to
     another, or unknown.
     """
-    rgb = np.rint(255 * (0.5 + 0.5 * grey_as_rgb(np.clip(image, 0, 1)))).astype(np.uint8)
+    rgb = np.rint(255 * (0.5 + 0.5 * grey_as_rgb(unit_range(image)))).astype(np.uint8)
     changed = before != after
     rgb[changed] = OTHERWISE
     if truth is not None:
@@ -184,8 +182,6 @@ def features(seen: Seen, folder: Path) -> Path:
 
 def attention(seen: Seen, folder: Path) -> Path:
     """Weights of chosen pixels over the image, 1 being the mean (Feedback Attention Fig. 4)."""
-    from feedseg.layers.attention import attention_rows
-
     height, width = seen.image.shape[1:3]
 
     def columns(n: int) -> dict:
@@ -226,15 +222,9 @@ def marked(image: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
         cross[y : y + 2 * arm + 1, x + arm - 1 : x + arm + 2] = True
         cross[y + arm - 1 : y + arm + 2, x : x + 2 * arm + 1] = True
         cross[y + arm - 2 : y + arm + 3, x + arm - 2 : x + arm + 3] = False
-    rgb = _as_rgb(image)
+    rgb = np.rint(255 * as_rgb(image)).astype(np.uint8)
     rgb[cross[arm:-arm, arm:-arm]] = (255, 220, 0)
     return rgb
-
-
-def _as_rgb(image: np.ndarray) -> np.ndarray:
-    """An image [H, W, C] in [0, 1] as it looks, uint8 [H, W, 3]."""
-    image = np.clip(image, 0, 1)
-    return np.rint(255 * (image if image.shape[-1] == 3 else grey_as_rgb(image))).astype(np.uint8)
 
 
 def filters(seen: Seen, folder: Path) -> Path:
@@ -244,8 +234,7 @@ def filters(seen: Seen, folder: Path) -> Path:
         row = {}
         for i, translated in enumerate(seen.out["translated"]):
             row[f"filter {i + 1}"] = seen.out["filters"][n, ..., i].astype(np.float32)
-            shown = translated[n].astype(np.float32)
-            row[f"translated {i + 1}"] = shown[..., 0] if shown.shape[-1] == 1 else shown
+            row[f"translated {i + 1}"] = evaluate.picture(translated[n].astype(np.float32))
         return row
 
     return _panel(seen, columns, folder / "filters.png")

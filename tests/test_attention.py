@@ -1,11 +1,15 @@
 """Exact attention against the whole matrix of weights in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from feedseg.layers import attention as attentions
+
+exact = functools.partial(attentions.attention, query_block=1024)
 
 
 def dense(q, k, v, do) -> tuple:
@@ -54,20 +58,15 @@ def test_blocks(depth, block):
     )
 
 
-@pytest.mark.parametrize("spread, scales", [(16, (1, 1)), (64, (3, 2)), (256, (6, 5))])
-def test_one_query_channel(monkeypatch, spread, scales):
-    """Interpolated sums are as exact as sums in float32, with as many intervals as needed."""
-    monkeypatch.setattr(attentions, "_FEW", 100)
-    monkeypatch.setattr(attentions, "blocked_attention", None)  # must not be needed
+@pytest.mark.parametrize(("intervals", "scales"), [(16, (1, 1)), (64, (3, 2)), (256, (6, 5))])
+def test_one_query_channel(intervals, scales):
+    """Interpolated sums are as exact as sums in float32 wherever their intervals suffice."""
     case = tokens(300, 200, 1, *scales)
     half = [(x.max(1) - x.min(1)).max() / 2 for x in case[:2]]
-    smaller = [n for n in attentions._INTERVALS if n < spread]
-    assert half[0] * half[1] <= attentions._REACH * spread
-    assert all(half[0] * half[1] > attentions._REACH * n / 4 for n in smaller)
-    monkeypatch.setattr(attentions, "_INTERVALS", (spread,))
+    assert half[0] * half[1] <= attentions._REACH * intervals
 
     def interpolated(q, k, v):
-        return attentions._interpolated(q[..., 0], k[..., 0], v, spread)
+        return attentions._interpolated(q[..., 0], k[..., 0], v, intervals)
 
     assert_dense(interpolated, case, 3e-5)
 
@@ -75,19 +74,17 @@ def test_one_query_channel(monkeypatch, spread, scales):
 def test_one_query_channel_chooses_by_the_spread(monkeypatch):
     monkeypatch.setattr(attentions, "_FEW", 100)
     for scales in ((0.5, 0.5), (3, 3), (8, 6)):
-        assert_dense(attentions.attention, tokens(300, 200, 1, *scales, seed=1), 1e-4)
+        assert_dense(exact, tokens(300, 200, 1, *scales, seed=1), 1e-4)
     far = [jnp.asarray(x, jnp.float32) for x in tokens(300, 200, 1, 40, 30)[:3]]
-    np.testing.assert_array_equal(
-        attentions.attention(*far), attentions.blocked_attention(*far, 1024)
-    )
+    np.testing.assert_array_equal(exact(*far), attentions.blocked_attention(*far, 1024))
 
 
 def test_equal_queries_and_keys(monkeypatch):
     """Nothing to interpolate between: weights are equal, no number is 0 / 0."""
     monkeypatch.setattr(attentions, "_FEW", 10)
     q, k, v, _ = (jnp.asarray(x, jnp.float32) for x in tokens(64, 32, 1, 0, 0))
-    out = attentions.attention(q, k, v)
-    gradients = jax.grad(lambda *x: attentions.attention(*x).sum(), argnums=(0, 1, 2))(q, k, v)
+    out = exact(q, k, v)
+    gradients = jax.grad(lambda *x: exact(*x).sum(), argnums=(0, 1, 2))(q, k, v)
     np.testing.assert_allclose(gradients[0], 0, atol=1e-4)
     np.testing.assert_allclose(gradients[1], 0, atol=1e-4)
     np.testing.assert_allclose(gradients[2], 2, rtol=1e-5)  # 64 queries, each 1 / 32
@@ -97,15 +94,15 @@ def test_equal_queries_and_keys(monkeypatch):
 def test_nan_is_handed_on(monkeypatch):
     monkeypatch.setattr(attentions, "_FEW", 10)
     q, k, v, _ = (jnp.asarray(x, jnp.float32) for x in tokens(64, 32, 1, 1, 1))
-    assert np.isnan(attentions.attention(q.at[0, 3].set(jnp.nan), k, v)[0, 3]).all()
+    assert np.isnan(exact(q.at[0, 3].set(jnp.nan), k, v)[0, 3]).all()
 
 
 def test_bfloat16_is_computed_in_float32():
     q, k, v, _ = (jnp.asarray(x, jnp.bfloat16) for x in tokens(16, 16, 1, 1, 1))
-    out = attentions.attention(q, k, v)
+    out = exact(q, k, v)
     assert out.dtype == jnp.bfloat16
-    exact = attentions.attention(*(x.astype(jnp.float32) for x in (q, k, v)))
-    np.testing.assert_allclose(out.astype(np.float32), exact, rtol=1e-2, atol=1e-3)
+    wanted = exact(*(x.astype(jnp.float32) for x in (q, k, v)))
+    np.testing.assert_allclose(out.astype(np.float32), wanted, rtol=1e-2, atol=1e-3)
 
 
 def test_rows_are_the_weights():

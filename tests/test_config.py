@@ -166,6 +166,12 @@ def test_argument_of_the_file_is_checked(monkeypatch):
     assert "Traceback" not in text
 
 
+def test_a_second_network_without_aep_is_refused(monkeypatch):
+    monkeypatch.chdir(tiny.ROOT)
+    text = message("--config=configs/aep.py:model=net2,second=unet")
+    assert "second=unet is a network 2 of model=aep, not of model=net2" in text
+
+
 OWN_FILES = [
     ("def get_config(arg=None):\n    return (\n", r"'\(' was never closed \(mine\.py, line 2\)"),
     ("import no_such_module\n", "No module named 'no_such_module'"),

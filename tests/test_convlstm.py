@@ -64,7 +64,7 @@ def data(seed: int = 1) -> tuple:
 @pytest.mark.parametrize("activation", list(GATES))
 def test_two_steps_are_those_of_the_equations(activation, peephole):
     layer = cell(recurrent_activation=activation, peephole=peephole)
-    x, x2, _ = (*data()[:1], data(2)[0], None)
+    x, x2 = data()[0], data(2)[0]
     params = random_like(layer.init(jax.random.key(0), jnp.asarray(x, jnp.float32))["params"])
     zero = np.zeros((2, 5, 4, 3))
     h, c = reference(params, x, zero, zero, GATES[activation])

@@ -2,13 +2,14 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import FAST_COMPILE, build, random_variables
 
-from feedseg.layers import unet_pass
+from feedseg.layers import unet_pass, unet_round
 from feedseg.models import feedback_unet
 
 SMALL = dict(filters=(3, 4), dropout=0.0)
@@ -46,10 +47,9 @@ def assert_close(have, want, tolerance: float = 1e-5) -> None:
 class Loop(feedback_unet.Model):
     """The same network with its rounds in a Python loop."""
 
-    @feedback_unet.nn.compact
+    @nn.compact
     def __call__(self, image, *, train):
-        settings = {name: getattr(self, name) for name in feedback_unet._OWN_FIELDS}
-        network = feedback_unet.Round(**settings, name="round")
+        network = unet_round.Round(**self.settings(), name="round")
         carry, every = None, []
         for t in range(self.rounds):
             carry, shown = network(carry, t, image, train=train)
@@ -58,7 +58,7 @@ class Loop(feedback_unet.Model):
 
 
 def loop_of(model) -> Loop:
-    return Loop(**{name: getattr(model, name) for name in feedback_unet._OWN_FIELDS}, parent=None)
+    return Loop(**model.settings(), parent=None)
 
 
 @pytest.mark.parametrize(
@@ -151,19 +151,19 @@ def test_state_that_is_not_carried_leaves_half_of_the_lstm_dead(carry):
 
 
 def test_positions():
-    six = feedback_unet.positions("paper6_levels")
+    six = unet_round.positions("paper6_levels")
     assert six == {
         "enc1_conv1", "enc2_conv1", "bottom_conv1", "bottom_conv2", "dec2_conv2", "dec1_conv2",
     }  # fmt: skip
-    assert len(feedback_unet.positions("code10")) == 10
-    assert feedback_unet.positions("none") == set()
-    assert feedback_unet.positions("A") == {"enc1_conv1", "enc1_conv2"}
-    assert feedback_unet.positions("paper6_top") == {
+    assert len(unet_round.positions("code10")) == 10
+    assert unet_round.positions("none") == set()
+    assert unet_round.positions("A") == {"enc1_conv1", "enc1_conv2"}
+    assert unet_round.positions("paper6_top") == {
         f"{block}_conv{i}" for block in ("enc1", "bottom", "dec1") for i in (1, 2)
     }
     for wrong in ("", "f", "paper7"):
         with pytest.raises(ValueError, match="letters of"):
-            feedback_unet.positions(wrong)
+            unet_round.positions(wrong)
 
 
 # What is fed back -------------------------------------------------------------------------------
@@ -174,8 +174,8 @@ def test_positions():
 def test_round_input(how, channels):
     x = image(channels, side=2)
     p = jax.nn.softmax(image(2, side=2, seed=1))
-    first = feedback_unet.round_input(x, None, how, 2)
-    later = feedback_unet.round_input(x, p, how, 2)
+    first = unet_round.round_input(x, None, how, 2)
+    later = unet_round.round_input(x, p, how, 2)
     zeros = jnp.zeros((2, 2, 2, 2))
     if how == "separate_conv":
         want = x, p
@@ -214,7 +214,7 @@ def traced_layers(**changes) -> list[str]:
         return next_function(*args, **kwargs)
 
     variables = random_variables(model, image().shape)
-    with feedback_unet.nn.intercept_methods(note):
+    with nn.intercept_methods(note):
         model.apply(variables, image(), train=False)
     return seen
 
@@ -250,8 +250,7 @@ def test_gradients_through_round_1(stop):
 
     def detached(params):
         """Round 2 by hand, what round 1 left being a constant."""
-        settings = {name: getattr(model, name) for name in feedback_unet._OWN_FIELDS}
-        network = feedback_unet.Round(**settings, parent=None)
+        network = unet_round.Round(**model.settings(), parent=None)
         own = {"params": params["round"], "batch_stats": variables["batch_stats"]["round"]}
         carry, _ = network.apply(own, None, 0, x, train=False)
         carry = {**carry, "features": jax.lax.stop_gradient(carry["features"])}

@@ -215,6 +215,15 @@ def test_probabilities_beside_the_labels_are_swept(tmp_path, capsys):
         evaluate_folders(*folders, class_names=NAMES, membrane="membrane")
 
 
+def test_uncertainty_beside_the_labels_is_no_label(tmp_path):
+    """What `predict --uncertainty` writes can be evaluated as it is."""
+    for folder in ("p", "t"):
+        put(tmp_path / folder / "a_labels.tif", GUESS)
+    spread = np.zeros((1, *GUESS.shape, 1), np.float32)
+    image_io.write_probabilities(tmp_path / "p" / "a_uncertainty.tif", spread, ("bits",))
+    assert evaluate_folders(tmp_path / "p", tmp_path / "t")["dataset"]["miou"] == 1
+
+
 # --- mistakes
 
 

@@ -66,6 +66,8 @@ def test_an_image_of_ones_own(run, tmp_path):
     arguments = ["figures", str(run), "--input", str(tmp_path / "cells.tif"), *pixels]
     assert cli.run(arguments) == 0
     assert (run / "figures" / "attention.png").exists()
+    with pytest.raises(UserError, match="--count 0: at least 1"):
+        run_figures.figures(run, count=0)
     with pytest.raises(UserError, match="pixel 99,4 is outside the image of 32 x 32 px"):
         run_figures.figures(run, image=tmp_path / "cells.tif", pixels=[(99, 4)])
 
@@ -101,7 +103,7 @@ def test_rounds_that_a_network_cannot_make(run, tmp_path):
 def test_a_network_with_nothing_to_show(tmp_path, monkeypatch):
     monkeypatch.setattr(run_figures, "load_run", lambda *_: Fake(apply=None))
     images = np.zeros((1, 8, 8, 1), np.float32)
-    monkeypatch.setattr(run_figures, "_of_run", lambda *_: (["a"], images, images[..., 0]))
+    monkeypatch.setattr(run_figures, "_of_run", lambda *_: (images, images[..., 0]))
     monkeypatch.setattr(Fake, "outputs", lambda self, image: (image, {}), raising=False)
     with pytest.raises(UserError, match="no rounds, filters, members or attention"):
         run_figures.figures(tmp_path)

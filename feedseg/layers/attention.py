@@ -17,12 +17,13 @@ from jax import lax
 Array = jax.Array
 
 _NODES = 12  # Chebyshev nodes per interval: relative error below 1e-7 while |q - q_c| |k| <= 2
+_ANGLES = np.pi * (np.arange(_NODES) + 0.5) / _NODES  # the nodes are their cosines
 _REACH = 2.0
 _INTERVALS = (16, 64, 256)  # numbers of intervals compiled; the smallest that suffices runs
 _FEW = 2048  # query pixels below which plain blocks are as fast
 
 
-def attention(q: Array, k: Array, v: Array, query_block: int = 1024) -> Array:
+def attention(q: Array, k: Array, v: Array, query_block: int) -> Array:
     """Attention of every query over all keys.
 
     q [N, Q, D], k [N, K, D], v [N, K, E] -> [N, Q, E], computed in float32. query_block: queries at
@@ -118,7 +119,7 @@ def _interpolated_image(q: Array, k: Array, v: Array, intervals: int) -> Array:
 
     @jax.checkpoint
     def sums(centre):
-        nodes = centre + half * jnp.asarray(_chebyshev_nodes(), q.dtype)
+        nodes = centre + half * jnp.asarray(np.cos(_ANGLES), q.dtype)
         # one shift for an interval's nodes: it cancels in the ratio and keeps e^x in range
         weights = jnp.exp(nodes[:, None] * k - jnp.abs(centre) * reach)
         return weights @ v_one, weights @ (k[:, None] * v_one)
@@ -149,18 +150,13 @@ def _with_slope_jvp(primals, tangents):
     return values, change + slopes * q_change
 
 
-def _chebyshev_nodes() -> np.ndarray:
-    return np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)
-
-
 def _lagrange(s: Array) -> Array:
     """Weights [Q, nodes] that interpolate from the Chebyshev nodes to s in [-1, 1], [Q].
 
     Written with Chebyshev polynomials, `L_m(s) = 2/n sum'_j T_j(x_m) T_j(s)`, which are smooth
     everywhere, the nodes included.
     """
-    angles = np.pi * (np.arange(_NODES) + 0.5) / _NODES
-    at_nodes = np.cos(np.outer(np.arange(_NODES), angles)) * (2 / _NODES)
+    at_nodes = np.cos(np.outer(np.arange(_NODES), _ANGLES)) * (2 / _NODES)
     at_nodes[0] /= 2
     polynomials = [jnp.ones_like(s), s]
     for _ in range(_NODES - 2):

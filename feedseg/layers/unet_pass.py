@@ -25,9 +25,9 @@ class Parts(NamedTuple):
     initializer: str
     train: bool
 
-    def pair(self, x: Array, features: int, block: str, begin: int = 1) -> Array:
-        """The two convolutions of a block, or from the `begin`-th on."""
-        for index in range(begin, 3):
+    def pair(self, x: Array, features: int, block: str) -> Array:
+        """The two convolutions of a block."""
+        for index in (1, 2):
             x = self.conv(x, features, f"{block}_conv{index}")
         return x
 
