@@ -11,7 +11,6 @@ SPLITS = {  # A9: thirds of the crops; five disjoint folds of 10 images for the 
     "mouse_liver": dict(scheme="rotate", folds=5, counts=(35, 5, 10)),
     "sstem": dict(scheme="rotate", folds=5, counts=(12, 3, 5)),
 }
-MEMBRANE = ("isbi2012", "irpe", "synthetic", "sstem", "mouse_liver")
 BASELINES = {
     "net2": common.model("aep_net"),
     "kato3": common.model("kato_unet"),
@@ -69,6 +68,6 @@ def get_config(arg=None):
     config.split.update(SPLITS.get(args.dataset, {}))
     config.split.fold = args.fold
     network(config, args.model, args.ensemble, args.second)
-    if args.dataset in MEMBRANE:
+    if args.dataset in common.MEMBRANE:
         config.evaluate.membrane = "membrane"
     return config

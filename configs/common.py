@@ -49,7 +49,84 @@ MODELS = {
         bn_momentum=0.9,
         bn_epsilon=1e-5,
     ),
+    "unet_plus_plus": dict(
+        name="unet_plus_plus",
+        form="torch",  # torch | keras (its authors' code) | zju (with UNet 3+)
+        filters=(32, 64, 128, 256, 512),  # zju: (64, 128, 256, 512, 1024)
+        dropout=0.0,  # rate after every ReLU; keras: 0.5
+        deep_supervision=False,  # a classifier on every node of the top row
+        bn_momentum=0.9,
+        bn_epsilon=1e-5,
+    ),
+    "attention_unet": dict(
+        name="attention_unet",
+        form="lee",  # lee | oktay (its authors' code)
+        filters=(),  # empty: lee (64, 128, 256, 512, 1024), oktay (16, 32, 64, 128, 256)
+        gates=1,  # per skip; oktay: 1 | 2
+        deep_supervision=False,  # oktay: a classifier on every decoder level
+        bn_momentum=0.9,
+        bn_epsilon=1e-5,
+    ),
+    "unet3plus": dict(
+        name="unet3plus",
+        filters=(64, 128, 256, 512, 1024),
+        skip_channels=64,  # of each of the maps that a decoder level joins
+        deep_supervision=False,  # a classifier on every decoder level and the bottom
+        bn_momentum=0.9,
+        bn_epsilon=1e-5,
+    ),
+    "saunet": dict(
+        name="saunet",
+        growth=32,  # DenseNet: channels that every layer adds
+        blocks=(6, 12, 24, 16),  # DenseNet: layers of the four blocks
+        shape_stream=(64, 32, 16, 8),  # channels of the edge stream
+        decoder=(512, 256, 128, 64, 48, 32),  # four attention blocks and two layers on top
+        canny_source="grey255",  # grey255 | as_released (image in [0, 1] as 8 bits: no edges)
+        bn_momentum=0.9,
+        bn_epsilon=1e-5,
+        initializer="torch",  # torch | keras | he
+    ),
+    "sa_unet": dict(
+        name="sa_unet",
+        filters=(16, 32, 64, 128),
+        keep=0.9,  # DropBlock: share of values kept
+        block=7,  # DropBlock: side of the squares, px
+        attention=True,  # spatial attention at the bottom
+        bn_momentum=0.99,
+        bn_epsilon=1e-3,
+        initializer="keras",  # keras | torch | he
+    ),
 }
+
+MODELS["ru_net"] = dict(
+    name="ru_net",
+    filters=(8, 16, 32, 64, 128),
+    kernel="shared",  # shared | separate | unshared_per_step: weights of the passes (A6)
+    t=2,  # passes after the first
+    residual=False,  # R2U-Net: add what enters the recurrent layers of a block
+    up="deconv",  # deconv | nearest: 2x2 transposed, or nearest pixel and a 3x3 convolution
+    dropout=0.5,
+    conv_bias=True,
+    bn_momentum=0.99,
+    bn_epsilon=1e-3,
+    initializer="keras",  # keras | torch
+)
+MODELS["unet_original"] = dict(
+    name="unet_original",
+    filters=(64, 128, 256, 512, 1024),
+    dropout=0.5,
+    up_activation=True,  # ReLU after the up-convolutions, as in the authors' Caffe network
+    border="mirror",  # mirror: a result for every pixel | none: 92 px less on each side
+)
+MODELS["blood_unet"] = dict(
+    name="blood_unet",
+    filters=(64, 128, 256, 512, 1024),
+    extra_conv=True,  # a third convolution before each pooling
+    initializer="keras",  # keras | torch
+)
+
+# Data sets whose membranes separate cells: Rand and information scores of the cells are computed.
+MEMBRANE = ("isbi2012", "irpe", "synthetic", "sstem", "mouse_liver")
 
 EARLIER_ROUNDS = 0.5  # weight of their losses beside the last round's, Feedback U-Net Eq. 2
 
@@ -120,6 +197,12 @@ def base() -> ConfigDict:
                 percentiles=(1.0, 99.8),  # for image_percentile, in percent
                 dihedral_copies=False,  # store 8 rotated and mirrored copies of every item
                 classes=(),  # folder: names of the classes, in order of their ids
+                foreground=(),  # names of classes that together become one; the others: background
+                mask_values=(),  # grey values in [0, 1] of the classes as they were, for the loss
+                # mask_cross_entropy; (): none
+                border_class="",  # class between the cells, for border_cross_entropy; empty: none
+                border_weight=10.0,  # w0
+                border_sigma_px=5.0,  # sigma
                 label_map="",  # folder: "0:0,255:1" from grey value to class id
                 synthetic_count=60,  # images
                 synthetic_size=256,  # px
@@ -138,6 +221,7 @@ def base() -> ConfigDict:
             ),
             augment=dict(
                 dihedral=False,  # one of 8 rotations and mirrors
+                rotate_deg=0.0,  # largest rotation, degrees, uniform in both directions
                 shift_px=0.0,  # largest shift, px, uniform in both directions
                 elastic_sigma_px=0.0,  # std of the displacements of a 3x3 grid, px; 0: off
                 grey_offset=0.0,  # largest added grey value, in [0, 1] units
@@ -169,9 +253,12 @@ def base() -> ConfigDict:
                 eval_batch_size=16,
                 compute_dtype="float32",  # float32 | bfloat16 (parameters stay float32)
                 save_every_epochs=1,
+                pretrained="",  # saunet: file with DenseNet-121's ImageNet weights (see
+                # feedseg/pretrained.py); empty: random numbers
             ),
             evaluate=dict(
                 dihedral=False,  # score the mean of 8 rotations and mirrors too, as `dihedral`
+                rotations=0,  # score the mean of so many rotations by equal angles; 0: none
                 membrane="",  # class whose borders get Rand and information scores; empty: none
             ),
             runtime=dict(  # where and how it runs; never part of what a run is
@@ -249,7 +336,9 @@ def use_recipe(config: ConfigDict, recipe: str) -> None:
         config.train.update(epochs=1500, batch_size=batch)
         return
     config.loss.terms.final = dict(cross_entropy=1.0, dice=1.0)
-    config.model.update(dropout=0.0, bn_momentum=0.9)  # with dropout 0.5 it underfits
+    for key, value in (("dropout", 0.0), ("bn_momentum", 0.9)):  # with dropout 0.5 it underfits
+        if key in config.model:
+            config.model[key] = value
     config.augment.dihedral = True
     config.evaluate.dihedral = True
     config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup_epochs=1.0)
@@ -293,13 +382,16 @@ def _typed(key, text, default):
 
 
 def run_name(args: SimpleNamespace) -> str:
-    """Folder name of a run: its arguments in the order of their spec, `none` left out."""
+    """Folder name of a run: its arguments in the order of their spec.
+
+    `none`, empty ones and zeros (but for fold and seed) are left out.
+    """
     parts = []
     for key, value in vars(args).items():
         if isinstance(value, bool):
             parts += [key] if value else []
         elif isinstance(value, int | float):
-            parts.append(f"{key}{value}")
+            parts += [f"{key}{value}"] if value or key in ("fold", "seed") else []
         elif value not in ("", "none"):
             parts.append(value)
     return "-".join(parts)

@@ -16,23 +16,30 @@ from feedseg.errors import UserError
 GRID_POINTS = 3  # the elastic displacements are drawn on a grid of 3 x 3 points
 
 
-def augment(key: jax.Array, image: jax.Array, label: jax.Array, options):
-    """One random variant of every image and its label: `(image, label)`.
+def augment(key: jax.Array, image: jax.Array, label: jax.Array, options, maps=None):
+    """One random variant of every image, its label and its maps: `(image, label, maps)`.
 
-    image: [N, H, W, C] float32 in [0, 1]; label: [N, H, W] integer; key: one key for the batch.
-    options: the config's `augment` part, static under jit. Order: dihedral, then shift and
-    elastic in one resampling, then grey values. With all switches off the inputs are returned.
+    image: [N, H, W, C] float32 in [0, 1]; label: [N, H, W] integer; key: one key for the batch;
+    maps: by name, [N, H, W] float32, moved and interpolated like images.
+    options: the config's `augment` part, static under jit. Order: dihedral, then rotation, shift
+    and elastic in one resampling, then grey values. With all switches off the inputs are returned.
     Raises UserError if `dihedral` is on and the images are not square.
     """
     orientation, place, grey = jax.random.split(key, 3)
+    names, channels = sorted(maps or {}), image.shape[-1]
+    if names:  # they travel with the image as further channels
+        image = jnp.concatenate([image, *(maps[name][..., None] for name in names)], -1)
     if options.dihedral:
         image, label = _dihedral(orientation, image, label)
-    if options.shift_px or options.elastic_sigma_px:
-        field = displacement(place, label.shape, options.shift_px, options.elastic_sigma_px)
+    if options.rotate_deg or options.shift_px or options.elastic_sigma_px:
+        field = displacement(place, label.shape, options)
         image, label = resample(image, label, field)
+    moved = {name: image[..., channels + i] for i, name in enumerate(names)}
+    if names:
+        image = image[..., :channels]
     if options.grey_offset or options.grey_gain or options.noise_sigma:
         image = _grey(grey, image, options)
-    return image, label
+    return image, label, moved
 
 
 def _dihedral(key, image, label):
@@ -66,24 +73,28 @@ def spline_matrix(size: int) -> np.ndarray:
     return spline(np.arange(size)).astype(np.float32)
 
 
-def displacement(key, shape, shift_px: float, elastic_sigma_px: float) -> jax.Array:
-    """Where each pixel of the result takes its value from, relative to itself: [N, 2, H, W] px.
+def displacement(key, shape, options) -> jax.Array:
+    """Where each pixel p of the result takes its value from, relative to itself: [N, 2, H, W] px.
 
-        d = shift + Wy D Wx^T,   D ~ N(0, elastic_sigma^2) on 3 x 3 points, per axis
-        shift ~ U(-shift_px, shift_px), per axis
+        d = (R(a) - 1)(p - c) + shift + Wy D Wx^T
+        D ~ N(0, elastic_sigma_px^2) on 3 x 3 points, per axis
+        shift ~ U(-shift_px, shift_px), per axis;  a ~ U(-rotate_deg, rotate_deg)
 
-    shape: (N, H, W). The grid spans the image corner to corner.
+    shape: (N, H, W); c: the image's centre. The grid spans the image corner to corner.
     Source: Ronneberger et al., U-Net (2015), section 3.1 (3 x 3 grid, sigma 10 px, bicubic).
     """
     count, height, width = shape
     shift_key, elastic_key = jax.random.split(key)
     field = jnp.zeros((count, 2, height, width), jnp.float32)
-    if shift_px:
-        shift = jax.random.uniform(shift_key, (count, 2, 1, 1), minval=-shift_px, maxval=shift_px)
+    if options.rotate_deg:
+        field = field + _rotation(jax.random.fold_in(key, 2), shape, options.rotate_deg)
+    if options.shift_px:
+        limit = options.shift_px
+        shift = jax.random.uniform(shift_key, (count, 2, 1, 1), minval=-limit, maxval=limit)
         field = field + shift
-    if elastic_sigma_px:
+    if options.elastic_sigma_px:
         grid_shape = (count, 2, GRID_POINTS, GRID_POINTS)
-        grid = elastic_sigma_px * jax.random.normal(elastic_key, grid_shape)
+        grid = options.elastic_sigma_px * jax.random.normal(elastic_key, grid_shape)
         # full precision: the default of some accelerators is wrong by a tenth of a pixel
         field = field + jnp.einsum(
             "yi,naij,xj->nayx",
@@ -93,6 +104,17 @@ def displacement(key, shape, shift_px: float, elastic_sigma_px: float) -> jax.Ar
             precision=jax.lax.Precision.HIGHEST,
         )
     return field
+
+
+def _rotation(key, shape, limit_deg: float) -> jax.Array:
+    """`(R(a) - 1)(p - c)` with one angle per image, [N, 2, H, W] px."""
+    count, height, width = shape
+    limit = jnp.deg2rad(limit_deg)
+    angle = jax.random.uniform(key, (count, 1, 1), minval=-limit, maxval=limit)
+    y = jnp.arange(height)[:, None] - (height - 1) / 2
+    x = jnp.arange(width) - (width - 1) / 2
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return jnp.stack([(cos - 1) * y - sin * x, sin * y + (cos - 1) * x], 1)
 
 
 def resample(image, label, field):

@@ -22,6 +22,7 @@ def _predict(args: argparse.Namespace) -> int:
         tile=args.tile,
         checkpoint=args.checkpoint,
         dihedral=args.dihedral,
+        rotations=args.rotations,
         rounds=args.rounds,
         uncertainty=args.uncertainty,
     )
@@ -110,6 +111,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--checkpoint", choices=("best", "latest"), default="best")
     verb.add_argument(
         "--dihedral", action="store_true", help="average 8 rotations and mirrors (8 times slower)"
+    )
+    verb.add_argument(
+        "--rotations", type=int, default=0, help="average so many rotations by equal angles"
     )
     verb.add_argument(
         "--rounds", type=int, default=0, help="rounds of a network with feedback (0: as trained)"

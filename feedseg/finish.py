@@ -38,6 +38,10 @@ def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
         matrices["dihedral"] = evaluate.dihedral_matrices(
             trained, job.dataset, job.split.test, job.eval_batch
         )
+    if job.config.evaluate.rotations:
+        matrices["rotations"] = evaluate.rotation_matrices(
+            trained, job.dataset, job.split.test, job.config.evaluate.rotations
+        )
     result = {
         "complete": True,
         "experiment": job.config.experiment,
@@ -55,6 +59,8 @@ def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
         result["boundary"] = evaluate.boundary_scores(
             trained, job.dataset, job.split.test, job.config.evaluate.membrane
         )
+    if "mask" in job.dataset.maps:
+        result["mask"] = evaluate.mask_scores(trained, job.dataset, job.split.test)
     draw(job, trained, matrices["final"].sum(0))
     atomic.write_json_atomic(job.directory.result, result)
     return result
@@ -92,11 +98,19 @@ def show(result: dict, log: Log) -> None:
         f"mean IoU ({100 * result['best']['val_miou']:.2f})"
     )
     log(report.console_table(result["metrics"]["final"], result["class_names"]))
-    if "dihedral" in result["metrics"]:
-        log("the same, probabilities averaged over 8 rotations and mirrors")
-        log(report.console_table(result["metrics"]["dihedral"], result["class_names"]))
-    others = [name for name in result["metrics"] if name not in ("final", "dihedral")]
+    averaged = {
+        "dihedral": "8 rotations and mirrors",
+        "rotations": "rotations by equal angles",
+    }
+    for name, over in averaged.items():
+        if name in result["metrics"]:
+            log(f"the same, probabilities averaged over {over}")
+            log(report.console_table(result["metrics"][name], result["class_names"]))
+    others = [name for name in result["metrics"] if name not in ("final", *averaged)]
     for name in others:  # rounds, members, network 1
         log(f"  {name:24s} mean IoU {100 * result['metrics'][name]['miou']:.2f}")
-    for name, value in result.get("boundary", {}).items():
+    further = result.get("boundary", {}) | {
+        f"grey mask: {name}": value for name, value in result.get("mask", {}).items()
+    }
+    for name, value in further.items():
         log(f"  {name:24s} " + ("-" if value is None or np.isnan(value) else f"{value:.4f}"))

@@ -13,6 +13,7 @@ from feedseg.datasets import folds
 from feedseg.datasets.base import Dataset
 from feedseg.errors import UserError
 from feedseg.logs import Log
+from feedseg.pretrained import merge_densenet121
 
 
 @dataclass
@@ -128,16 +129,20 @@ def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState
     """State before step 0 on the mesh; an illegal image size or argument is the user's error."""
     shape = (1, *dataset.images.shape[1:])
     try:
-        state = steps.init_state(model, tx, shape, config.loss.terms.to_dict(), config.seed)
+        terms = config.loss.terms.to_dict()
+        state = steps.init_state(model, tx, shape, terms, config.seed, tuple(dataset.maps))
     except ValueError as error:
         raise UserError(f"config.model or data.crop_size: {error}") from None
+    if config.train.pretrained:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        state = state.replace(**merge_densenet121(variables, config.train.pretrained))
     return parallel.put(mesh, state)
 
 
 def place_items(mesh, dataset: Dataset, index: np.ndarray) -> steps.Items:
     """A split on the devices, as stored (8 or 16 bit)."""
-    fields = (dataset.images, dataset.labels, dataset.low, dataset.high)
-    return parallel.put(mesh, steps.Items(*(field[index] for field in fields)))
+    fields = (dataset.images, dataset.labels, dataset.low, dataset.high, dataset.maps)
+    return parallel.put(mesh, steps.Items(*jax.tree.map(lambda field: field[index], fields)))
 
 
 def describe_data(dataset: Dataset, split: folds.Split) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from feedseg import image_io, normalize, tiling
+from feedseg import image_io, normalize, rotation, tiling
 from feedseg.errors import UserError
 
 
@@ -23,6 +23,7 @@ class Trained(Protocol):
     stride: int  # total down-sampling, px
     halo: int  # radius of the receptive field, px
     window: int  # px, side of the windows that a network of whole images takes; 0: any
+    margin: int  # px on each side of a tile without result (unpadded convolutions), else 0
     channels: int
     class_names: tuple[str, ...]
     class_colors: tuple[tuple[int, int, int], ...]  # RGB 0-255
@@ -53,6 +54,7 @@ def predict(
     tile: int = 0,
     checkpoint: str = "best",
     dihedral: bool = False,
+    rotations: int = 0,
     rounds: int = 0,
     uncertainty: bool = False,
     progress: bool = True,
@@ -64,27 +66,31 @@ def predict(
     tile: side of the square the network sees at once, px; 0 chooses it.
     checkpoint: `best` (highest validation mean IoU) or `latest`.
     dihedral: average the probabilities over 8 rotations and mirrors (8 times the work).
+    rotations: average them over so many rotations by equal angles (see `feedseg.rotation`).
     rounds: of a network with feedback, 0: as trained.
     uncertainty: `<stem>_uncertainty.tif`, how far the answers of ensemble members, rounds or
     orientations (with dihedral) disagree, float, in bits (`feedseg.uncertainty.disagreement`).
     Returns the files written. Raises UserError, naming the file, for bad images, for images that
     do not fit the model, and for existing files unless `overwrite`.
     """
+    if rotations < 0:
+        raise UserError(f"--rotations {rotations}: must not be below 0")
     jobs = plan_jobs(Path(inputs), Path(output), probabilities, uncertainty)
     if not overwrite:
         refuse_existing(jobs)
     from feedseg.trained import (  # brings JAX, not needed to refuse a command
         dihedral_mean,
+        for_tiles,
         load_run,
         with_disagreement,
     )
 
-    trained = load_run(run, checkpoint, rounds)
+    trained = for_tiles(load_run(run, checkpoint, rounds))
     if dihedral:
         trained = dihedral_mean(trained)
     if uncertainty:
         trained = with_disagreement(trained)
-    return predict_files(trained, jobs, tile=tile, progress=progress)
+    return predict_files(trained, jobs, tile=tile, rotations=rotations, progress=progress)
 
 
 def plan_jobs(
@@ -140,7 +146,12 @@ def refuse_existing(jobs: list[Job]) -> None:
 
 
 def predict_files(
-    trained: Trained, jobs: list[Job], *, tile: int = 0, progress: bool = True
+    trained: Trained,
+    jobs: list[Job],
+    *,
+    tile: int = 0,
+    rotations: int = 0,
+    progress: bool = True,
 ) -> list[Path]:
     """Reads, segments and writes file after file; returns the files written."""
     from tqdm import tqdm
@@ -152,30 +163,30 @@ def predict_files(
         total=len(jobs), desc="compiling", bar_format=form, disable=not (progress and terminal)
     ) as bar:
         for job in jobs:
-            written += _predict_file(trained, job, tile, bar)
+            written += _predict_file(trained, job, tile, rotations, bar)
             if progress and not terminal:
                 print(f"{job.image} -> {job.labels}", file=sys.stderr, flush=True)
     return written
 
 
-def _predict_file(trained: Trained, job: Job, tile: int, bar) -> list[Path]:
+def _predict_file(trained: Trained, job: Job, tile: int, rotations: int, bar) -> list[Path]:
     """Outputs of one image file; probabilities are streamed page by page."""
     pages = fit_channels(job.image, image_io.read_array(job.image), trained.channels)
     _check_range(job.image, pages, trained.normalization)
     calibration = image_io.read_calibration(job.image)
     count, height, width = pages.shape[:3]
-    layout = _layout(trained, height, width, tile)
+    work = count * _tiles_of_page(trained, height, width, tile, rotations)
     names = trained.class_names
     labels = np.empty((count, height, width), np.uint8)
     spread = np.empty((count, height, width), np.float32) if job.uncertainty else None
 
     def done() -> None:
         bar.set_description(job.image.name, refresh=False)
-        bar.update(1 / (count * layout.num_tiles))
+        bar.update(1 / work)
 
     def probability_pages() -> Iterator[np.ndarray]:
         for index, page in enumerate(pages):
-            result = _predict_page(trained, job.image, page, layout, done)
+            result = _predict_page(trained, job.image, page, tile, rotations, done)
             probability = result[..., : len(names)]
             labels[index] = probability.argmax(-1)
             if spread is not None:
@@ -203,7 +214,8 @@ def _layout(trained: Trained, height: int, width: int, tile: int) -> tiling.Plan
     """Tiles of an image; a network of whole images gets windows as in its training."""
     if not trained.window:
         side = tile or tiling.automatic_tile(trained.halo, trained.stride)
-        return tiling.plan(height, width, side, trained.halo, trained.stride)
+        mirrored = trained.margin > 0
+        return tiling.plan(height, width, side, trained.halo, trained.stride, mirrored=mirrored)
     if tile not in (0, trained.window):
         raise UserError(
             f"--tile {tile}: this network depends on the size of what it sees at once, "
@@ -213,11 +225,25 @@ def _layout(trained: Trained, height: int, width: int, tile: int) -> tiling.Plan
     return tiling.plan(height, width, trained.window, halo, trained.stride, exact=True)
 
 
-def _predict_page(trained: Trained, path: Path, page, layout: tiling.Plan, done) -> np.ndarray:
+def _tiles_of_page(trained: Trained, height: int, width: int, tile: int, rotations: int) -> int:
+    """How often the network is applied to a page."""
+    sizes = [rotation.canvas(height, width, angle) for angle in rotation.angles(max(1, rotations))]
+    return sum(_layout(trained, *size, tile).num_tiles for size in sizes)
+
+
+def _predict_page(
+    trained: Trained, path: Path, page: np.ndarray, tile: int, rotations: int, done
+) -> np.ndarray:
     """Class probabilities of one page, [H, W, K] float32, by the limits of that page."""
     low, high = normalize.limits(page, trained.normalization, trained.percentiles)
+    layout = _layout(trained, *page.shape[:2], tile)
+
+    def network(image: np.ndarray) -> np.ndarray:
+        plan = _layout(trained, *image.shape[:2], tile)
+        return tiling.apply_tiled(image, trained.apply, plan, done)
+
     try:
-        result = tiling.apply_tiled(normalize.apply(page, low, high), trained.apply, layout, done)
+        result = rotation.mean(network, normalize.apply(page, low, high), max(1, rotations))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -37,18 +37,26 @@ class TrainState:
 
 @flax.struct.dataclass
 class Items:
-    """A split on the device: images [N, H, W, C] raw, labels [N, H, W], limits [N]."""
+    """A split on the device: images [N, H, W, C] raw, labels [N, H, W], limits [N].
+
+    maps: per-pixel maps [N, H, W] that belong to the labels, by name.
+    """
 
     images: Array
     labels: Array
     low: Array
     high: Array
+    maps: dict[str, Array] = flax.struct.field(default_factory=dict)
 
-    def take(self, index: Array, dtype=jnp.float32) -> tuple[Array, Array]:
+    def take(self, index: Array) -> tuple[Array, Array]:
         """Normalised images [B, H, W, C] in [0, 1] and labels of the chosen items."""
         raw = jnp.take(self.images, index, axis=0)
         image = normalize.apply(raw, self.low[index], self.high[index], jnp)
-        return image.astype(dtype), jnp.take(self.labels, index, axis=0)
+        return image, jnp.take(self.labels, index, axis=0)
+
+    def take_maps(self, index: Array) -> dict[str, Array]:
+        """Maps [B, H, W] of the chosen items."""
+        return {name: jnp.take(values, index, axis=0) for name, values in self.maps.items()}
 
 
 def init_state(
@@ -57,10 +65,12 @@ def init_state(
     image_shape: tuple[int, ...],
     terms: dict,
     seed: int,
+    maps: tuple[str, ...] = (),
 ) -> TrainState:
     """State before step 0 from the seed; image_shape: [N, H, W, C] of a small legal input.
 
-    Raises UserError if the loss terms do not fit the network's outputs.
+    maps: names of the data set's per-pixel maps. Raises UserError if the loss terms do not fit the
+    network's outputs.
     """
     key = jax.random.key(seed)
     image = jnp.zeros(image_shape, jnp.float32)
@@ -68,13 +78,16 @@ def init_state(
     def start():
         variables = model.init({"params": key, "dropout": key}, image, train=False)
         logits, out = model.apply(variables, image, train=False)
-        return variables, losses.named_outputs(logits, out)
+        return variables, losses.loss_outputs(logits, out)
 
     _, outputs = jax.eval_shape(start)
-    losses.check_terms(terms, outputs)
+    losses.check_terms(terms, outputs, maps)
     labels = jnp.zeros(image_shape[:-1], jnp.uint8)
+    zeros = dict.fromkeys(maps, jnp.zeros(image_shape[:-1]))
     weights = jnp.ones(model.num_classes)
-    _, parts = jax.eval_shape(lambda o: losses.total_loss(o, labels, terms, weights), outputs)
+    _, parts = jax.eval_shape(
+        lambda o: losses.total_loss(o, labels, terms, weights, zeros), outputs
+    )
     # Drawing numbers once is not worth the compiler's time: 3 s instead of 13, with equal results.
     quick = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     variables = jax.jit(lambda: start()[0], compiler_options=quick)()
@@ -127,24 +140,25 @@ def make_train_step(
     per_epoch, seed = count // batch, config.seed
     terms = config.loss.terms.to_dict()
 
-    def loss_of(params, batch_stats, image, labels, key):
+    def loss_of(params, batch_stats, image, labels, maps, key):
         params = jax.tree.map(lambda p: p.astype(dtype), params)
         variables = {"params": params, "batch_stats": batch_stats}
         (logits, out), changed = model.apply(
             variables, image, train=True, mutable=["batch_stats"], rngs={"dropout": key}
         )
-        outputs = losses.named_outputs(logits, out)
-        loss, parts = losses.total_loss(outputs, labels, terms, class_weights)
+        outputs = losses.loss_outputs(logits, out)
+        loss, parts = losses.total_loss(outputs, labels, terms, class_weights, maps)
         return loss, (parts, changed.get("batch_stats", batch_stats))
 
     def step(state: TrainState, items: Items) -> tuple[TrainState, Array]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
         index = batch_index(order_key(seed), state.step, count, batch)
-        image, labels = items.take(index)
-        image, labels = augment.augment(augment_key, place(image), place(labels), config.augment)
+        image, labels = map(place, items.take(index))
+        maps = jax.tree.map(place, items.take_maps(index))
+        image, labels, maps = augment.augment(augment_key, image, labels, config.augment, maps)
         grads, (loss, parts, batch_stats) = _gradients(
-            loss_of, state, image.astype(dtype), labels, dropout_key
+            loss_of, state, image.astype(dtype), labels, maps, dropout_key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         totals = _accumulate(state.totals, state.step, per_epoch, loss, parts)
@@ -154,9 +168,9 @@ def make_train_step(
     return step
 
 
-def _gradients(loss_of, state, image, labels, key):
+def _gradients(loss_of, state, *batch):
     (loss, (parts, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-        state.params, state.batch_stats, image, labels, key
+        state.params, state.batch_stats, *batch
     )
     return grads, (loss, parts, batch_stats)
 
@@ -207,5 +221,4 @@ def forward(
 ) -> tuple[Array, dict]:
     """Logits and extra outputs of a network that is not being trained."""
     params = jax.tree.map(lambda p: p.astype(dtype), variables["params"])
-    variables = {"params": params, "batch_stats": variables["batch_stats"]}
-    return model.apply(variables, image.astype(dtype), train=False)
+    return model.apply({**variables, "params": params}, image.astype(dtype), train=False)

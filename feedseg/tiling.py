@@ -6,6 +6,10 @@ border effects are those of the whole image too. Tile starts are multiples of th
 a tile is down-sampled on the grid of the whole image. With `halo` at least the radius of the
 receptive field, tiled and untiled results are equal (networks with global attention or with
 statistics over the image excepted).
+
+A network of unpadded convolutions gets the overlap-tile strategy of the original U-Net
+(Ronneberger et al., 2015, Fig. 2): the image continues as its mirror image by a margin on every
+side, and no tile keeps anything of its margin.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,6 +35,7 @@ class Plan(NamedTuple):
     width: int
     window: tuple[int, int]  # rows, columns the network sees at once, multiples of the stride
     padded: tuple[int, int]  # image size after padding, multiples of the stride
+    margin: int  # px of mirrored image before the first row and column
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
 
@@ -63,47 +68,61 @@ def whole_image_halo(window: int, halo: int, stride: int) -> int:
     return min(halo, window // 4 // stride * stride)
 
 
-def _spans(padded: int, window: int, halo: int) -> tuple[Span, ...]:
+def _spans(padded: int, window: int, halo: int, margin: int) -> tuple[Span, ...]:
     """Tiles along one axis of `padded` pixels; `halo` is a multiple of the stride here."""
     if window == padded:
-        return (Span(0, 0, padded),)
+        return (Span(0, margin, padded - margin),)
     step = window - 2 * halo
     count = -(-(padded - window) // step) + 1
     starts = [min(i * step, padded - window) for i in range(count)]
-    edges = [0, *(start + halo for start in starts[1:]), padded]
+    edges = [margin, *(start + halo for start in starts[1:]), padded - margin]
     return tuple(map(Span, starts, edges[:-1], edges[1:]))
 
 
 def plan(
-    height: int, width: int, tile: int, halo: int, stride: int, *, exact: bool = False
+    height: int,
+    width: int,
+    tile: int,
+    halo: int,
+    stride: int,
+    *,
+    exact: bool = False,
+    mirrored: bool = False,
 ) -> Plan:
     """Tiles for an image of height x width px.
 
     tile: side of the window, px, rounded up to the stride; smaller images get a smaller window, or
     with `exact` are filled up to it. halo: radius of the receptive field, px, rounded up to the
-    stride. stride: total down-sampling of the network, px.
+    stride. stride: total down-sampling of the network, px. mirrored: the image continues as its
+    mirror image by the halo, where the network gives no result.
     Raises UserError if an image needs several tiles and a tile has no centre left.
     """
     tile, halo = round_up(max(tile, 1), stride), round_up(halo, stride)
     least = tile if exact else 0
-    padded = (max(round_up(height, stride), least), max(round_up(width, stride), least))
+    margin = halo if mirrored else 0
+    padded = tuple(max(round_up(side, stride) + 2 * margin, least) for side in (height, width))
     window = (min(tile, padded[0]), min(tile, padded[1]))
     if window != padded and tile < smallest_tile(halo, stride):
         raise UserError(
             f"tiles of {tile} px leave no centre inside a halo of {halo} px; "
             f"use --tile {smallest_tile(halo, stride)} or larger"
         )
-    rows, columns = (_spans(p, w, halo) for p, w in zip(padded, window, strict=True))
-    return Plan(height, width, window, padded, rows, columns)
+    rows, columns = (_spans(p, w, halo, margin) for p, w in zip(padded, window, strict=True))
+    return Plan(height, width, window, padded, margin, rows, columns)
 
 
 def tiles(image: np.ndarray, layout: Plan) -> Iterator[tuple[np.ndarray, Span, Span]]:
     """Windows [h, w, C] of an image [H, W, C], each with its spans.
 
-    Rows and columns that fill up the stride are mirrored (repeatedly for tiny images).
+    Rows and columns that are added are mirrored (repeatedly for tiny images), at the centre of the
+    outermost pixels where the network needs a margin, else at their edge.
     """
-    missing = (layout.padded[0] - layout.height, layout.padded[1] - layout.width)
-    filled = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+    added = [
+        (layout.margin, padded - layout.margin - side)
+        for padded, side in zip(layout.padded, (layout.height, layout.width), strict=True)
+    ]
+    kind = "reflect" if layout.margin else "symmetric"
+    filled = np.pad(image, (*added, (0, 0)), mode=kind)
     height, width = layout.window
     for row in layout.rows:
         for column in layout.columns:
@@ -133,4 +152,5 @@ def apply_tiled(
         ]
         result[row.keep : row.stop, column.keep : column.stop] = inside
         done()
-    return result[: layout.height, : layout.width]
+    top = left = layout.margin
+    return result[top : top + layout.height, left : left + layout.width]

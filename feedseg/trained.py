@@ -32,6 +32,10 @@ class Trained(NamedTuple):
     class_colors: tuple[tuple[int, int, int], ...]
     normalization: str
     percentiles: tuple[float, float]
+    # for networks of unpadded convolutions: window [N, H, W, C] -> probabilities [N, H, W, K]
+    # without those of the outer `margin` pixels, which hold no result
+    inside: Callable[[Any], jax.Array] | None = None
+    margin: int = 0  # px, a multiple of the stride
 
 
 def load_run(run: Path, checkpoint: str = "best", rounds: int = 0) -> Trained:
@@ -58,7 +62,7 @@ def load_run(run: Path, checkpoint: str = "best", rounds: int = 0) -> Trained:
 def read_variables(run: Path, checkpoint: str = "best") -> Tree:
     """Parameters and running statistics of a run; UserError as in `load_run`."""
     tree, _ = read_tree(_folder(run, checkpoint))
-    return {"params": tree["params"], "batch_stats": tree["batch_stats"]}
+    return {"params": tree["params"], "batch_stats": tree.get("batch_stats", {})}
 
 
 def _folder(run: Path, checkpoint: str) -> Path:
@@ -126,6 +130,7 @@ def bind(model, variables: Tree, dtype: str, facts: dict, rounds: int = 0) -> Tr
     outputs = jax.jit(run)
     apply = jax.jit(lambda v, image: soft(run(v, image)[0]))
     answers = jax.jit(lambda v, image: soft(uncertainty.answers(run(v, image)[1])))
+    inside, margin = _inside(model, dtype)
     several = jax.eval_shape(run, variables, _small_image(model, facts))[1]
     return Trained(
         apply=lambda image: apply(variables, image),
@@ -141,7 +146,34 @@ def bind(model, variables: Tree, dtype: str, facts: dict, rounds: int = 0) -> Tr
         class_colors=tuple(tuple(color) for color in facts["class_colors"]),
         normalization=facts["normalization"],
         percentiles=tuple(facts["percentiles"]),
+        inside=(lambda image: inside(variables, image)) if inside else None,
+        margin=margin,
     )
+
+
+def _inside(model, dtype: str) -> tuple[Callable | None, int]:
+    """The network without the mirror image around what it sees, and the margin it then has."""
+    lost = getattr(model, "margin", 0)
+    if not lost:
+        return None, 0
+    bare = model.clone(border="none")
+    margin = -(-lost // model.stride) * model.stride
+    first = margin - lost  # on the grid of the whole image, sides are legal from here on
+
+    def apply(variables, image):
+        logits, _ = forward(bare, variables, image[:, first:, first:], jnp.dtype(dtype))
+        around = (margin, lost)
+        probability = jax.nn.softmax(logits.astype(jnp.float32))
+        return jnp.pad(probability, ((0, 0), around, around, (0, 0)))
+
+    return jax.jit(apply), margin
+
+
+def for_tiles(trained: Trained) -> Trained:
+    """The model as tiles need it: one of unpadded convolutions sees true neighbours only."""
+    if not trained.inside:
+        return trained
+    return trained._replace(apply=trained.inside, halo=trained.margin)
 
 
 def dihedral_mean(trained: Trained) -> Trained:

@@ -1,11 +1,11 @@
-"""How far the answers within one model disagree: rounds, ensemble members, or orientations."""
+"""How far the answers within one model disagree: rounds, members, heads, or orientations."""
 
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
 
-SOURCES = ("members", "rounds")  # outputs that are several answers to the same question
+SOURCES = ("members", "rounds", "heads")  # outputs that are several answers to the same question
 
 
 def disagreement(probabilities: Array) -> Array:

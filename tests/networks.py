@@ -18,9 +18,23 @@ FAST_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive
 NARROW = {
     "unet": common.model("unet", filters=(4, 6)),
     "kato_unet": common.model("kato_unet", filters=(4, 6)),
+    "ru_net": common.model("ru_net", filters=(4, 6)),
+    "unet_original": common.model("unet_original", filters=(4, 6)),
+    "blood_unet": common.model("blood_unet", filters=(4, 6)),
+    "unet_plus_plus": common.model("unet_plus_plus", filters=(3, 4, 5)),
+    "attention_unet": common.model("attention_unet", filters=(4, 6)),
+    "unet3plus": common.model("unet3plus", filters=(3, 4, 5), skip_channels=2),
     "aep": common.model("aep", dropout=0.0),  # with dropout: aep_net
     "feedback_unet": common.model("feedback_unet", filters=(3, 4, 5)),
     "feedback_attention": common.model("feedback_attention", filters=(4, 5), dropout=0.0),
+    "saunet": common.model(
+        "saunet",
+        growth=4,
+        blocks=(1, 1, 1, 1),
+        shape_stream=(4, 3, 3, 2),
+        decoder=(32, 32, 16, 8, 6, 4),
+    ),
+    "sa_unet": common.model("sa_unet", filters=(4, 4, 6)),
 }
 
 
@@ -69,14 +83,16 @@ def compiled(name: str):
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        outputs = losses.named_outputs(logits, out)
+        outputs = losses.loss_outputs(logits, out)
         terms = {each: {"cross_entropy": 1.0} for each in outputs if each != "first"}
+        if "edge" in terms:
+            terms["edge"] = {"edge_cross_entropy": 1.0}
         loss = losses.total_loss(outputs, labels, terms, jnp.ones(2))[0]
-        return loss, (logits, out, changed["batch_stats"])
+        return loss, (logits, out, changed.get("batch_stats", {}))
 
     def train(variables, image, labels, key):
         (loss, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            variables["params"], variables["batch_stats"], image, labels, key
+            variables["params"], variables.get("batch_stats", {}), image, labels, key
         )
         return (loss, *rest), gradients
 
@@ -95,3 +111,27 @@ def batch(model, seed: int = 0) -> tuple[jax.Array, jax.Array]:
     side = 2 * model.stride
     image = jnp.asarray(rng.random((2, side, side, 1)), jnp.float32)
     return image, jnp.asarray(rng.integers(2, size=image.shape[:3]), jnp.uint8)
+
+
+def finite_reach(model) -> int:
+    """Largest distance in px between an input pixel and an output pixel that depends on it.
+
+    For networks with bilinear up-sampling, where an infinity times a weight of 0 would spread:
+    measured with a large number on strips, at every position within a stride.
+    """
+    middle, strip = 2 * model.halo, np.arange(model.stride)
+    strips = np.ones((model.stride, model.stride, 2 * middle + model.stride, 1), np.float32)
+
+    def draw(path, leaf):  # means of positive numbers: nothing cancels, no ReLU is dead
+        kind = path[-1].key
+        value = 1 / math.prod(leaf.shape[:-1]) if kind == "kernel" else kind in ("scale", "var")
+        return np.full(leaf.shape, value, np.float32)
+
+    variables = jax.tree_util.tree_map_with_path(draw, shapes_of(model, strips.shape)[1])
+    forward = jax.jit(lambda v, x: model.apply(v, x, train=False)[0], compiler_options=FAST_COMPILE)
+    before = np.asarray(forward(variables, strips))
+    strips[strip, :, middle + strip] = 1e30
+    changed = (np.abs(forward(variables, strips) - before) > 1e-3 * before).any((1, 3))
+    assert changed[strip, middle + strip].all()
+    where, column = np.nonzero(changed)
+    return int(abs(column - (middle + where)).max())

@@ -14,6 +14,7 @@ from feedseg.errors import UserError
 
 OFF = {
     "dihedral": False,
+    "rotate_deg": 0.0,
     "shift_px": 0.0,
     "elastic_sigma_px": 0.0,
     "grey_offset": 0.0,
@@ -22,7 +23,7 @@ OFF = {
 }
 SHIFT = {"shift_px": 5.0}
 ELASTIC = {"elastic_sigma_px": 3.0}
-GEOMETRY = {"dihedral": True, "shift_px": 4.0, "elastic_sigma_px": 3.0}
+GEOMETRY = {"dihedral": True, "rotate_deg": 30.0, "shift_px": 4.0, "elastic_sigma_px": 3.0}
 GREY = {"grey_offset": 0.2, "grey_gain": 0.3, "noise_sigma": 0.05}
 
 
@@ -39,14 +40,15 @@ def batch(count=4, height=32, width=32, channels=2):
 
 def run(key=0, image=None, label=None, **changes):
     chosen = options(**changes)
-    return jax.jit(lambda k, i, t: augment.augment(k, i, t, chosen))(
+    return jax.jit(lambda k, i, t: augment.augment(k, i, t, chosen)[:2])(
         jax.random.key(key), image, label
     )
 
 
 def test_all_off_returns_the_inputs():
     image, label = batch()
-    image_out, label_out = augment.augment(jax.random.key(0), image, label, options())
+    image_out, label_out, maps = augment.augment(jax.random.key(0), image, label, options())
+    assert maps == {}
     assert image_out is image
     assert label_out is label
 
@@ -144,14 +146,38 @@ def test_a_mark_moves_equally_in_image_and_label(switches):
 
 
 def test_shift_is_uniform_within_its_limit():
-    field = np.asarray(augment.displacement(jax.random.key(0), (2000, 4, 4), 3.0, 0.0))
+    field = np.asarray(augment.displacement(jax.random.key(0), (2000, 4, 4), options(shift_px=3.0)))
     assert np.ptp(field, axis=(2, 3)).max() == 0
     assert np.abs(field).max() <= 3
     assert field.std() == pytest.approx(3 / np.sqrt(3), rel=0.05)
 
 
+def test_rotation_turns_about_the_centre():
+    """The field of an image is that of one angle; nothing moves at its centre."""
+    chosen = options(rotate_deg=30.0)
+    field = np.asarray(augment.displacement(jax.random.key(0), (500, 5, 9), chosen))
+    assert np.abs(field[:, :, 2, 4]).max() < 1e-6
+    # 4 px right of the centre: (y, x) = (-4 sin a, 4 (cos a - 1))
+    angle = np.arcsin(field[:, 0, 2, 8] / -4)
+    np.testing.assert_allclose(field[:, 1, 2, 8], 4 * (np.cos(angle) - 1), atol=1e-5)
+    assert np.abs(np.rad2deg(angle)).max() <= 30
+    assert np.rad2deg(angle).std() == pytest.approx(30 / np.sqrt(3), rel=0.1)
+
+
+def test_maps_move_with_the_image_and_are_not_recoloured():
+    image, label = batch(channels=1)
+    maps = {"weight": image[..., 0], "other": 2 * image[..., 0]}
+    key = jax.random.key(1)
+    moved_image = augment.augment(key, image, label, options(**GEOMETRY))[0]
+    found = augment.augment(key, image, label, options(**GEOMETRY, **GREY), maps)
+    assert set(found[2]) == {"weight", "other"} and found[0].shape == image.shape
+    np.testing.assert_allclose(found[2]["weight"], moved_image[..., 0], atol=1e-5)
+    np.testing.assert_allclose(found[2]["other"], 2 * moved_image[..., 0], atol=1e-5)
+
+
 def test_elastic_displacement_has_its_sigma_at_the_grid_points():
-    field = np.asarray(augment.displacement(jax.random.key(0), (4000, 9, 13), 0.0, 10.0))
+    chosen = options(elastic_sigma_px=10.0)
+    field = np.asarray(augment.displacement(jax.random.key(0), (4000, 9, 13), chosen))
     for row in (0, 4, 8):
         for column in (0, 6, 12):
             assert field[..., row, column].std() == pytest.approx(10, rel=0.05)

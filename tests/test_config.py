@@ -299,7 +299,32 @@ ARGUMENTS = [
     "feedback_unet.py:connection=self,carry=false,rounds=1",
     "feedback_attention.py:connection=light,width=64,location=one_conv,recipe=paper",
     "feedback_attention.py:connection=source_target,kv_pool=4",
+    "baseline.py:model=ru_net,width=4,recipe=feedback_unet,dataset=sstem",
+    "baseline.py:model=r2u_net,width=4",
+    "baseline.py:model=unet_plus_plus,deep_supervision=true,width=4",
+    "baseline.py:model=unet_plus_plus,form=keras,width=4,recipe=aep",
+    "baseline.py:model=attention_unet,form=oktay,deep_supervision=true,width=4",
+    "baseline.py:model=unet3plus,deep_supervision=true,width=4",
+    "baseline.py:model=saunet",
+    "baseline.py:model=sa_unet",
+    "unet_original.py:width=4",
+    "blood_cell.py:mask=grey,width=4,split=90",
+    "blood_cell.py:foreground=nucleus,width=4",
+    "blood_cell.py:dataset=isbi2012,mask=grey_inexact,width=4",
 ]
+REFUSED = [
+    ("baseline.py:model=unet,form=keras", "form=keras: unet has no form"),
+    ("baseline.py:model=aep_net,width=4", "width=4: aep_net has fixed widths"),
+    ("baseline.py:model=ru_net,deep_supervision=true", "ru_net has no deep_supervision"),
+    ("blood_cell.py:mask=grey,dataset=isbi2012", "mask=grey,foreground=cell: for dataset=wbc only"),
+    ("blood_cell.py:mask=grey,foreground=nucleus", "mask=grey: shows the whole cell"),
+]
+
+
+@pytest.mark.parametrize(("argument", "text"), REFUSED)
+def test_arguments_that_do_not_go_together(argument, text, monkeypatch):
+    monkeypatch.chdir(tiny.ROOT)
+    assert text in message(f"--config=configs/{argument}")
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
@@ -308,7 +333,12 @@ def test_arguments_make_a_network_with_the_outputs_of_its_loss(argument, monkeyp
     config, _ = configs.parse_flags([f"--config=configs/{argument}"])
     model = models.build(2, config.model)
     (logits, out), _ = shapes_of(model, (1, model.stride, model.stride, 1))
-    losses.check_terms(config.loss.terms.to_dict(), losses.named_outputs(logits, out))
+    maps = [
+        name
+        for name, key in (("mask", "mask_values"), ("border", "border_class"))
+        if config.data[key]
+    ]
+    losses.check_terms(config.loss.terms.to_dict(), losses.loss_outputs(logits, out), maps)
 
 
 PROGRAM = ("model", "loss", "optimizer", "augment")
@@ -334,6 +364,8 @@ def test_every_configuration_trains(path, tmp_path, first_file):
         return
     config.data.update(name="synthetic", synthetic_count=9, synthetic_size=16, crop_size=16)
     config.data.synthetic_classes = 2  # fewer filters in AEP, so less to compile
+    if config.data.mask_values:
+        config.data.update(foreground=(), mask_values=(0.0, 1.0))
     config.split.update(scheme="thirds", folds=3, fold=0)
     config.train.update(epochs=1, batch_size=2)
     if "filters" in config.model:  # fewer levels are compiled sooner

@@ -75,7 +75,7 @@ def test_keras_initial_ranges():
 
 @pytest.mark.parametrize("layer", [Conv(2, initializer="he"), UpConv(2, initializer="he")])
 def test_unknown_initializer(layer):
-    with pytest.raises(ValueError, match="choose keras or torch"):
+    with pytest.raises(ValueError, match="choose keras, torch or he"):
         parameters(layer, jnp.ones((1, 2, 2, 1)))
 
 

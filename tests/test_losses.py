@@ -47,6 +47,54 @@ def test_class_weights_by_hand():
     assert float(value) == pytest.approx(1 - (2 / 3.25 + 3 * 1.5 / 2.75) / 4, abs=1e-6)
 
 
+def test_border_weights_add_to_the_class_weights_by_hand():
+    maps = {"border": jnp.array([[[0.0, 10.0]]])}
+    terms = {"final": {"border_cross_entropy": 1.0}}
+    weights = jnp.array([2.0, 3.0])
+    value, _ = losses.total_loss({"final": LOGITS}, LABELS, terms, weights, maps)
+    assert float(value) == pytest.approx((2 * np.log(2) + 13 * np.log(4)) / 2, abs=1e-5)
+
+
+def test_grey_masks_by_hand():
+    """Probabilities of class 1 of 1/2 and 1/4, grey values 1 and 0.6."""
+    maps = {"mask": jnp.array([[[1.0, 0.6]]])}
+    terms = {"final": {"mask_cross_entropy": 1.0}}
+    value, _ = losses.total_loss({"final": LOGITS}, LABELS, terms, EVEN, maps)
+    second = -0.6 * np.log(0.25) - 0.4 * np.log(0.75)
+    assert float(value) == pytest.approx((np.log(2) + second) / 2, abs=1e-6)
+    exact = {"mask": LABELS.astype(jnp.float32)}
+    value, _ = losses.total_loss({"final": LOGITS}, LABELS, terms, EVEN, exact)
+    assert float(value) == pytest.approx(CROSS_ENTROPY, abs=1e-6)  # the same as of two classes
+
+
+def test_edges_are_those_of_the_distance_transform():
+    """Within 2 px of a pixel of another class, whatever the classes."""
+    from scipy.ndimage import distance_transform_edt
+
+    labels = np.kron(np.random.default_rng(0).integers(0, 3, (6, 5)), np.ones((6, 6), int))
+    inside = [np.where(labels == c, distance_transform_edt(labels == c), 99) for c in range(3)]
+    expected = (np.min(inside, 0) <= 2).astype(np.float32)
+    found = losses.label_edges(jnp.asarray(labels[None], jnp.uint8))
+    np.testing.assert_array_equal(found[0], expected)
+    assert 0.2 < expected.mean() < 0.9
+
+
+def test_void_has_no_edges_and_small_images_are_no_error():
+    labels = jnp.array([[[0, 255, 255, 255, 1]]], jnp.uint8)
+    assert not losses.label_edges(labels).any()
+    assert not losses.label_edges(jnp.zeros((2, 1, 1), jnp.uint8)).any()
+
+
+def test_edge_loss_by_hand():
+    labels = jnp.array([[[0, 0, 0, 1, 255]]], jnp.uint8)  # edges at 1, 2 and 3
+    z = jnp.array([0.0, LOG3, -LOG3, 0.0, 5.0])[None, None, :, None]
+    outputs = {"final": jnp.zeros((1, 1, 5, 2)), "edge": z}
+    value, parts = losses.total_loss(outputs, labels, {"edge": {"edge_cross_entropy": 2.0}}, EVEN)
+    expected = (np.log(2) + np.log(4 / 3) + np.log(4) + np.log(2)) / 4
+    assert float(parts["edge/edge_cross_entropy"]) == pytest.approx(expected, abs=1e-6)
+    assert float(value) == pytest.approx(2 * expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["cross_entropy", "dice"])
 @pytest.mark.parametrize("value", [0.0, 7.0, 1e30])
 def test_void_pixels_change_neither_loss_nor_gradient(kind, value):
@@ -108,6 +156,9 @@ BAD_TERMS = [
     ({"rounds": {"dice": 1.0}}, r"loss\.terms\.rounds: .* it has final, members"),
     ({"final": {"mse": 1.0}}, r"loss\.terms\.final\.mse: choose from cross_entropy, dice"),
     ({"final": {"dice": (1.0, 2.0)}}, r"loss\.terms\.final\.dice=\(1\.0, 2\.0\): .* per map"),
+    ({"final": {"edge_cross_entropy": 1.0}}, "goes with the output edge, and only with it"),
+    ({"final": {"border_cross_entropy": 1.0}}, r"border_cross_entropy: needs data\.border_class"),
+    ({"final": {"mask_cross_entropy": 1.0}}, r"mask_cross_entropy: needs data\.mask_values"),
     ({"members": {"dice": (1.0, 2.0)}}, r"loss\.terms\.members\.dice=.*one weight per map"),
 ]
 
@@ -118,6 +169,18 @@ def test_terms_that_do_not_exist_are_named_with_the_choices(terms, message):
     losses.check_terms({"final": {"dice": 1.0}, "members": {"dice": (1.0, 2.0, 3.0)}}, available)
     with pytest.raises(UserError, match=message):
         losses.check_terms(terms, available)
+
+
+def test_border_weights_that_no_term_uses_are_refused():
+    available = losses.named_outputs(LOGITS, {})
+    with pytest.raises(UserError, match="border_class is set, but no loss term"):
+        losses.check_terms({"final": {"dice": 1.0}}, available, ["border"])
+
+
+def test_grey_masks_take_two_classes():
+    available = losses.named_outputs(jnp.zeros((1, 1, 1, 3)), {})
+    with pytest.raises(UserError, match="takes two classes, here are 3"):
+        losses.check_terms({"final": {"mask_cross_entropy": 1.0}}, available, ["mask"])
 
 
 # Classes 0, 1, 2 with 6, 3 and 1 pixels; class 3 has none; two pixels are void.

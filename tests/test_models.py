@@ -54,6 +54,20 @@ SWITCHES = {
         awel_init=("torch", "mean"),
     ),
     "kato_unet": {},
+    "ru_net": dict(
+        kernel=("shared", "separate", "unshared_per_step"),
+        residual=(False, True),
+        up=("deconv", "nearest"),
+        conv_bias=(True, False),
+        initializer=("keras", "torch"),
+    ),
+    "unet_original": dict(up_activation=(True, False), border=("mirror",)),  # none: below
+    "blood_unet": dict(extra_conv=(True, False), initializer=("keras", "torch")),
+    "unet_plus_plus": dict(form=("torch", "keras", "zju"), deep_supervision=(False, True)),
+    "attention_unet": dict(form=("lee", "oktay"), deep_supervision=(False,)),  # True: below
+    "unet3plus": dict(deep_supervision=(False, True)),
+    "saunet": dict(canny_source=("grey255", "as_released"), initializer=("torch", "keras", "he")),
+    "sa_unet": dict(attention=(True, False), initializer=("keras", "torch", "he")),
     "feedback_unet": FEEDBACK,
     # the rest is the network above
     "feedback_attention": {
@@ -72,6 +86,11 @@ SWITCHES = {
 TINY = dict(filters=(2, 3, 4))
 SECOND = common.model("feedback_unet", **TINY)
 COMBINATIONS = [
+    ("ru_net", dict(TINY, kernel="separate", residual=True)),
+    ("unet_plus_plus", dict(TINY, form="keras", deep_supervision=True)),
+    ("unet_plus_plus", dict(TINY, form="zju", deep_supervision=True)),
+    ("attention_unet", dict(form="oktay", deep_supervision=True)),
+    ("attention_unet", dict(form="oktay", deep_supervision=True, gates=2)),
     ("feedback_unet", dict(TINY, rounds=4, connection="self", bn_rounds="shared")),
     ("feedback_unet", dict(TINY, rounds=3, unroll=1, connection="source_target")),
     ("feedback_unet", dict(TINY, feedback="image", connection="light", light_convs=2)),
@@ -135,7 +154,7 @@ def assert_contract(model, image_shape: tuple[int, ...]) -> None:
     chex.assert_trees_all_equal_shapes(
         jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, image), (logits, out)
     )
-    assert set(variables) == {"params", "batch_stats"}
+    assert {"params"} <= set(variables) <= {"params", "batch_stats"}  # not all normalise
     map_shape = (*image_shape[:3], model.num_classes)
     chex.assert_shape(logits, map_shape)
     for name, value in losses.named_outputs(logits, out).items():
@@ -234,8 +253,9 @@ def test_a_training_step(name):
     chex.assert_trees_all_equal_shapes(gradients, variables["params"])
     without = {path for path, gradient in slashed(gradients).items() if not gradient.any()}
     before_norm = re.compile(r"(conv\d?|query|key|value|output|awel)/bias$")
-    assert without and all(before_norm.search(path) for path in without), without
-    before = slashed(variables["batch_stats"])
+    assert without or "batch_stats" not in variables
+    assert all(before_norm.search(path) for path in without), without
+    before = slashed(variables.get("batch_stats", {}))
     for path, after in slashed(stats).items():
         assert not np.array_equal(after, before[path]), path
     train(variables, 1 - image, labels, jax.random.key(1))  # the second call is not traced
@@ -247,14 +267,15 @@ def test_evaluation_leaves_the_statistics_and_is_repeatable(name):
     image, _ = batch(model)
     variables = random_variables(model, image.shape)
     (logits, _), changed = evaluate(variables, image)
-    chex.assert_trees_all_equal(changed["batch_stats"], variables["batch_stats"])
+    chex.assert_trees_all_equal({**variables, **changed}, variables)
     np.testing.assert_array_equal(evaluate(variables, image)[0][0], logits)
     swapped = evaluate(variables, image[::-1])[0][0]  # images do not see one another
     np.testing.assert_allclose(swapped[::-1], logits, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("name", "random"), [("aep_net", True), ("unet", True), ("feedback_unet", True), ("aep", False)]
+    ("name", "random"),
+    [("aep_net", True), ("unet", True), ("feedback_unet", True), ("sa_unet", True), ("aep", False)],
 )
 def test_dropout_follows_the_key(name, random):
     model, train, _ = compiled(name)

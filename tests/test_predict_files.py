@@ -31,6 +31,7 @@ class Fake(NamedTuple):
     stride: int = 4
     halo: int = 2
     window: int = 0
+    margin: int = 0
     channels: int = 1
     class_names: tuple = NAMES
     class_colors: tuple = COLORS
@@ -133,6 +134,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
 def test_the_model_is_loaded_only_when_all_is_well(tmp_path, monkeypatch):
     loaded = []
     module = types.ModuleType("feedseg.trained")
+    module.for_tiles = lambda trained: trained
     module.dihedral_mean = module.with_disagreement = lambda _: pytest.fail("not asked for")
     module.load_run = lambda path, checkpoint, rounds: loaded.append((path, checkpoint)) or Fake()
     monkeypatch.setitem(__import__("sys").modules, "feedseg.trained", module)

@@ -18,17 +18,25 @@ def normalise(z: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("t", [0, 2])
-@pytest.mark.parametrize("kernel", ["shared", "separate"])
-def test_passes(kernel, t):
-    layer = RecurrentConv(3, kernel, t, Norms(1, "shared", 0.9, EPSILON))
+@pytest.mark.parametrize(
+    ("kernel", "pointwise"),
+    [("shared", True), ("shared", False), ("separate", True), ("unshared_per_step", False)],
+)
+def test_passes(kernel, pointwise, t):
+    norms = Norms(1, "shared", 0.9, EPSILON)
+    layer = RecurrentConv(2 if not pointwise else 3, kernel, t, norms, pointwise=pointwise)
     x = np.random.default_rng(0).normal(size=(2, 6, 5, 2))
     variables = layer.init(jax.random.key(1), jnp.asarray(x, jnp.float32), train=False)
     p = jax.tree.map(np.asarray, variables["params"])
     if kernel == "shared":
-        y = x @ p["pointwise"]["kernel"][0, 0]
+        y = x @ p["pointwise"]["kernel"][0, 0] if pointwise else x
         h = normalise(same_conv(y, p["conv"]["kernel"]))
         for _ in range(t):
             h = normalise(same_conv(y + h, p["conv"]["kernel"]))
+    elif kernel == "unshared_per_step":
+        h = normalise(same_conv(x, p["conv_step0"]["kernel"]))
+        for s in range(t):
+            h = normalise(same_conv(x + h, p[f"conv_step{s + 1}"]["kernel"]))
     else:
         y = same_conv(x, p["conv"]["kernel"])
         h = normalise(y)
@@ -38,11 +46,12 @@ def test_passes(kernel, t):
         variables, jnp.asarray(x, jnp.float32), train=True, mutable=["batch_stats"]
     )
     np.testing.assert_allclose(found, h, atol=1e-5)
-    # one normalisation for t + 1 passes: its running mean has moved t + 1 times
-    assert np.all(changed["batch_stats"]["norm"]["var"] != 1)
+    for statistics in changed["batch_stats"].values():
+        assert np.all(statistics["var"] != 1)
+    assert len(changed["batch_stats"]) == (t + 1 if kernel == "unshared_per_step" else 1)
 
 
 def test_unknown_kernel():
     layer = RecurrentConv(3, "both", 2, Norms(1, "shared", 0.9, EPSILON))
-    with pytest.raises(ValueError, match="choose shared or separate"):
+    with pytest.raises(ValueError, match="choose shared, separate"):
         layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)), train=False)

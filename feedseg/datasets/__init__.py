@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+from feedseg.datasets import truth
 from feedseg.datasets.base import Dataset, assemble
 from feedseg.errors import UserError
 
@@ -66,4 +67,4 @@ def load(config) -> Dataset:
     options = config.data.copy_and_resolve_references()
     with options.unlocked():
         options.fold = config.split.fold
-    return assemble(name, module(name).load(root, options), options)
+    return assemble(name, truth.prepare(module(name).load(root, options), options), options)

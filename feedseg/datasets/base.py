@@ -23,6 +23,7 @@ class Section(NamedTuple):
     name: str  # unique within the dataset, used in messages and file names
     image: np.ndarray  # [h, w, C] uint8, uint16 or float32
     label: np.ndarray  # [h, w] uint8 class ids, VOID where unknown
+    maps: dict[str, np.ndarray] = {}  # [h, w] float32 by name, what belongs to the label
 
 
 class Source(NamedTuple):
@@ -41,7 +42,8 @@ class Dataset:
     images [N, H, W, C] raw grey values; labels [N, H, W] uint8, 255 void;
     low, high [N] float32: the raw values that become 0 and 1;
     source_ids [N] int32: items cut or copied from one image share an id;
-    copy_ids [N] int32: 0 for the item itself, 1-7 for its dihedral copies.
+    copy_ids [N] int32: 0 for the item itself, 1-7 for its dihedral copies;
+    maps: per-pixel maps of the labels for the loss, [N, H, W] float32 by name.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Dataset:
     class_names: tuple[str, ...]
     class_colors: tuple[tuple[int, int, int], ...]
     parts: dict[str, list[int]] = field(default_factory=dict)  # source ids per fixed part
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -63,7 +66,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 over pixels, truth and limits: two equal fingerprints mean equal data."""
         digest = hashlib.sha256()
-        for array in (self.images, self.labels, self.low, self.high, self.source_ids):
+        arrays = [self.images, self.labels, self.low, self.high, self.source_ids]
+        for array in arrays + [self.maps[name] for name in sorted(self.maps)]:
             digest.update(repr((array.shape, str(array.dtype))).encode())
             digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()
@@ -120,8 +124,12 @@ def _cut(section: Section, size: int) -> list[Section]:
         if label.shape != (size, size):
             image = pad_to(image, size, size, mode="symmetric")
             label = pad_to(label, size, size, constant_values=VOID)
+        maps = {
+            key: pad_to(values[y : y + size, x : x + size], size, size)
+            for key, values in section.maps.items()
+        }
         name = section.name if (height, width) == (size, size) else f"{section.name}_y{y}_x{x}"
-        pieces.append(Section(name, image, label))
+        pieces.append(Section(name, image, label, maps))
     return pieces
 
 
@@ -145,6 +153,7 @@ def assemble(name: str, source: Source, options) -> Dataset:
         largest = max(max(s.label.shape) for s in source.sections)
         size = -(-largest // 16) * 16
     images, labels, limits, source_ids, copy_ids, names = [], [], [], [], [], []
+    maps: dict[str, list] = {key: [] for key in source.sections[0].maps}
     for index, section in enumerate(source.sections):
         image = degrade.apply(section.image, options.degrade, (options.degrade_seed, index))
         image = filters.apply(image, options.filter)
@@ -153,6 +162,8 @@ def assemble(name: str, source: Source, options) -> Dataset:
             for copy in range(8 if options.dihedral_copies else 1):
                 images.append(dihedral(piece.image, copy))
                 labels.append(dihedral(piece.label, copy))
+                for key, values in piece.maps.items():
+                    maps[key].append(dihedral(values, copy))
                 limits.append(bounds)
                 source_ids.append(index)
                 copy_ids.append(copy)
@@ -171,4 +182,5 @@ def assemble(name: str, source: Source, options) -> Dataset:
         class_names=source.class_names,
         class_colors=source.class_colors,
         parts={part: [position[n] for n in members] for part, members in source.parts.items()},
+        maps={key: np.stack(values) for key, values in maps.items()},
     )

@@ -75,3 +75,39 @@ class ConvNormAct(nn.Module):
             name="norm",
         )
         return nn.relu(norm(layer(x)))
+
+
+GAMMA_SPREAD = 0.02  # standard deviation of the normalisations' initial scales around 1
+
+
+def _gamma_init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+    return 1 + GAMMA_SPREAD * jax.random.normal(key, shape, dtype)
+
+
+class HeConvNorm(nn.Module):
+    """Convolution and batch normalisation, with `act` ReLU, that start as He et al. (2015) have it.
+
+    Kernels N(0, 2 / fan_in), scales N(1, 0.02), biases 0: the start in the released code of
+    Attention U-Net and of UNet 3+. momentum: weight of the old running average.
+    """
+
+    features: int
+    kernel_size: int
+    act: bool
+    momentum: float
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        conv = Conv(
+            self.features, self.kernel_size, before_norm=True, initializer="he", name="conv"
+        )
+        norm = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            scale_init=_gamma_init,
+            name="norm",
+        )
+        y = norm(conv(x))
+        return nn.relu(y) if self.act else y

@@ -112,20 +112,36 @@ def _interleave(phases: Array) -> Array:
 def up_conv2d(x: Array, kernel: Array) -> Array:
     """Transposed convolution with stride 2 that doubles the sides.
 
-    kernel 2x2 (no overlap) or 4x4 (padding 1). Written as a stride-1 convolution that gives the
-    four phases of the output, which are then interleaved: exact, and the gradient is fast.
+    kernel 2x2 (no overlap), 3x3 (padding 0, what hangs over at the end is cut off, which is
+    Keras's "same") or 4x4 (padding 1). Written as a stride-1 convolution that gives the four phases
+    of the output, which are then interleaved: exact, and the gradient is fast.
+    Raises ValueError for another kernel size.
     """
     n, h, w, c = x.shape
     f = kernel.shape[-1]
+    if kernel.shape[0] not in (2, 3, 4):
+        raise ValueError(f"a kernel of {kernel.shape[0]} px does not double the sides: 2, 3 or 4")
     if kernel.shape[0] == 2:
         phases = x @ kernel.transpose(2, 0, 1, 3).reshape(c, 4 * f)
         return _interleave(phases.reshape(n, h, w, 2, 2, f))
+    if kernel.shape[0] == 3:
+        return _up_conv3(x, kernel)
     # flipped, index 2 * tap + phase: tap 0 is the pixel before, tap 1 the pixel itself
     taps = kernel[::-1, ::-1].reshape(2, 2, 2, 2, c, f).transpose(0, 2, 4, 1, 3, 5)
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     y = _phase_convolution()(x, taps.reshape(2, 2, c, 4 * f)).reshape(n, h + 1, w + 1, 2, 2, f)
     corners = [[y[:, a : a + h, b : b + w, a, b] for b in (0, 1)] for a in (0, 1)]
     return _interleave(jnp.stack([jnp.stack(row, 3) for row in corners], 3))
+
+
+def _up_conv3(x: Array, kernel: Array) -> Array:
+    """All nine products of a pixel at once; row 2i of the output gets row 2 of stamp i - 1 too."""
+    n, h, w, c = x.shape
+    stamps = (x @ kernel.transpose(2, 0, 1, 3).reshape(c, -1)).reshape(n, h, w, 3, 3, -1)
+    later = jnp.pad(stamps[:, :-1, :, 2:], ((0, 0), (1, 0), (0, 0), (0, 1), (0, 0), (0, 0)))
+    rows = stamps[:, :, :, :2] + later
+    later = jnp.pad(rows[:, :, :-1, :, 2:], ((0, 0), (0, 0), (1, 0), (0, 0), (0, 1), (0, 0)))
+    return _interleave(rows[:, :, :, :, :2] + later)
 
 
 def _phase_convolution() -> Callable[[Array, Array], Array]:
@@ -166,7 +182,13 @@ def check_sides(image: Array, multiple: int) -> None:
 
 
 def kernel_init(style: str, transposed: bool = False) -> Callable:
-    """Initial kernels of Keras code (he_normal, glorot_uniform when transposed) or of PyTorch."""
+    """Initial kernels of Keras code (he_normal, glorot_uniform when transposed) or of PyTorch.
+
+    he: N(0, 2 / fan_in), not truncated, as He et al. (2015) have it.
+    """
+    if style == "he":
+        # each output pixel of a transposed kernel with stride 2 sees a quarter of its weights
+        return variance_scaling(8.0 if transposed else 2.0, "fan_in", "normal")
     if style == "keras":
         if transposed:
             return variance_scaling(1.0, "fan_avg", "uniform")
@@ -174,12 +196,12 @@ def kernel_init(style: str, transposed: bool = False) -> Callable:
     if style == "torch":
         # PyTorch counts out_channels k^2 as the fan-in of a transposed kernel
         return variance_scaling(1 / 3, "fan_out" if transposed else "fan_in", "uniform")
-    raise ValueError(f"init={style!r}: choose keras or torch")
+    raise ValueError(f"initializer={style!r}: choose keras, torch or he")
 
 
 def bias_init(style: str, fan_in: int) -> Callable:
-    """Zeros (Keras) or U(-1/sqrt(fan_in), 1/sqrt(fan_in)) (PyTorch)."""
-    if style == "keras":
+    """Zeros (Keras, He) or U(-1/sqrt(fan_in), 1/sqrt(fan_in)) (PyTorch)."""
+    if style != "torch":
         return zeros
     bound = 1 / math.sqrt(fan_in)
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
@@ -189,6 +211,8 @@ def bias_init(style: str, fan_in: int) -> Callable:
 
 class Conv(nn.Module):
     """Convolution with bias; "same" padding for odd kernels, (kernel - stride) / 2 for even ones.
+
+    valid: no padding, the map loses (kernel - 1) / 2 pixels on each side.
 
     A bias that a batch normalisation follows has no effect on the output and a gradient of exactly
     zero; `before_norm` says so, which keeps rounding noise out of it.
@@ -200,6 +224,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     before_norm: bool = False
     initializer: str = "torch"
+    valid: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -207,7 +232,7 @@ class Conv(nn.Module):
         kernel = self.param(
             "kernel", kernel_init(self.initializer), (size, size, channels, self.features)
         )
-        side = (size - self.stride + 1) // 2
+        side = 0 if self.valid else (size - self.stride + 1) // 2
         if size == 1:
             y = x @ kernel[0, 0].astype(x.dtype)
         else:
@@ -221,7 +246,7 @@ class Conv(nn.Module):
 
 
 class UpConv(nn.Module):
-    """Transposed convolution with stride 2 and bias, kernel 2x2 or 4x4, doubling the sides."""
+    """Transposed convolution with stride 2 and bias, kernel 2, 3 or 4 px, doubling the sides."""
 
     features: int
     kernel_size: int = 2

@@ -8,7 +8,7 @@ from feedseg.layers.round_norm import Norms
 
 Array = jax.Array
 
-KERNELS = ("shared", "separate")
+KERNELS = ("shared", "separate", "unshared_per_step")
 
 
 class RecurrentConv(nn.Module):
@@ -16,11 +16,14 @@ class RecurrentConv(nn.Module):
 
         shared (A6, Lee's code):  y = P * x (1x1);  h_0 = g(y);  h_s = g(y + h_{s-1})
                                   with g(z) = ReLU(BN(W * z + b))
+        unshared_per_step:        the same, with W, b and BN of its own for every pass
         separate (Liang & Hu):    h_0 = ReLU(BN(Wf * x + b));
                                   h_s = ReLU(BN(Wf * x + Wr * h_{s-1} + b))
 
     for s = 1...t: t = 2 means 3 passes. One normalisation serves all passes, one after the other.
-    Sources: Liang & Hu (2015), Eq. 3; Alom et al. (2018), Eq. 1; LeeJunHyun/Image_Segmentation.
+    pointwise=False: y = x, which then has `features` channels.
+    Sources: Liang & Hu (2015), Eq. 3; Alom et al. (2018), Eq. 1; LeeJunHyun/Image_Segmentation;
+    unshared: lixiaolei1982/Keras-Implementation-of-U-Net-R2U-Net.
     """
 
     features: int
@@ -29,12 +32,12 @@ class RecurrentConv(nn.Module):
     norms: Norms
     use_bias: bool = True
     initializer: str = "keras"
+    pointwise: bool = True
 
     @nn.compact
     def __call__(self, x: Array, round_index: Array | int = 0, *, train: bool) -> Array:
         if self.kernel not in KERNELS:
-            raise ValueError(f"rcl kernel {self.kernel!r}: choose {' or '.join(KERNELS)}")
-        norm = self.norms.build("norm")
+            raise ValueError(f"rcl kernel {self.kernel!r}: choose {', '.join(KERNELS)}")
 
         def conv(name: str, size: int = 3, use_bias: bool = True) -> Conv:
             return Conv(
@@ -46,17 +49,24 @@ class RecurrentConv(nn.Module):
                 name=name,
             )
 
-        def activate(z: Array) -> Array:
-            return nn.relu(norm(z, round_index, train=train))
+        def activation(name: str):
+            norm = self.norms.build(name)
+            return lambda z: nn.relu(norm(z, round_index, train=train))
 
-        if self.kernel == "shared":
-            y, again = conv("pointwise", 1)(x), conv("conv")
-            h = activate(again(y))
+        if self.kernel == "separate":
+            activate = activation("norm")
+            y, again = conv("conv")(x), conv("recurrent", use_bias=False)
+            h = activate(y)
             for _ in range(self.t):
-                h = activate(again(y + h))
+                h = activate(y + again(h))
             return h
-        y, again = conv("conv")(x), conv("recurrent", use_bias=False)
-        h = activate(y)
-        for _ in range(self.t):
-            h = activate(y + again(h))
+        y = conv("pointwise", 1)(x) if self.pointwise else x
+        if self.kernel == "shared":
+            steps = [(conv("conv"), activation("norm"))] * (self.t + 1)
+        else:
+            names = [f"_step{s}" for s in range(self.t + 1)]
+            steps = [(conv(f"conv{name}"), activation(f"norm{name}")) for name in names]
+        h = None
+        for again, activate in steps:
+            h = activate(again(y if h is None else y + h))
         return h

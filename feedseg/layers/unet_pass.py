@@ -17,19 +17,31 @@ class Parts(NamedTuple):
 
     conv(x, features, name): a 3x3 convolution with what follows it. Its names are enc1_conv1,
     enc1_conv2, ... bottom_conv1, ... dec1_conv2, extra_conv. dropout: rate after the last level
-    above the bottom (into the skip and the pool) and after the bottom.
+    above the bottom (into the skip and the pool) and after the bottom. block(x, features, name)
+    and up(x, features, name), of names enc1 ... and dec4_up ..., take the place of a block's two
+    convolutions and of the transposed convolution where they are given.
     """
 
-    conv: Callable[[Array, int, str], Array]
+    conv: Callable[[Array, int, str], Array] | None
     dropout: float
     initializer: str
     train: bool
+    block: Callable[[Array, int, str], Array] | None = None
+    up: Callable[[Array, int, str], Array] | None = None
 
     def pair(self, x: Array, features: int, block: str) -> Array:
         """The two convolutions of a block."""
+        if self.block:
+            return self.block(x, features, block)
         for index in (1, 2):
             x = self.conv(x, features, f"{block}_conv{index}")
         return x
+
+    def double(self, x: Array, features: int, name: str) -> Array:
+        """[N, H, W, C] to [N, 2H, 2W, features]."""
+        if self.up:
+            return self.up(x, features, name)
+        return UpConv(features, initializer=self.initializer, name=name)(x)
 
     def drop(self, x: Array, block: str) -> Array:
         return Dropout(self.dropout, name=f"{block}_dropout")(x, train=self.train)
@@ -58,7 +70,7 @@ def below(parts: Parts, top: Array, filters: Sequence[int], extra_conv: bool) ->
         x = parts.pair(x, bottom, "bottom")
     x = parts.drop(x, "bottom")
     for level in range(len(widths), 0, -1):
-        up = UpConv(widths[level - 1], initializer=parts.initializer, name=f"dec{level}_up")(x)
+        up = parts.double(x, widths[level - 1], f"dec{level}_up")
         joined = jnp.concatenate([skips[level - 1], up], -1)
         x = parts.pair(joined, widths[level - 1], f"dec{level}")
     return parts.conv(x, filters[0], "extra_conv") if extra_conv else x

@@ -1,0 +1,105 @@
+"""RU-Net and R2U-Net: a U-Net of recurrent convolutional layers.
+
+Alom et al., Recurrent Residual Convolutional Neural Network based on U-Net (2018); layers as in
+LeeJunHyun/Image_Segmentation and, without residual, navamikairanda/R2U-Net. Feedback U-Net (2020)
+compares with RU-Net, time-step 2.
+"""
+
+import flax.linen as nn
+import jax
+
+from feedseg.layers import unet_pass
+from feedseg.layers.blocks import ConvNormAct
+from feedseg.layers.conv import Conv, check_sides
+from feedseg.layers.recurrent_conv import RecurrentConv
+from feedseg.layers.resize import nearest2
+from feedseg.layers.round_norm import Norms
+
+Array = jax.Array
+
+
+class Model(nn.Module):
+    """The plain `unet` with a recurrent unit in the place of each pair of convolutions.
+
+        shared, unshared_per_step:  y = P * x (1x1);  u = R2(R1(y));  residual: y + u
+        separate:                   u = R2(R1(x));                    residual: P * x + u
+
+    R1, R2: recurrent convolutions of t + 1 passes, see `RecurrentConv`. filters, dropout,
+    conv_bias, initializer, bn_*: as in `unet`. up: `deconv`, 2x2 transposed, or `nearest`, the
+    nearest pixel and a 3x3 convolution with normalisation and ReLU (Lee).
+    """
+
+    num_classes: int
+    filters: tuple[int, ...]
+    kernel: str
+    t: int
+    residual: bool
+    up: str
+    dropout: float
+    conv_bias: bool
+    bn_momentum: float
+    bn_epsilon: float
+    initializer: str
+
+    @property
+    def stride(self) -> int:
+        return 2 ** (len(self.filters) - 1)
+
+    @property
+    def halo(self) -> int:
+        reach = unet_pass.reach(self.filters, lambda name: self.t + 1, False)
+        if self.up == "nearest":
+            reach += self.stride - 1
+        return -(-reach // self.stride) * self.stride
+
+    @nn.compact
+    def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
+        check_sides(image, self.stride)
+        if self.up not in ("deconv", "nearest"):
+            raise ValueError(f"up={self.up!r}: choose deconv or nearest")
+
+        def unit(x: Array, features: int, name: str) -> Array:
+            return self._unit(x, features, name, train)
+
+        def up(x: Array, features: int, name: str) -> Array:
+            return self._nearest_up(x, features, name, train)
+
+        parts = unet_pass.Parts(
+            None, self.dropout, self.initializer, train, unit, up if self.up == "nearest" else None
+        )
+        top = parts.pair(image, self.filters[0], unet_pass.first_block(self.filters))
+        x = unet_pass.below(parts, top, self.filters, extra_conv=False)
+        return Conv(self.num_classes, 1, initializer=self.initializer, name="classifier")(x), {}
+
+    def _unit(self, x: Array, features: int, name: str, train: bool) -> Array:
+        norms = Norms(1, "shared", self.bn_momentum, self.bn_epsilon)
+        projected = None
+        if self.kernel != "separate" or self.residual:
+            projected = Conv(
+                features, 1, 1, self.conv_bias, initializer=self.initializer, name=f"{name}_project"
+            )(x)
+        u = x if self.kernel == "separate" else projected
+        for index in (1, 2):
+            layer = RecurrentConv(
+                features,
+                self.kernel,
+                self.t,
+                norms,
+                self.conv_bias,
+                self.initializer,
+                pointwise=False,
+                name=f"{name}_recurrent{index}",
+            )
+            u = layer(u, train=train)
+        return projected + u if self.residual else u
+
+    def _nearest_up(self, x: Array, features: int, name: str, train: bool) -> Array:
+        layer = ConvNormAct(
+            features,
+            use_bias=self.conv_bias,
+            initializer=self.initializer,
+            momentum=self.bn_momentum,
+            epsilon=self.bn_epsilon,
+            name=name,
+        )
+        return layer(nearest2(x), train=train)

@@ -1,0 +1,151 @@
+"""SA-UNet: a small U-Net with DropBlock and a spatial attention at the bottom.
+
+Guo et al., SA-UNet: Spatial Attention U-Net for Retinal Vessel Segmentation (ICPR 2020); details
+from the released code (clguo/SA-UNet).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from feedseg.layers import receptive_field as field
+from feedseg.layers.conv import Conv, UpConv, check_sides, max_pool2
+from feedseg.layers.dropblock import DropBlock, drops
+from feedseg.layers.resize import nearest2
+
+Array = jax.Array
+
+ATTENTION_SIZE = 7  # px, side of the attention's kernel
+
+
+class Unit(nn.Module):
+    """3x3 convolution, DropBlock, batch normalisation, ReLU.
+
+    momentum: weight of the old running average.
+    """
+
+    features: int
+    keep: float
+    block: int
+    initializer: str
+    momentum: float
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        # where squares are dropped the bias does matter to the normalisation behind them
+        matters = drops(self.keep, self.block, x.shape)
+        x = Conv(self.features, before_norm=not matters, initializer=self.initializer, name="conv")(
+            x
+        )
+        x = DropBlock(self.keep, self.block, name="dropblock")(x, train=train)
+        norm = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            name="norm",
+        )
+        return nn.relu(norm(x))
+
+
+def channel_max(x: Array) -> Array:
+    """The largest of the channels, [..., C] -> [..., 1]; of equal ones the first gets the gradient.
+
+    Made of a choice for the reason given at `max_pool2`.
+    """
+    first = jnp.argmax(jax.lax.stop_gradient(x), -1, keepdims=True)
+    return jnp.where(jnp.arange(x.shape[-1]) == first, x, 0).sum(-1, keepdims=True)
+
+
+class SpatialAttention(nn.Module):
+    """`x s(conv7([mean_c x, max_c x]))`, s the sigmoid; and the map s(...), [N, H, W, 1].
+
+    Source: CBAM (Woo et al., 2018), Eq. 3; SA-UNet (2020), Eq. 2.
+    """
+
+    initializer: str
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        pooled = jnp.concatenate([x.mean(-1, keepdims=True), channel_max(x)], -1)
+        conv = Conv(1, ATTENTION_SIZE, use_bias=False, initializer=self.initializer, name="conv")
+        weight = nn.sigmoid(conv(pooled))
+        return x * weight, weight
+
+
+class Model(nn.Module):
+    """Encoder, bottom with attention between its two units, decoder, classifier.
+
+    filters: channels per level from the top, the last is the bottom. keep, block: DropBlock's
+    probability of keeping a value and the side of its squares, px (paper: 0.9 and 7; released
+    code: 0.82 for DRIVE, 0.87 for CHASE). attention: False leaves the attention out (the paper's
+    backbone). Up-sampling is a 3x3 transposed convolution; concatenation is [up, skip]. Image
+    sides must be multiples of 2^(levels - 1).
+
+    out: with attention, `attention` [1, N, H, W], its map, nearest pixel, a stack of one.
+    Deviation: softmax over the classes in place of one sigmoid; the convolutions start from
+    he_normal and not glorot_uniform kernels with initializer="keras".
+    """
+
+    num_classes: int
+    filters: tuple[int, ...]
+    keep: float
+    block: int
+    attention: bool
+    bn_momentum: float
+    bn_epsilon: float
+    initializer: str
+
+    @property
+    def stride(self) -> int:
+        return 2 ** (len(self.filters) - 1)
+
+    @property
+    def halo(self) -> int:
+        levels = len(self.filters) - 1
+        up = [field.conv(count=2), field.up_conv(3)] * levels
+        looks = [field.conv(ATTENTION_SIZE)] if self.attention else []
+        down = [field.pool2, field.conv(count=2)] * levels
+        return field.halo([*up, field.conv(), *looks, field.conv(), *down], self.stride)
+
+    def _enlarged(self, x: Array) -> Array:
+        """From the bottom's size to the image's."""
+        for _ in self.filters[1:]:
+            x = nearest2(x)
+        return x
+
+    @nn.compact
+    def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
+        check_sides(image, self.stride)
+
+        def unit(x: Array, features: int, name: str) -> Array:
+            layer = Unit(
+                features,
+                self.keep,
+                self.block,
+                self.initializer,
+                self.bn_momentum,
+                self.bn_epsilon,
+                name=name,
+            )
+            return layer(x, train=train)
+
+        *widths, bottom = self.filters
+        x, skips, out = image, [], {}
+        for level, features in enumerate(widths, 1):
+            for index in (1, 2):
+                x = unit(x, features, f"enc{level}_conv{index}")
+            skips.append(x)
+            x = max_pool2(x)
+        x = unit(x, bottom, "bottom_conv1")
+        if self.attention:
+            x, weight = SpatialAttention(self.initializer, name="attention")(x)
+            out["attention"] = self._enlarged(weight)[None, ..., 0]
+        x = unit(x, bottom, "bottom_conv2")
+        for level in range(len(widths), 0, -1):
+            features = widths[level - 1]
+            up = UpConv(features, 3, initializer=self.initializer, name=f"dec{level}_up")(x)
+            x = jnp.concatenate([up, skips[level - 1]], -1)
+            for index in (1, 2):
+                x = unit(x, features, f"dec{level}_conv{index}")
+        return Conv(self.num_classes, 1, initializer=self.initializer, name="classifier")(x), out
