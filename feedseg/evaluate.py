@@ -74,7 +74,7 @@ def summaries(matrices: dict[str, np.ndarray], class_names: tuple[str, ...]) -> 
 
 
 def panel_rows(trained: Trained, dataset: Dataset, chosen: np.ndarray) -> list[dict]:
-    """Pictures of some items by name: input, truth, everything the network shows, final.
+    """Pictures of some items by name: input, truth and its maps, what the network shows, final.
 
     Entries of the network's `out` that hold logits become label maps, others images.
     """
@@ -84,6 +84,7 @@ def panel_rows(trained: Trained, dataset: Dataset, chosen: np.ndarray) -> list[d
     for n, item in enumerate(chosen):
         row = {"input": picture(image[n])}
         row["truth"] = dataset.labels[item].astype(np.int32)
+        row |= {name: values[item] for name, values in sorted(dataset.maps.items())}
         row |= _pictures(out, n)
         row["final"] = logits[n].argmax(-1).astype(np.int32)
         rows.append(row)

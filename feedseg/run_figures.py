@@ -2,7 +2,7 @@
 
 Rounds and what changed between them; the first layer's features of each round (Feedback U-Net
 Fig. 8); attention of chosen pixels (Feedback Attention Fig. 4); filters, translated images, members
-and ensemble weights (AEP Figs. 10, 11, 13). Each figure exists where the network has what it shows.
+and ensemble weights (AEP Figs. 10, 11, 13); attention gates; edges. Each figure exists where the network has what it shows.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
+from scipy.special import expit
 
 from feedseg import config as configs
 from feedseg import datasets, evaluate, image_io, normalize, tiling
@@ -67,7 +68,9 @@ def figures(
     seen = Seen(images, truth, logits, out, trained, tuple(pixels))
     drawn = [draw for needs, draw in DRAWINGS if needs in out]
     if not drawn:
-        raise UserError(f"{run}: this network has no rounds, filters, members or attention to draw")
+        raise UserError(
+            f"{run}: this network has no rounds, filters, members, attention or edges to draw"
+        )
     folder = Path(output) if output else Path(run) / "figures"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -252,6 +255,30 @@ def members(seen: Seen, folder: Path) -> Path:
     return _panel(seen, columns, folder / "members.png")
 
 
+def gates(seen: Seen, folder: Path) -> Path:
+    """Maps of the attention gates, 0 to 1, and the result (Attention U-Net Fig. 4)."""
+
+    def columns(n: int) -> dict:
+        maps = seen.out["attention"][:, n].astype(np.float32)
+        row = {f"attention {i}": each for i, each in enumerate(maps, 1)}
+        return row | {"final": _classes(seen.logits[n])}
+
+    return _panel(seen, columns, folder / "gates.png")
+
+
+def edges(seen: Seen, folder: Path) -> Path:
+    """Canny's edges, those of the shape stream as probabilities, and the result (SAUNet Fig. 3)."""
+
+    def columns(n: int) -> dict:
+        return {
+            "Canny": seen.out["canny"][n, ..., 0],
+            "edges": expit(seen.out["edge"][n, ..., 0].astype(np.float32)),
+            "final": _classes(seen.logits[n]),
+        }
+
+    return _panel(seen, columns, folder / "edges.png")
+
+
 def ensemble_weights(weights: np.ndarray, path: Path) -> Path:
     """Learned weights of the ensemble, network 1 first (AEP Fig. 11)."""
     with drawing(1.6 + 0.7 * len(weights), 2.8, path) as figure:
@@ -271,4 +298,6 @@ DRAWINGS = (  # the output that a figure needs
     ("query", attention),
     ("filters", filters),
     ("members", members),
+    ("attention", gates),
+    ("edge", edges),
 )

@@ -161,6 +161,6 @@ def test_a_training_starts_from_the_file(tmp_path, monkeypatch):
 
 def test_a_training_without_the_file_is_refused(tmp_path):
     config = tiny.get_config(train__pretrained=str(tmp_path / "weights.npz"))
-    with pytest.raises(UserError, match="weights.npz: no such file"):
+    with pytest.raises(UserError, match=r"weights\.npz: no such file"):
         job.set_up(config, RunDir(tmp_path / "run"), Log())
     assert not (tmp_path / "run" / "config.json").exists()

@@ -105,8 +105,27 @@ def test_a_network_with_nothing_to_show(tmp_path, monkeypatch):
     images = np.zeros((1, 8, 8, 1), np.float32)
     monkeypatch.setattr(run_figures, "_of_run", lambda *_: (images, images[..., 0]))
     monkeypatch.setattr(Fake, "outputs", lambda self, image: (image, {}), raising=False)
-    with pytest.raises(UserError, match="no rounds, filters, members or attention"):
+    with pytest.raises(UserError, match="no rounds, filters, members, attention or edges"):
         run_figures.figures(tmp_path)
+
+
+def test_gates_and_edges(tmp_path, monkeypatch):
+    """Of an output each; a gate's map and an edge map are shown as they are."""
+    image = np.random.default_rng(0).random((1, 32, 32, 1)).astype(np.float32)
+    gate, canny = image[None, ..., 0], 255 * (image > 0.5)
+    monkeypatch.setattr(run_figures, "read_variables", lambda *_: {"params": {}})
+    for name, out in (
+        ("gates.png", {"attention": gate}),
+        ("edges.png", {"edge": image, "canny": canny}),
+    ):
+        monkeypatch.setattr(run_figures, "load_run", lambda *_: Fake(apply=None))
+        monkeypatch.setattr(run_figures, "_of_run", lambda *_: (image, np.uint8(image[..., 0])))
+        logits = np.concatenate([image, 1 - image], -1)
+        monkeypatch.setattr(
+            Fake, "outputs", lambda self, image, out=out: (logits, out), raising=False
+        )
+        assert run_figures.figures(tmp_path) == [tmp_path / "figures" / name]
+        assert np.asarray(Image.open(tmp_path / "figures" / name)).std() > 10
 
 
 def test_weights_of_an_ensemble(tmp_path):
