@@ -2,7 +2,8 @@
 
 Rounds and what changed between them; the first layer's features of each round (Feedback U-Net
 Fig. 8); attention of chosen pixels (Feedback Attention Fig. 4); filters, translated images, members
-and ensemble weights (AEP Figs. 10, 11, 13); attention gates; edges. Each figure exists where the network has what it shows.
+and ensemble weights (AEP Figs. 10, 11, 13); attention gates; edges. Each figure exists where the
+network has what it shows.
 """
 
 from collections.abc import Callable, Sequence

@@ -109,23 +109,20 @@ def test_a_network_with_nothing_to_show(tmp_path, monkeypatch):
         run_figures.figures(tmp_path)
 
 
-def test_gates_and_edges(tmp_path, monkeypatch):
-    """Of an output each; a gate's map and an edge map are shown as they are."""
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("gates.png", ("attention",)), ("edges.png", ("edge", "canny"))],
+)
+def test_gates_and_edges(name, shown, tmp_path, monkeypatch):
     image = np.random.default_rng(0).random((1, 32, 32, 1)).astype(np.float32)
-    gate, canny = image[None, ..., 0], 255 * (image > 0.5)
+    out = {"attention": image[None, ..., 0], "edge": image, "canny": 255 * (image > 0.5)}
+    logits = np.concatenate([image, 1 - image], -1), {key: out[key] for key in shown}
+    monkeypatch.setattr(run_figures, "load_run", lambda *_: Fake(apply=None))
     monkeypatch.setattr(run_figures, "read_variables", lambda *_: {"params": {}})
-    for name, out in (
-        ("gates.png", {"attention": gate}),
-        ("edges.png", {"edge": image, "canny": canny}),
-    ):
-        monkeypatch.setattr(run_figures, "load_run", lambda *_: Fake(apply=None))
-        monkeypatch.setattr(run_figures, "_of_run", lambda *_: (image, np.uint8(image[..., 0])))
-        logits = np.concatenate([image, 1 - image], -1)
-        monkeypatch.setattr(
-            Fake, "outputs", lambda self, image, out=out: (logits, out), raising=False
-        )
-        assert run_figures.figures(tmp_path) == [tmp_path / "figures" / name]
-        assert np.asarray(Image.open(tmp_path / "figures" / name)).std() > 10
+    monkeypatch.setattr(run_figures, "_of_run", lambda *_: (image, np.uint8(image[..., 0])))
+    monkeypatch.setattr(Fake, "outputs", lambda self, image: logits, raising=False)
+    assert run_figures.figures(tmp_path) == [tmp_path / "figures" / name]
+    assert np.asarray(Image.open(tmp_path / "figures" / name)).std() > 10
 
 
 def test_weights_of_an_ensemble(tmp_path):
