@@ -1,0 +1,89 @@
+"""The runs behind the published tables: a configuration for every method, folds and seeds.
+
+Methods and data sets of a table are those of the published numbers (feedseg/published). The data
+set, the degradation, fold and seed are added to a method's configuration; recipe=modern takes the
+place of its recipe where that is asked for.
+"""
+
+from typing import NamedTuple
+
+
+class Method(NamedTuple):
+    """A row: its configuration, changed keys, and the output that is scored."""
+
+    config: str
+    overrides: tuple[str, ...] = ()
+    output: str = "final"
+
+
+def _feedback(changes: str) -> Method:
+    return Method(f"configs/feedback_unet.py:{changes},recipe=paper")
+
+
+def _attention(changes: str, output: str = "final") -> Method:
+    return Method(f"configs/feedback_attention.py:{changes},recipe=paper", output=output)
+
+
+def _aep(changes: str) -> Method:
+    return Method(f"configs/aep.py:{changes},recipe=paper")
+
+
+def _baseline(changes: str, *overrides: str) -> Method:
+    return Method(f"configs/baseline.py:{changes},recipe=paper", overrides)
+
+
+def _compared(model: str) -> Method:
+    return Method(f"configs/baseline.py:model={model},protocol=aep,recipe=aep")
+
+
+FILTERS = ("median", "gaussian", "bilateral", "sobel")
+METHODS = {
+    "unet_fb": _baseline("model=unet"),
+    "unet_fa": _baseline("model=unet", "loss.class_weight=none"),  # A5
+    "ru_net_t2": _baseline("model=ru_net"),
+    "feedback_unet_rcl": _feedback("unit=rcl_shared"),
+    "feedback_unet_plain": _feedback("layout=none"),
+    "feedback_unet_convlstm": _feedback("layout=paper6_levels"),
+    **{f"feedback_unet_lstm_{at}": _feedback(f"layout={at}") for at in (*"abcde", "abde")},
+    "feedback_attention_st": _attention("connection=source_target"),
+    "feedback_attention_self": _attention("connection=self"),
+    "feedback_attention_st_oneconv": _attention("connection=source_target,location=one_conv"),
+    "feedback_attention_self_oneconv": _attention("connection=self,location=one_conv"),
+    "feedback_attention_st_first": _attention("connection=source_target", "rounds/0"),
+    "feedback_attention_self_first": _attention("connection=self", "rounds/0"),
+    **{f"feedback_{kind}": _attention(f"connection={kind}") for kind in ("add", "conv1x1")},
+    **{f"feedback_{kind}": _attention(f"connection={kind}") for kind in ("se", "light")},
+    "unet_aep_baseline": _aep("model=net2"),  # A14
+    "unetpp": _compared("unet_plus_plus"),
+    "attention_unet": _compared("attention_unet"),
+    "unet3p": _compared("unet3plus"),
+    "saunet": _compared("saunet"),
+    **{
+        f"pre_{name}_{size}": _aep(f"model=net2,filter={name}{size}")
+        for name in FILTERS
+        for size in (3, 9)
+    },
+    "pre_frangi": _aep("model=net2,filter=frangi"),
+    "aep_only": _aep("ensemble=stacked"),  # A15
+    "aep_awel_fixed": _aep("ensemble=fixed"),
+    "aep_awel": _aep("ensemble=learned"),
+    **{
+        f"aep_filter_{source}": _aep(f"source={source}")
+        for source in ("output", "softmax", "argmax")
+    },
+    **{f"aep_x{count}": _aep(f"multiplier={count}") for count in range(1, 6)},
+    "m1": Method("configs/blood_cell.py:mask=grey"),
+    "m2": Method("configs/blood_cell.py:mask=binary"),
+}
+
+FOLDS = {  # paper, data set: folds
+    ("fbu", "sstem"): 5,
+    ("fba", "sstem"): 5,
+    ("fbu", "mouse_liver"): 8,
+    ("aep", "mouse_liver"): 5,
+    ("aep", "irpe"): 3,
+    ("aep", "isbi2012"): 3,
+    ("blo", "wbc"): 1,
+}
+SEEDS = {"fba": 3}  # paper: initial values; 1 in the others
+SPLITS = {"fbu": "split=sections", "fba": "split=sections"}  # A9 (i), grouped by image
