@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from feedseg.layers import scalar_attention as scalar
+from feedseg.layers.scalar_attention import scalar_attention
 
 Array = jax.Array
 
@@ -28,7 +28,8 @@ def attention(q: Array, k: Array, v: Array, query_block: int) -> Array:
     dtype = v.dtype
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     if q.shape[-1] == 1 and q.shape[1] > _FEW:
-        return _scalar_attention(q, k, v, query_block).astype(dtype)
+        one = lax.map(lambda x: scalar_attention(x[0][:, 0], x[1][:, 0], x[2]), (q, k, v))
+        return one.astype(dtype)
     return blocked_attention(q, k, v, query_block).astype(dtype)
 
 
@@ -65,25 +66,3 @@ def _with_ones(v: Array) -> Array:
 
 def _ratio(sums: Array) -> Array:
     return sums[..., :-1] / sums[..., -1:]
-
-
-def _scalar_attention(q: Array, k: Array, v: Array, query_block: int) -> Array:
-    """One query channel: each image by as many intervals as its values ask for.
-
-    Values spread too far for the largest number of intervals are computed in plain blocks.
-    """
-
-    def plain(q, k, v):
-        return _blocked_image(q, k, v, query_block)
-
-    def through_grids(size):
-        return lambda q, k, v: scalar.scalar_attention(q[:, 0], k[:, 0], v, size)
-
-    ways = [*map(through_grids, scalar.SIZES), plain]
-
-    def image(each):
-        q, k, v = each
-        spread = lax.stop_gradient(scalar.spread_of(q, k))
-        return lax.switch(scalar.enough(spread), ways, q, k, v)
-
-    return lax.map(image, (q, k, v))
