@@ -2,15 +2,13 @@
 
 dataset=isbi2012,degrade=noise,fold=0,seed=0; model=aep|net2|kato3|classic; ensemble=learned|fixed|
 stacked|single (AEP with AWEL, with weights of 1, without AWEL in two readings); filter= one of the
-classical filters of Table 3; second=feedback_unet|feedback_attention|unet: another network 2.
+classical filters of Table 3; second=feedback_unet|feedback_attention|unet: another network 2;
+source=output|softmax|argmax: of network 1's output as filters (Table 6); multiplier=2: filters per
+class (Fig. 12); recipe=modern: the best training known here instead of the paper's.
 """
 
 from configs import common
 
-SPLITS = {  # A9: thirds of the crops; five disjoint folds of 10 images for the mouse liver
-    "mouse_liver": dict(scheme="rotate", folds=5, counts=(35, 5, 10)),
-    "sstem": dict(scheme="rotate", folds=5, counts=(12, 3, 5)),
-}
 BASELINES = {
     "net2": common.model("aep_net"),
     "kato3": common.model("kato_unet"),
@@ -28,19 +26,24 @@ SECOND = ("", "feedback_unet", "feedback_attention", "unet")
 ENSEMBLES = ("learned", "fixed", "stacked", "single")
 
 
-def network(config, model: str, ensemble: str, second: str) -> None:
+def network(config, args) -> None:
     """Network and the loss of Eq. 4: one cross-entropy per map that is not the final one.
 
     Rounds before the last of a network 2 that is a Feedback U-Net count half, as in its own paper.
     """
+    model, second = args.model, args.second
     if model != "aep":
         if second:
             raise ValueError(f"second={second} is a network 2 of model=aep, not of model={model}")
+        if args.source or args.multiplier:
+            raise ValueError(f"source and multiplier are of model=aep, not of model={model}")
         config.model = BASELINES[model]
         return
     network2 = common.model(second) if second else dict(name="own")
-    config.model = common.model("aep", ensemble=ensemble, network2=network2)
-    awel = ensemble in ("learned", "fixed")
+    config.model = common.model("aep", ensemble=args.ensemble, network2=network2)
+    for key in ("source", "multiplier"):
+        config.model[key] = getattr(args, key) or config.model[key]
+    awel = args.ensemble in ("learned", "fixed")
     with config.unlocked():
         terms = config.loss.terms
         terms["members" if awel else "first"] = dict(cross_entropy=1.0)
@@ -60,14 +63,19 @@ def get_config(arg=None):
         second=SECOND,
         degrade=("none", "noise", "contrast", "blur"),
         filter="none",
+        source=("", "output", "softmax", "argmax"),
+        multiplier=0,
+        recipe=("", "modern"),
         fold=0,
         seed=0,
     )
     config = common.start("aep", args)
     config.data.filter = args.filter
-    config.split.update(SPLITS.get(args.dataset, {}))
+    config.split.update(common.AEP_SPLITS.get(args.dataset, {}))
     config.split.fold = args.fold
-    network(config, args.model, args.ensemble, args.second)
+    network(config, args)
+    if args.recipe:
+        common.use_recipe(config, args.recipe)
     if args.dataset in common.MEMBRANE:
         config.evaluate.membrane = "membrane"
     return config

@@ -3,7 +3,8 @@
 model=unet|ru_net|r2u_net|unet_plus_plus|attention_unet|unet3plus|saunet|sa_unet|aep_net|kato_unet;
 form=: another form of unet_plus_plus (keras, zju) or attention_unet (oktay); deep_supervision=true;
 width=16: channels of the top level, doubled by each level, instead of the network's own;
-recipe=modern|aep|feedback_unet: the best known here, or that of the paper with the table.
+recipe=modern|paper|aep: the best known here, that of Feedback U-Net (2020) or of AEP (2024);
+protocol=aep: AEP's folds where they differ.
 """
 
 from configs import common
@@ -68,7 +69,8 @@ def get_config(arg=None):
         form="",
         deep_supervision=False,
         width=0,
-        recipe=("modern", "aep", "feedback_unet"),
+        recipe=("modern", "paper", "aep"),
+        protocol=("", "aep"),
         degrade=("none", "noise", "contrast", "blur"),
         fold=0,
         seed=0,
@@ -76,8 +78,11 @@ def get_config(arg=None):
     config = common.start("baseline", args)
     network(config, args)
     common.use_split(config, args.split, args.fold)
+    if args.protocol == "aep":
+        config.data.dihedral_copies = False
+        config.split.update(common.AEP_SPLITS.get(args.dataset, {}))
     if args.recipe != "aep":  # whose recipe is that of configs/common.py
-        common.use_recipe(config, "modern" if args.recipe == "modern" else "paper")
+        common.use_recipe(config, args.recipe)
     use_outputs(config, args)
     if args.dataset in common.MEMBRANE:
         config.evaluate.membrane = "membrane"

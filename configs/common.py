@@ -128,6 +128,11 @@ MODELS["blood_unet"] = dict(
 # Data sets whose membranes separate cells: Rand and information scores of the cells are computed.
 MEMBRANE = ("isbi2012", "irpe", "synthetic", "sstem", "mouse_liver")
 
+AEP_SPLITS = {  # A9: thirds of the crops; five disjoint folds of 10 images for the mouse liver
+    "mouse_liver": dict(scheme="rotate", folds=5, counts=(35, 5, 10)),
+    "sstem": dict(scheme="rotate", folds=5, counts=(12, 3, 5)),
+}
+
 EARLIER_ROUNDS = 0.5  # weight of their losses beside the last round's, Feedback U-Net Eq. 2
 
 FEEDBACK = dict(

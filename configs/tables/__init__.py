@@ -5,6 +5,7 @@ set, the degradation, fold and seed are added to a method's configuration; recip
 place of its recipe where that is asked for.
 """
 
+import re
 from typing import NamedTuple
 
 
@@ -25,7 +26,7 @@ def _attention(changes: str, output: str = "final") -> Method:
 
 
 def _aep(changes: str) -> Method:
-    return Method(f"configs/aep.py:{changes},recipe=paper")
+    return Method(f"configs/aep.py:{changes}")
 
 
 def _baseline(changes: str, *overrides: str) -> Method:
@@ -87,3 +88,19 @@ FOLDS = {  # paper, data set: folds
 }
 SEEDS = {"fba": 3}  # paper: initial values; 1 in the others
 SPLITS = {"fbu": "split=sections", "fba": "split=sections"}  # A9 (i), grouped by image
+
+
+def runs(paper: str, dataset: str) -> tuple[int, int]:
+    """(folds, seeds) of a paper (`fbu`, `fba`, `aep`, `blo`) on a data set."""
+    return FOLDS[paper, dataset], SEEDS.get(paper, 1)
+
+
+def config_string(
+    method: str, paper: str, dataset: str, degrade: str, fold: int, seed: int, recipe: str
+) -> str:
+    """`configs/x.py:key=value,...` of one run of a method; recipe: paper | modern."""
+    text = METHODS[method].config
+    if recipe == "modern" and not text.startswith("configs/blood_cell.py"):
+        text = re.sub(r",recipe=\w+", "", text) + ",recipe=modern"
+    more = [f"dataset={dataset}", SPLITS.get(paper, ""), degrade and f"degrade={degrade}"]
+    return ",".join([text, *filter(None, more), f"fold={fold}", f"seed={seed}"])
