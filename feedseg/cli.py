@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import feedseg
+from feedseg.errors import UserError
 from feedseg.main import guarded, train
 
 
@@ -57,6 +58,35 @@ def _figures(args: argparse.Namespace) -> int:
     )
     print("\n".join(map(str, files)))
     return 0
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from feedseg.reproduce import Choice, reproduce
+
+    sys.path.insert(0, str(Path.cwd()))  # the configurations lie beside the command
+    choice = Choice(
+        rows=_names(args.rows),
+        folds=_numbers(args.folds),
+        seeds=_numbers(args.seeds),
+        recipe=args.recipe,
+        overrides=tuple(args.overrides),
+    )
+    return reproduce(
+        args.table,
+        choice,
+        args.root,
+        jobs=args.jobs,
+        devices=_names(args.devices),
+        only_collect=args.collect,
+        output=args.output,
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, _names(text)))
+    except ValueError:
+        raise UserError(f"{text!r}: whole numbers, separated by commas") from None
 
 
 def _pixel(text: str) -> tuple[int, int]:
@@ -150,6 +180,19 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--classes", default="", help="names in the order of their ids, a,b,c")
     verb.set_defaults(action=_check)
 
+    verb = verbs.add_parser("reproduce", help="a published table: its runs, our numbers beside it")
+    verb.add_argument("table", help="fbu-t1 ... fbu-t4, fba-t1 ... aep-t1 ... aep-fig12, blood")
+    verb.add_argument("--rows", default="", help="some rows, a,b")
+    verb.add_argument("--folds", default="", help="some folds, counted from 0")
+    verb.add_argument("--seeds", default="", help="some initial values, counted from 0")
+    verb.add_argument("--recipe", choices=("paper", "modern"), default="paper")
+    verb.add_argument("--root", type=Path, default=Path("runs/reproduce"), help="of all runs")
+    verb.add_argument("--output", type=Path, help="folder for the table (the root)")
+    verb.add_argument("--jobs", type=int, default=1, help="runs at once")
+    verb.add_argument("--devices", default="", help="GPUs, a run on each: 0,1,2")
+    verb.add_argument("--collect", action="store_true", help="only the table of what is done")
+    verb.set_defaults(action=_reproduce, takes_overrides=True)
+
     verb = verbs.add_parser("fetch", help="download a public data set and verify it")
     verb.add_argument("name", help="name of the data set")
     verb.add_argument("--data-dir", type=Path, help="where to; else FEEDSEG_DATA, else ./data")
@@ -164,7 +207,12 @@ def run(argv: Sequence[str]) -> int:
     """Exit code of a command line without the program's name."""
     if argv[:1] == ["train"]:
         return train(list(argv[1:]))
-    args = parser().parse_args(argv)
+    top = parser()
+    args, rest = top.parse_known_args(argv)
+    changes = [each.removeprefix("--config.") for each in rest if each.startswith("--config.")]
+    if len(changes) < len(rest) or (changes and not getattr(args, "takes_overrides", False)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.overrides = changes
     return args.action(args)
 
 

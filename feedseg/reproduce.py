@@ -1,0 +1,273 @@
+"""`feedseg reproduce TABLE`: the runs behind a published table, and our numbers beside its own.
+
+Folds and initial values are those of the paper; what was left out or changed is said in the table.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import feedseg
+from feedseg import atomic, published, rundir, sweep
+from feedseg import config as configs
+from feedseg.errors import UserError
+from feedseg.sweep import Trial
+
+
+class Choice(NamedTuple):
+    """What of a table is run; empty: all of it. overrides: KEY=VALUE for every configuration."""
+
+    rows: tuple[str, ...] = ()
+    folds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = ()
+    recipe: str = "paper"
+    overrides: tuple[str, ...] = ()
+
+
+class Cell(NamedTuple):
+    """A row of a table on one data set, with its runs."""
+
+    row: published.Row
+    scores: published.Scores
+    output: str
+    trials: tuple[Trial, ...]
+    full: int  # runs that the paper's protocol has
+
+
+def plan(table: published.Table, choice: Choice, root: Path) -> list[Cell]:
+    """The runs of every chosen row. Raises UserError listing what there is for a wrong choice."""
+    from configs import tables  # the methods' configurations, which are no part of the package
+
+    known = [row.key for row in table.rows]
+    if wrong := [key for key in choice.rows if key not in known]:
+        raise UserError(f"{table.key} has no row {wrong[0]!r}; its rows: {', '.join(known)}")
+    cells = []
+    for row in table.rows:
+        if choice.rows and row.key not in choice.rows:
+            continue
+        method = tables.METHODS[row.key]
+        for scores in row.scores:
+            folds, seeds = tables.runs(table.key[:3], scores.dataset)
+            chosen_folds = _chosen("folds", choice.folds, folds)
+            chosen_seeds = _chosen("seeds", choice.seeds, seeds)
+            trials = tuple(
+                _trial(
+                    tables.config_string(
+                        row.key,
+                        table.key[:3],
+                        scores.dataset,
+                        scores.degrade,
+                        fold,
+                        seed,
+                        choice.recipe,
+                    ),
+                    (*method.overrides, *choice.overrides),
+                    root,
+                )
+                for fold in chosen_folds
+                for seed in chosen_seeds
+            )
+            cells.append(Cell(row, scores, method.output, trials, folds * seeds))
+    return cells
+
+
+def _chosen(key: str, asked: Sequence[int], count: int) -> Sequence[int]:
+    if wrong := [number for number in asked if not 0 <= number < count]:
+        raise UserError(f"--{key} {wrong[0]}: the protocol has {count}, counted from 0")
+    return asked or range(count)
+
+
+def _trial(text: str, overrides: tuple[str, ...], root: Path) -> Trial:
+    """A run in a directory named by its configuration and, if there are any, its changes."""
+    unplaced = Trial(text, overrides, Path())
+    config, _ = configs.parse_flags(unplaced.arguments()[:-1])
+    name = config.run_name
+    if overrides:
+        name += "-" + hashlib.sha256(" ".join(overrides).encode()).hexdigest()[:8]
+    return unplaced._replace(workdir=root / config.experiment / name)
+
+
+def available(cells: Sequence[Cell], say: Callable[[str], None]) -> list[Cell]:
+    """The cells whose data are here. Raises UserError if none is."""
+    found, missing = [], {}
+    for cell in cells:
+        name = cell.scores.dataset
+        if name not in missing:
+            config, _ = configs.parse_flags(cell.trials[0].arguments())
+            missing[name] = _why_missing(config)
+        if not missing[name]:
+            found.append(cell)
+    for name, why in missing.items():
+        if why:
+            say(f"left out: {name}: {why.splitlines()[0]}")
+    if not found:
+        raise UserError(next(why for why in missing.values() if why))
+    return found
+
+
+def _why_missing(config) -> str:
+    from feedseg import datasets
+
+    try:
+        datasets.find_root(config.data.name, config.data_dir)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+def values(cell: Cell) -> dict[str, list[float]]:
+    """Our numbers of every class and of the mean, one per finished run, in the paper's unit."""
+    found: dict[str, list[float]] = {}
+    for trial in cell.trials:
+        path = trial.workdir / "result.json"
+        if not path.exists():
+            continue
+        result = rundir.read_json(path)
+        for name, value in _values(result, cell).items():
+            if value is not None and np.isfinite(value):
+                found.setdefault(name, []).append(value)
+    return found
+
+
+def _values(result: dict, cell: Cell) -> dict[str, float | None]:
+    if cell.scores.metric == "mask":
+        return {name: result.get("mask", {}).get(name) for name in cell.scores.values}
+    kind = cell.scores.metric
+    scores = result["metrics"][cell.output]
+    classes = {name: scores.get(f"{kind}/{name}") for name in result["class_names"]}
+    percent = {**classes, "mean": scores.get({"iou": "miou", "dice": "mdice"}[kind])}
+    return {name: None if v is None else 100 * v for name, v in percent.items()}
+
+
+def as_text(table: published.Table, cells: Sequence[Cell], choice: Choice) -> str:
+    """Markdown: for every class `ours ± std / published / difference`."""
+    number = f"Table {table.number}" if table.number else ""
+    lines = [f"# {table.key}", "", f"{table.caption}. {table.paper}, {number}".rstrip(", ") + "."]
+    lines += ["", f"Protocol: {table.protocol}.", ""]
+    for block in dict.fromkeys(
+        (c.scores.dataset, c.scores.degrade, c.scores.metric) for c in cells
+    ):
+        mine = [c for c in cells if (c.scores.dataset, c.scores.degrade, c.scores.metric) == block]
+        lines += _block(table, block, mine)
+    lines += [f"- {note}" for note in _notes(table, cells, choice)]
+    return "\n".join(lines)
+
+
+def _block(table: published.Table, block: tuple[str, str, str], cells: Sequence[Cell]) -> list[str]:
+    dataset, degrade, metric = block
+    unit = {"iou": "IoU, %", "dice": "Dice, %", "mask": "as Keras gives them"}[metric]
+    ours = [values(cell) for cell in cells]
+    names = list(dict.fromkeys(n for c in cells for n in c.scores.values))
+    names = names or list(dict.fromkeys(n for each in ours for n in each))
+    title = f"{dataset}{', ' + degrade if degrade else ''}: {unit}; ours ± std / paper / difference"
+    head = ["method", "runs", *names]
+    lines = [title, "", _line(head), _line(["---"] * len(head))]
+    for cell, found in zip(cells, ours, strict=True):
+        count = max(map(len, found.values()), default=0)
+        numbers = [_number(table, cell, name, found.get(name, [])) for name in names]
+        lines.append(_line([cell.row.method, f"{count} of {cell.full}", *numbers]))
+    return [*lines, ""]
+
+
+def _number(table: published.Table, cell: Cell, name: str, found: Sequence[float]) -> str:
+    mean, std = cell.scores.values.get(name, (None, None))
+    digits = table.decimals
+    paper = "-" if mean is None else f"{mean:.{digits}f}"
+    if std is not None:
+        paper += f" ± {std:.{digits}f}"
+    if not found:
+        return f"- / {paper} / -"
+    ours = float(np.mean(found))
+    spread = f" ± {np.std(found):.{digits}f}" if len(found) > 1 else ""
+    difference = "-" if mean is None else f"{ours - mean:+.{digits}f}"
+    return f"{ours:.{digits}f}{spread} / {paper} / {difference}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _notes(table: published.Table, cells: Sequence[Cell], choice: Choice) -> list[str]:
+    """What is not the paper's protocol, what is misprinted, what made the numbers."""
+    notes = list(table.notes)
+    for cell in cells:
+        if cell.scores.misprint:
+            where = f"{cell.row.method} on {cell.scores.dataset} {cell.scores.degrade}".rstrip()
+            notes.append(f"Misprint: the average of {where}; {cell.scores.misprint}.")
+    narrowed = [
+        f"{key} {', '.join(map(str, chosen))} only"
+        for key, chosen in (("rows", choice.rows), ("folds", choice.folds), ("seeds", choice.seeds))
+        if chosen
+    ]
+    if choice.recipe != "paper":
+        narrowed.append(f"recipe {choice.recipe}, not the paper's")
+    narrowed += [f"changed: {each}" for each in choice.overrides]
+    if narrowed:
+        notes.append("NOT the paper's protocol: " + "; ".join(narrowed) + ".")
+    return [
+        *notes,
+        f"Standard deviations are those of the population. feedseg {feedseg.__version__}.",
+    ]
+
+
+def reproduce(
+    name: str,
+    choice: Choice,
+    root: Path,
+    *,
+    jobs: int = 1,
+    devices: Sequence[str] = (),
+    only_collect: bool = False,
+    output: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> int:
+    """Make the runs of a table that are missing, print the table, write it to `output`.
+
+    output: folder for TABLE.md and TABLE.json; `root` without one. Returns 0, or 1 if a run failed.
+    """
+    table = published.table(name)
+    cells = available(plan(table, choice, root), say)
+    trials = list(dict.fromkeys(trial for cell in cells for trial in cell.trials))
+    failures = [] if only_collect else sweep.run_all(trials, jobs, say, devices)
+    text = as_text(table, cells, choice)
+    say(text)
+    folder = output or root
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_text_atomic(folder / f"{table.key}.md", text + "\n")
+    atomic.write_json_atomic(folder / f"{table.key}.json", _record(table, cells, choice))
+    for failure in failures:
+        say(f"failed ({failure.code}): {failure.trial.config}: {failure.message}")
+    return 1 if failures else 0
+
+
+def _record(table: published.Table, cells: Sequence[Cell], choice: Choice) -> dict:
+    """Numbers and where they come from."""
+    runs = {}
+    for trial in {trial for cell in cells for trial in cell.trials}:
+        path = trial.workdir / "result.json"
+        if path.exists():
+            result = rundir.read_json(path)
+            keys = ("config_hash", "data_hash", "version", "jax", "device", "seconds", "best")
+            runs[trial.config] = {key: result.get(key) for key in keys}
+    return {
+        "table": table.key,
+        "choice": choice._asdict(),
+        "rows": [
+            {
+                "method": cell.row.key,
+                "dataset": cell.scores.dataset,
+                "degrade": cell.scores.degrade,
+                "metric": cell.scores.metric,
+                "ours": values(cell),
+                "published": cell.scores.values,
+            }
+            for cell in cells
+        ],
+        "runs": runs,
+    }
