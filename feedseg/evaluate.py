@@ -165,7 +165,7 @@ def mask_scores(trained: Trained, dataset: Dataset, chosen: np.ndarray) -> dict:
         "accuracy": float(((found > 0.5) == target).mean()),
         "accuracy_bound": float(((target == 0) | (target == 1)).mean()),
         "loss": float(-(xlogy(target, found) + xlogy(1 - target, 1 - found)).mean()),
-        "loss_floor": float(-(xlogy(target, target) + xlogy(1 - target, 1 - target)).mean()),
+        "loss_floor": abs(float((xlogy(target, target) + xlogy(1 - target, 1 - target)).mean())),
     }
 
 
