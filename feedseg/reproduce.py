@@ -39,8 +39,7 @@ class Cell(NamedTuple):
 
 def plan(table: published.Table, choice: Choice, root: Path) -> list[Cell]:
     """The runs of every chosen row. Raises UserError listing what there is for a wrong choice."""
-    from configs import tables  # the methods' configurations, which are no part of the package
-
+    tables = _tables()
     known = [row.key for row in table.rows]
     if wrong := [key for key in choice.rows if key not in known]:
         raise UserError(f"{table.key} has no row {wrong[0]!r}; its rows: {', '.join(known)}")
@@ -72,6 +71,17 @@ def plan(table: published.Table, choice: Choice, root: Path) -> list[Cell]:
             )
             cells.append(Cell(row, scores, method.output, trials, folds * seeds))
     return cells
+
+
+def _tables():
+    """The methods' configurations, which are no part of the package."""
+    try:
+        from configs import tables
+    except ImportError:
+        raise UserError(
+            "no configs/tables here: give the command in a checkout of feedseg"
+        ) from None
+    return tables
 
 
 def _chosen(key: str, asked: Sequence[int], count: int) -> Sequence[int]:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from feedseg import config as configs
 from feedseg import datasets
-from feedseg.errors import SaveFailed, UserError
+from feedseg.errors import SaveFailed, Stopped
+from feedseg.lock import WorkdirLock
 from feedseg.signals import Stop
 
 BUSY, AGAIN = 69, 75  # exit codes of a run: in use by another process; stopped and saved
@@ -85,12 +86,16 @@ def _read(path: Path) -> dict | str | None:
 
 
 def set_aside(workdir: Path) -> Path:
-    """Rename a directory that cannot be used; nothing is deleted. Returns its new name."""
+    """Rename a directory that cannot be used; nothing is deleted. Returns its new name.
+
+    Raises WorkdirBusy if a run of it is going on.
+    """
     number = 1
     while (aside := workdir.with_name(f"{workdir.name}.old{number}")).exists():
         number += 1
     try:
-        return workdir.rename(aside)
+        with WorkdirLock(workdir):
+            return workdir.rename(aside)
     except OSError as error:
         raise SaveFailed(f"{workdir}: cannot be renamed ({error.strerror})") from None
 
@@ -110,7 +115,7 @@ def run_all(
 
     jobs: processes at once, where no devices are given. devices: values of CUDA_VISIBLE_DEVICES,
     one process each. Stale and broken directories are set aside. A signal to stop is handed on to
-    the running processes, which save; UserError then says how to go on.
+    the running processes, which save; Stopped then says how to go on.
     """
     waiting, done = _plan(trials, say)
     pool = _Pool(jobs, devices, len(trials), done, say)
@@ -124,7 +129,7 @@ def run_all(
             pool.overview()
         if stop.requested():
             pool.stop()
-            raise UserError(
+            raise Stopped(
                 f"stopped by {stop.signal_name}: {pool.done} of {len(trials)} runs are done; the "
                 "same command goes on"
             )

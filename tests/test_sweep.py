@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import tiny
 
 from feedseg import main, sweep
-from feedseg.errors import UserError
+from feedseg.errors import Stopped, UserError, WorkdirBusy
 from feedseg.lock import WorkdirLock
 
 TINY = str(Path(tiny.__file__))
@@ -67,6 +68,34 @@ def test_what_is_set_aside_keeps_its_files(run):
     assert first.name == "run.old1" and (first / "result.json").exists()
     run.mkdir()
     assert sweep.set_aside(run).name == "run.old2"
+
+
+def test_what_is_in_use_is_not_set_aside(run):
+    with WorkdirLock(run), pytest.raises(WorkdirBusy):
+        sweep.set_aside(run)
+    assert run.exists()
+
+
+def test_a_stopped_sweep_stops_its_runs_and_goes_on_later(tmp_path, monkeypatch):
+    stopped = []
+
+    class Process:
+        def __init__(self, *_, **__):
+            signal.raise_signal(signal.SIGTERM)
+
+        def poll(self):
+            return None
+
+        def terminate(self):
+            stopped.append(self)
+
+        def wait(self):
+            return 75
+
+    monkeypatch.setattr(sweep.subprocess, "Popen", Process)
+    with pytest.raises(Stopped, match="SIGTERM: 0 of 2 runs are done; the same command goes on"):
+        sweep.run_all([trial(tmp_path / name) for name in "ab"], 1, print)
+    assert len(stopped) == 1
 
 
 def test_missing_runs_are_made_and_finished_ones_left_alone(run, tmp_path):
