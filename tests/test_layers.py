@@ -73,7 +73,7 @@ def test_keras_initial_ranges():
     np.testing.assert_array_equal(first["bias"], 0)
 
 
-@pytest.mark.parametrize("layer", [Conv(2, initializer="he"), UpConv(2, initializer="he")])
+@pytest.mark.parametrize("layer", [Conv(2, initializer="hee"), UpConv(2, initializer="hee")])
 def test_unknown_initializer(layer):
     with pytest.raises(ValueError, match="choose keras, torch or he"):
         parameters(layer, jnp.ones((1, 2, 2, 1)))
