@@ -34,8 +34,8 @@ class Truth(NamedTuple):
     maps: Mapping[str, Array]  # the data set's per-pixel maps, [N, H, W]
 
     def mean(self, values: Array) -> Array:
-        """Mean of [N, H, W] over the labelled pixels."""
-        return jnp.sum(values * self.known) / jnp.maximum(self.known.sum(), 1)
+        """Mean over the labelled pixels of values [N, H, W] that are 0 elsewhere."""
+        return jnp.sum(values) / jnp.maximum(self.known.sum(), 1)
 
 
 def cross_entropy(logits: Array, truth: Truth) -> Array:
@@ -78,7 +78,7 @@ def mask_cross_entropy(logits: Array, truth: Truth) -> Array:
     `-t log t - (1 - t) log(1 - t)`. Source: blood-cell U-Net, section 5 (training on grey masks).
     """
     z = logits[..., 1] - logits[..., 0]
-    return truth.mean(jax.nn.softplus(z) - truth.maps["mask"] * z)
+    return truth.mean(truth.known * (jax.nn.softplus(z) - truth.maps["mask"] * z))
 
 
 def edge_cross_entropy(logits: Array, truth: Truth) -> Array:
@@ -87,7 +87,7 @@ def edge_cross_entropy(logits: Array, truth: Truth) -> Array:
     logits [N, H, W, 1]. Source: SAUNet (Sun et al., 2020), its shape stream's loss.
     """
     z = logits[..., 0]
-    return truth.mean(jax.nn.softplus(z) - label_edges(truth.labels) * z)
+    return truth.mean(truth.known * (jax.nn.softplus(z) - label_edges(truth.labels) * z))
 
 
 def label_edges(labels: Array) -> Array:

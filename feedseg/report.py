@@ -52,11 +52,13 @@ def comparison(run_dirs: Sequence[Path], every_output: bool = False) -> str:
     keys = ["miou", *(f"iou/{name}" for name in classes)]
     best = {key: _highest([scores.get(key) for _, scores, _ in lines]) for key in keys}
     head = ["run", "mean IoU", *classes, "time", "device"]
-    table = [_row(head), _row(["---", *["---:"] * (len(head) - 2), "---"])]
+    table = [markdown_row(head), markdown_row(["---", *["---:"] * (len(head) - 2), "---"])]
     for label, scores, result in lines:
         cells = [_bold(scores.get(key), best[key] if len(lines) > 1 else None) for key in keys]
         table.append(
-            _row([label, *cells, _duration(result.get("seconds")), result.get("device", "")])
+            markdown_row(
+                [label, *cells, _duration(result.get("seconds")), result.get("device", "")]
+            )
         )
     notes = [ABSENT_RULE.replace("(-)", "(–)"), *_notes(results)]
     return "\n".join(["IoU in percent.", "", *table, "", *notes])
@@ -149,7 +151,8 @@ def _duration(seconds: float | None) -> str:
     return f"{minutes:.1f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def _row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 

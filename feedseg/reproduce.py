@@ -14,6 +14,7 @@ import feedseg
 from feedseg import atomic, published, rundir, sweep
 from feedseg import config as configs
 from feedseg.errors import UserError
+from feedseg.report import markdown_row
 from feedseg.sweep import Trial
 
 
@@ -177,11 +178,11 @@ def _block(table: published.Table, block: tuple[str, str, str], cells: Sequence[
     names = names or list(dict.fromkeys(n for each in ours for n in each))
     title = f"{dataset}{', ' + degrade if degrade else ''}: {unit}; ours ± std / paper / difference"
     head = ["method", "runs", *names]
-    lines = [title, "", _line(head), _line(["---"] * len(head))]
+    lines = [title, "", markdown_row(head), markdown_row(["---"] * len(head))]
     for cell, found in zip(cells, ours, strict=True):
         count = max(map(len, found.values()), default=0)
         numbers = [_number(table, cell, name, found.get(name, [])) for name in names]
-        lines.append(_line([cell.row.method, f"{count} of {cell.full}", *numbers]))
+        lines.append(markdown_row([cell.row.method, f"{count} of {cell.full}", *numbers]))
     return [*lines, ""]
 
 
@@ -197,10 +198,6 @@ def _number(table: published.Table, cell: Cell, name: str, found: Sequence[float
     spread = f" ± {np.std(found):.{digits}f}" if len(found) > 1 else ""
     difference = "-" if mean is None else f"{ours - mean:+.{digits}f}"
     return f"{ours:.{digits}f}{spread} / {paper} / {difference}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _notes(table: published.Table, cells: Sequence[Cell], choice: Choice) -> list[str]:
