@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from feedseg import atomic, datasets
 from feedseg import config as configs
-from feedseg import datasets
-from feedseg.errors import SaveFailed, Stopped
+from feedseg.errors import SaveFailed, Stopped, UserError
 from feedseg.lock import WorkdirLock
 from feedseg.signals import Stop
 
@@ -38,6 +38,40 @@ class Trial(NamedTuple):
         """The command line of `feedseg.main`."""
         changes = [f"--config.{change}" for change in self.overrides]
         return [f"--config={self.config}", *changes, f"--workdir={self.workdir}"]
+
+
+Task = tuple[Trial, ...]  # what one process makes: a run, or several as one program
+
+
+def command(task: Task) -> list[str]:
+    """The command line of the process that makes a task."""
+    if len(task) == 1:
+        return [sys.executable, "-m", "feedseg.main", *task[0].arguments()]
+    each = [json.dumps(trial.arguments()) for trial in task]
+    return [sys.executable, "-m", "feedseg.stack", *each]
+
+
+def write_plan(path: Path, tasks: Sequence[Task]) -> None:
+    """Store a sweep: JSON `{"tasks": [[{"config", "overrides", "workdir"}, ...], ...]}`."""
+    plain = [[t._asdict() | {"workdir": str(t.workdir)} for t in task] for task in tasks]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_json_atomic(path, {"tasks": plain})
+
+
+def read_plan(path: Path) -> list[Task]:
+    """The tasks of a stored sweep. Raises UserError naming the file if it holds none."""
+    try:
+        tasks = json.loads(Path(path).read_text("utf-8"))["tasks"]
+        return [
+            tuple(Trial(t["config"], tuple(t["overrides"]), Path(t["workdir"])) for t in task)
+            for task in tasks
+        ]
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; `feedseg reproduce TABLE --plan FILE` writes one"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is no file of a sweep ({error!r}); write it again") from None
 
 
 class Fingerprints:
