@@ -160,7 +160,6 @@ def torch_step(network: str, images: np.ndarray, labels: np.ndarray) -> Callable
 def feedseg_step(network: str, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
     """One training step as feedseg's training takes it: gathering, scaling, loss, Adam."""
     import jax
-    import jax.numpy as jnp
 
     from configs import aep
     from feedseg import models, optimizer, parallel
@@ -174,10 +173,10 @@ def feedseg_step(network: str, images: np.ndarray, labels: np.ndarray) -> Callab
     terms = config.loss.terms.to_dict()
     state = steps.init_state(model, adam, (1, *images.shape[1:]), terms, config.seed)
     limits = np.zeros(batch, np.float32), np.full(batch, 255, np.float32)
-    items = parallel.put(mesh, steps.Items(images, labels, *limits))
-    one_step = steps.make_train_step(
-        model, adam, config, jnp.ones(CLASSES), batch, batch, parallel.batch_placer(mesh)
-    )
+    runs = dict(seed=np.int32(config.seed), class_weights=np.ones(CLASSES, np.float32))
+    items = parallel.put(mesh, steps.TrainItems(images, labels, *limits, **runs))
+    place = parallel.batch_placer(mesh)
+    one_step = steps.make_train_step(model, adam, config, batch, batch, place)
     compiled = parallel.compile_train(mesh, one_step)
     state = parallel.put(mesh, state)
 

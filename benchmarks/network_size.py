@@ -121,8 +121,9 @@ def training(model, variables, image, repeats: int) -> dict:
         totals=jax.tree.map(jnp.asarray, zeros),
     )
     labels = jnp.zeros(image.shape[:3], jnp.uint8).at[:, ::2].set(1)
-    items = steps.Items(image, labels, jnp.zeros(1), jnp.ones(1))
-    step = steps.make_train_step(model, tx, config, jnp.ones(model.num_classes), 1, 1)
+    runs = dict(seed=jnp.int32(0), class_weights=jnp.ones(model.num_classes))
+    items = steps.TrainItems(image, labels, jnp.zeros(1), jnp.ones(1), **runs)
+    step = steps.make_train_step(model, tx, config, 1, 1)
     compiled = jax.jit(step, donate_argnums=0).lower(state, items).compile()
     ms = median_ms(compiled, state, items, repeats=repeats)
     return {"training_ms": ms, "training_mib": mib(compiled)}

@@ -256,6 +256,7 @@ def base() -> ConfigDict:
                 epochs=300,
                 batch_size=16,  # images over all devices
                 eval_batch_size=16,
+                ema_decay=0.0,  # moving average of the variables, which is evaluated; 0: none
                 compute_dtype="float32",  # float32 | bfloat16 (parameters stay float32)
                 save_every_epochs=1,
                 pretrained="",  # saunet: file with DenseNet-121's ImageNet weights (see
@@ -270,6 +271,7 @@ def base() -> ConfigDict:
                 devices=0,  # number used; 0: all
                 require_gpu=False,  # refuse to train on the CPU
                 steps_per_dispatch=1,  # training steps in one program; 0: an epoch
+                together="copies",  # several runs as one program: copies | vmap
                 progress=True,
             ),
         )

@@ -1,7 +1,7 @@
 """Files that are either the old one or the new one, never half of each.
 
 New content goes to a temporary file in the same folder, is flushed to the disk and takes the
-place of the old file in one rename.
+place of the old file in one rename. Of several processes only process 0 writes.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from feedseg import distributed
 from feedseg.errors import SaveFailed
 
 
@@ -39,6 +40,8 @@ def write_text_atomic(path: Path, text: str) -> None:
 
     Raises SaveFailed naming the path if the disk is full or the folder cannot be written.
     """
+    if not distributed.is_first():
+        return
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -67,9 +70,13 @@ def truncate_jsonl(path: Path, keep: Callable[[dict], bool]) -> int:
 
     The kept rows stay byte for byte. A torn last line, left by a run that died while writing,
     is dropped, and so is every line that is no JSON object. A missing file has no rows.
-    Raises SaveFailed naming the path if it cannot be rewritten.
+    Of several processes all must call it. Raises SaveFailed naming the path if it cannot be
+    rewritten.
     """
-    path = Path(path)
+    return distributed.from_first(_truncate, Path(path), keep)
+
+
+def _truncate(path: Path, keep: Callable[[dict], bool]) -> int:
     if not path.exists():
         return 0
     lines = path.read_bytes().splitlines(keepends=True)

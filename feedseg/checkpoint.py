@@ -12,10 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
-import jax
-import numpy as np
-
-from feedseg import stored_step
+from feedseg import distributed, stored_step
 from feedseg.errors import SaveFailed, UserError
 from feedseg.stored_step import Damaged, one_line
 
@@ -90,8 +87,9 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exception) -> None:
-        self.close()
+    def __exit__(self, kind, error, trace) -> None:
+        if error is None or distributed.count() == 1:  # the others may be elsewhere
+            self.close()
 
     def steps(self) -> list[int]:
         """Saved steps, oldest first; not checked for damage."""
@@ -116,7 +114,7 @@ class Checkpoints:
                 stored_step.read(self.folder / str(step))
         except Damaged:
             same = False
-        return _on_all_processes(same)
+        return distributed.all_agree(same)
 
     def _settle(self) -> None:
         """Let the save in progress end; a failure is logged, for the next save is the retry."""
@@ -128,8 +126,8 @@ class Checkpoints:
 
     def _after_failure(self, error: Exception) -> None:
         """Log, remove what was half-written, and let the manager look at the folder again."""
-        if jax.process_count() > 1:  # the others may wait for this one: none can go on alone
-            raise self._failed("a step", error) from error
+        if distributed.count() > 1:  # the others may wait for this one: none can go on alone
+            distributed.fail(self._failed("a step", error))
         _log.warning("%s: saving failed: %s", self.folder, one_line(error))
         for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
@@ -167,13 +165,15 @@ class Checkpoints:
         renamed `damaged-<step>-<n>`, with a warning, and the next older one is tried.
         Raises UserError if the arrays are those of another network.
         """
-        for step, path in _candidates(self.folder):
-            problem, host, content = "", {}, {}
+        names = distributed.from_first(lambda: [path.name for _, path in _candidates(self.folder)])
+        for path in map(self.folder.joinpath, names):
+            host, content = {}, {}
+            step, problem = int(path.name.rpartition("-")[2]), ""
             try:
                 host, content = stored_step.read(path, stored_step.to_flat(abstract_tree))
             except Damaged as error:
                 problem = str(error)
-            if _on_all_processes(not problem):
+            if distributed.all_agree(not problem):
                 return step, stored_step.place(host, abstract_tree), content["meta"]
             problem = problem or "another process could not read it"
             self._on_first_process(self._put_away, step, path, problem)
@@ -194,9 +194,9 @@ class Checkpoints:
 
     def _on_first_process(self, action, *args) -> None:
         """Change the folder in one process only, the others waiting."""
-        if jax.process_index() == 0:
+        if distributed.is_first():
             action(*args)
-        _on_all_processes(True)
+        distributed.all_agree()
 
 
 def saved_steps(folder: Path) -> list[int]:
@@ -248,12 +248,3 @@ def _candidates(folder: Path) -> list[tuple[int, Path]]:
             if match := re.fullmatch(prefix + r"(\d+)", name):
                 found[int(match[1])] = folder / name
     return sorted(found.items(), reverse=True)
-
-
-def _on_all_processes(ok: bool) -> bool:
-    """Whether `ok` holds in every process; all of them wait here for each other."""
-    if jax.process_count() == 1:
-        return ok
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.process_allgather(np.asarray(ok)).all())

@@ -77,6 +77,8 @@ def _reproduce(args: argparse.Namespace) -> int:
         args.root,
         jobs=args.jobs,
         devices=_names(args.devices),
+        together=_at_least_one("--together", args.together),
+        plan_file=args.plan,
         only_collect=args.collect,
         output=args.output,
     )
@@ -89,9 +91,37 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise UserError(f"{text!r}: whole numbers, separated by commas") from None
 
 
+def _at_least_one(option: str, number: int) -> int:
+    if number < 1:
+        raise UserError(f"{option} {number}: at least 1")
+    return number
+
+
 def _pixel(text: str) -> tuple[int, int]:
     y, x = map(int, text.split(","))
     return y, x
+
+
+def _report(args: argparse.Namespace) -> int:
+    from feedseg.reports import report
+
+    return report(
+        args.runs,
+        args.output,
+        metric=args.metric,
+        by=args.by,
+        baseline=args.baseline,
+        images=args.images,
+        every_output=args.every_output,
+        rename=dict(args.rename),
+    )
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    old, equals, new = text.rpartition("=")
+    if not (equals and old and new):
+        raise argparse.ArgumentTypeError(f"{text!r}: METHOD=NAME is expected")
+    return old, new
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -190,8 +220,31 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--output", type=Path, help="folder for the table (the root)")
     verb.add_argument("--jobs", type=int, default=1, help="runs at once")
     verb.add_argument("--devices", default="", help="GPUs, a run on each: 0,1,2")
+    verb.add_argument(
+        "--together", type=int, default=1, help="folds and seeds of a row trained as one program"
+    )
+    verb.add_argument("--plan", type=Path, help="only write the runs to this file, for launch/")
     verb.add_argument("--collect", action="store_true", help="only the table of what is done")
     verb.set_defaults(action=_reproduce, takes_overrides=True)
+
+    verb = verbs.add_parser("report", help="tables, figures and tests of finished runs")
+    verb.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run directory, or a folder of them"
+    )
+    verb.add_argument("--output", type=Path, default=Path("report"), help="folder (report)")
+    verb.add_argument("--metric", choices=("iou", "dice"), default="iou")
+    verb.add_argument(
+        "--by", choices=("method", "run"), default="method", help="mean over folds and seeds or not"
+    )
+    verb.add_argument("--baseline", default="", help="method that the others are tested against")
+    verb.add_argument("--images", type=int, default=3, help="test images shown (0: none)")
+    verb.add_argument(
+        "--every-output", action="store_true", help="also first, rounds/0, dihedral, ... as methods"
+    )
+    verb.add_argument(
+        "--rename", type=_renaming, action="append", default=[], metavar="METHOD=NAME"
+    )
+    verb.set_defaults(action=_report)
 
     verb = verbs.add_parser("fetch", help="download a public data set and verify it")
     verb.add_argument("name", help="name of the data set")

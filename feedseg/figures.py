@@ -71,7 +71,7 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], path: Path)
         bar.outline.set_visible(False)
 
 
-def _line_style(index: int) -> dict:
+def line_style(index: int) -> dict:
     """Colour and dashes of the `index`-th line; the dashes change too, for grey prints."""
     count = len(LINE_COLORS)
     return {
@@ -87,7 +87,7 @@ def _draw_losses(axes, rows, keys) -> None:
     for index, key in enumerate(keys):
         epochs, values = _series(rows, key)
         width = 1.8 if key in ("loss", "val/loss") else 1.1
-        style = _line_style(index) | _marker(epochs)
+        style = line_style(index) | _marker(epochs)
         axes.plot(epochs, values, linewidth=width, label=_loss_name(key), **style)
         known = values[np.isfinite(values)]
         if known.size:
@@ -109,7 +109,7 @@ def _draw_scores(axes, rows, keys) -> None:
         at_best = 100 * values[epochs == best]
         if at_best.size and np.isfinite(at_best[-1]):
             name += f"  {at_best[-1]:.1f}"
-        style = ({"color": "#000000"} if mean else _line_style(index - 1)) | _marker(epochs)
+        style = ({"color": "#000000"} if mean else line_style(index - 1)) | _marker(epochs)
         axes.plot(epochs, 100 * values, lw=2.2 if mean else 1.3, label=name, **style)
         if mean and at_best.size:
             axes.plot(best, at_best[-1], "o", ms=5, color="#000000", clip_on=False)

@@ -6,21 +6,21 @@ import jax
 import numpy as np
 
 import feedseg
-from feedseg import atomic, evaluate, figures, metrics, parallel, report, rundir
+from feedseg import atomic, distributed, evaluate, figures, metrics, parallel, rundir
 from feedseg import config as configs
 from feedseg.checkpoint import Checkpoints
 from feedseg.errors import UserError
 from feedseg.job import Job, place_items
 from feedseg.logs import Log
+from feedseg.text_table import console_table
 from feedseg.trained import Trained, bind
 
 
 def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
     """Scores of the best checkpoint on the test part, figures, and result.json at the very end."""
     whole = parallel.replicated(job.mesh)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
     abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), variables
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state.variables()
     )
     found = best.restore_latest(abstract)
     if not found:
@@ -49,11 +49,12 @@ def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
         "class_names": list(names),
         "metrics": evaluate.summaries(matrices, names),
         "per_image": metrics.per_image(matrices["final"], names),
+        "image_scores": metrics.image_scores(matrices["final"]),
         "confusion": matrices["final"].sum(0).tolist(),
         "best": {"step": step, "epoch": notes["epoch"], "val_miou": notes["val/miou"]},
         "counts": {part: len(index) for part, index in job.split._asdict().items()},
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-        **provenance(job, meta),
+        **provenance(job, meta, facts["fingerprint"]),
     }
     if job.config.evaluate.membrane:
         result["boundary"] = evaluate.boundary_scores(
@@ -61,23 +62,25 @@ def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
         )
     if "mask" in job.dataset.maps:
         result["mask"] = evaluate.mask_scores(trained, job.dataset, job.split.test)
-    draw(job, trained, matrices["final"].sum(0))
+    if distributed.is_first():
+        draw(job, trained, matrices["final"].sum(0))
     atomic.write_json_atomic(job.directory.result, result)
     return result
 
 
-def provenance(job: Job, meta: dict) -> dict:
+def provenance(job: Job, meta: dict, data_hash: str) -> dict:
     """Where the numbers come from."""
     plain = configs.to_plain(job.config)
     return {
         "config_hash": configs.config_hash(plain),
-        "data_hash": rundir.read_json(job.directory.data)["fingerprint"],
+        "data_hash": data_hash,
         "seed": job.config.seed,
         "version": feedseg.__version__,
         "jax": jax.__version__,
         "python": platform.python_version(),
         "device": parallel.describe(job.mesh),
-        "seconds": round(meta["seconds"], 1),
+        "seconds": round(meta["seconds"], 1),  # of all runs of its program
+        "together": meta["together"],
     }
 
 
@@ -97,7 +100,7 @@ def show(result: dict, log: Log) -> None:
         f"test: {counts['test']} images, best of {result['best']['epoch']} epochs by validation "
         f"mean IoU ({100 * result['best']['val_miou']:.2f})"
     )
-    log(report.console_table(result["metrics"]["final"], result["class_names"]))
+    log(console_table(result["metrics"]["final"], result["class_names"]))
     averaged = {
         "dihedral": "8 rotations and mirrors",
         "rotations": "rotations by equal angles",
@@ -105,7 +108,7 @@ def show(result: dict, log: Log) -> None:
     for name, over in averaged.items():
         if name in result["metrics"]:
             log(f"the same, probabilities averaged over {over}")
-            log(report.console_table(result["metrics"][name], result["class_names"]))
+            log(console_table(result["metrics"][name], result["class_names"]))
     others = [name for name in result["metrics"] if name not in ("final", *averaged)]
     for name in others:  # rounds, members, network 1
         log(f"  {name:24s} mean IoU {100 * result['metrics'][name]['miou']:.2f}")

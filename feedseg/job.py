@@ -1,10 +1,10 @@
 """Setting up a run: data on the device, the network, compiled steps, the state before step 0."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from feedseg import datasets, evaluate, losses, models, optimizer, parallel, rundir
@@ -28,7 +28,7 @@ class Job:
     mesh: Any
     train_items: steps.Items
     val_items: steps.Items
-    train_step: Any
+    step: Any  # not compiled
     eval_step: Any
     schedule: Any
     batch: int
@@ -42,10 +42,15 @@ class Job:
         return self.config.train.epochs * self.steps_per_epoch
 
 
-def set_up(config, directory: rundir.RunDir, log: Log) -> tuple[Job, steps.TrainState]:
-    """Data on the device, compiled steps and the state before step 0."""
+def set_up(
+    config, directory: rundir.RunDir, log: Log, mesh: parallel.Mesh | None = None
+) -> tuple[Job, steps.TrainState]:
+    """Data on the device, compiled steps and the state before step 0.
+
+    mesh: instead of the one that the configuration asks for.
+    """
     check_numbers(config)
-    mesh = parallel.make_mesh(
+    mesh = mesh or parallel.make_mesh(
         config.runtime.devices, config.train.batch_size, config.runtime.require_gpu
     )
     log(f"device: {parallel.describe(mesh)}")
@@ -68,9 +73,7 @@ def set_up(config, directory: rundir.RunDir, log: Log) -> tuple[Job, steps.Train
         dataset.labels[split.train], dataset.num_classes, config.loss.class_weight
     )
     place = parallel.batch_placer(mesh)
-    one_step = steps.make_train_step(
-        model, tx, config, jnp.asarray(weights), len(split.train), batch, place
-    )
+    step = steps.make_train_step(model, tx, config, len(split.train), batch, place)
     dispatch = config.runtime.steps_per_dispatch or per_epoch
     if per_epoch % dispatch:
         raise UserError(
@@ -88,15 +91,10 @@ def set_up(config, directory: rundir.RunDir, log: Log) -> tuple[Job, steps.Train
         split=split,
         model=model,
         mesh=mesh,
-        train_items=place_items(mesh, dataset, split.train),
+        train_items=place_train_items(mesh, dataset, split.train, config.seed, weights),
         val_items=place_items(mesh, dataset, split.val),
-        train_step=parallel.compile_train(
-            mesh, one_step if dispatch == 1 else steps.repeat(one_step, dispatch)
-        ),
-        eval_step=parallel.compile_eval(
-            mesh,
-            steps.make_eval_step(model, config.train.compute_dtype, dataset.num_classes, place),
-        ),
+        step=step if dispatch == 1 else steps.repeat(step, dispatch),
+        eval_step=compiled_eval(mesh, model, config.train.compute_dtype, dataset.num_classes),
         schedule=rate,
         batch=batch,
         eval_batch=eval_batch,
@@ -105,6 +103,13 @@ def set_up(config, directory: rundir.RunDir, log: Log) -> tuple[Job, steps.Train
         log=log,
     )
     return job, state
+
+
+@functools.lru_cache(maxsize=8)
+def compiled_eval(mesh, model, dtype: str, num_classes: int):
+    """The evaluation step, one for all runs of a network."""
+    place = parallel.batch_placer(mesh)
+    return parallel.compile_eval(mesh, steps.make_eval_step(model, dtype, num_classes, place))
 
 
 def check_numbers(config) -> None:
@@ -119,6 +124,10 @@ def check_numbers(config) -> None:
         for key, value in config[part].items():
             if key in least and value < least[key]:
                 raise UserError(f"{part}.{key}={value}: at least {least[key]}")
+    if config.runtime.together not in ("copies", "vmap"):
+        raise UserError(f"runtime.together={config.runtime.together!r}: choose copies or vmap")
+    if not 0 <= config.train.ema_decay < 1:
+        raise UserError(f"train.ema_decay={config.train.ema_decay}: at least 0 and below 1")
     if config.train.compute_dtype not in ("float32", "bfloat16"):
         raise UserError(
             f"train.compute_dtype={config.train.compute_dtype!r}: choose float32 or bfloat16"
@@ -130,19 +139,35 @@ def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState
     shape = (1, *dataset.images.shape[1:])
     try:
         terms = config.loss.terms.to_dict()
-        state = steps.init_state(model, tx, shape, terms, config.seed, tuple(dataset.maps))
+        averaged = config.train.ema_decay > 0
+        state = steps.init_state(
+            model, tx, shape, terms, config.seed, tuple(dataset.maps), averaged
+        )
     except ValueError as error:
         raise UserError(f"config.model or data.crop_size: {error}") from None
     if config.train.pretrained:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         state = state.replace(**merge_densenet121(variables, config.train.pretrained))
+        state = steps.with_averages(state) if averaged else state
     return parallel.put(mesh, state)
 
 
 def place_items(mesh, dataset: Dataset, index: np.ndarray) -> steps.Items:
     """A split on the devices, as stored (8 or 16 bit)."""
+    return parallel.put(mesh, steps.Items(*_fields(dataset, index)))
+
+
+def place_train_items(
+    mesh, dataset: Dataset, index: np.ndarray, seed: int, class_weights: np.ndarray
+) -> steps.TrainItems:
+    """The training split on the devices."""
+    own = dict(seed=np.int32(seed), class_weights=np.asarray(class_weights, np.float32))
+    return parallel.put(mesh, steps.TrainItems(*_fields(dataset, index), **own))
+
+
+def _fields(dataset: Dataset, index: np.ndarray) -> tuple:
     fields = (dataset.images, dataset.labels, dataset.low, dataset.high, dataset.maps)
-    return parallel.put(mesh, steps.Items(*jax.tree.map(lambda field: field[index], fields)))
+    return jax.tree.map(lambda field: field[index], fields)
 
 
 def describe_data(dataset: Dataset, split: folds.Split) -> str:

@@ -4,6 +4,7 @@ The kernel drops the lock when its holder ends, however it ends, so there is not
 after a kill. In a run of several processes only process 0 takes the lock.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -13,6 +14,7 @@ import socket
 import time
 from pathlib import Path
 
+from feedseg import distributed
 from feedseg.errors import SaveFailed, UserError, WorkdirBusy
 
 _log = logging.getLogger(__name__)
@@ -25,12 +27,19 @@ class WorkdirLock:
     """The lock of a run directory; taken when made, given back by `release` or by the end.
 
     Raises WorkdirBusy naming host, process and job of the holder, UserError if the folder cannot
-    be made or written, SaveFailed if its disk is full. Where the file system knows no locks it
-    warns and goes on without one.
+    be made or written or is not shared by all processes, SaveFailed if its disk is full. Where the
+    file system knows no locks it warns and goes on without one.
     """
 
     def __init__(self, workdir: Path):
         self.path = Path(workdir) / ".lock"
+        self._descriptor = None
+        signature = distributed.from_first(self._take, workdir)
+        if signature and not distributed.is_first():
+            _see(self.path, signature)
+
+    def _take(self, workdir: Path) -> str:
+        """Take the lock; returns what is written into its file, empty if nothing can be."""
         self._descriptor = _open(self.path)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,16 +57,19 @@ class WorkdirLock:
                 workdir,
                 error.strerror,
             )
-        self._sign()
+        return self._sign()
 
-    def _sign(self) -> None:
+    def _sign(self) -> str:
         """Say in the file who holds it; the lock is the kernel's, the text is for people."""
-        text = json.dumps(_this_process()).encode()
+        text = json.dumps(_this_process())
         try:
             os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, text, 0)
+            os.pwrite(self._descriptor, text.encode(), 0)
+            os.fsync(self._descriptor)  # for other machines, too
+            return text
         except OSError as error:
             _log.warning("%s: cannot be written: %s", self.path, error.strerror)
+            return ""
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
@@ -86,6 +98,19 @@ def _open(path: Path) -> int:
         raise UserError(
             f"cannot write in {folder}: {reason}; choose another --workdir or mend the permissions"
         ) from None
+
+
+def _see(path: Path, signature: str) -> None:
+    """Raises UserError unless the lock that process 0 has signed shows up here within 10 s."""
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            if path.read_text() == signature:
+                return
+        time.sleep(0.1)
+    raise UserError(
+        f"process {distributed.index()} on {socket.gethostname()} does not see {path.parent} as "
+        "process 0 does: choose a --workdir on a file system that all machines share"
+    )
 
 
 def _this_process() -> dict:

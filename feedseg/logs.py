@@ -1,4 +1,7 @@
-"""What a run says: lines on stdout, kept in log.txt, and a progress bar on a terminal."""
+"""What a run says: lines on stdout, kept in log.txt, and a progress bar on a terminal.
+
+Of several processes only process 0 speaks.
+"""
 
 import contextlib
 import sys
@@ -7,26 +10,36 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from feedseg import distributed
 from feedseg.errors import SaveFailed
 
 
 class Log:
-    """Lines with the time since the start; after `keep_in` also in a file."""
+    """Lines with the time since the start; after `keep_in` also in a file.
 
-    def __init__(self):
+    name: begins every line on the console, where several runs write.
+    """
+
+    def __init__(self, name: str = ""):
+        self._name = name
         self._start = time.monotonic()
         self._stream = None
 
     def keep_in(self, path: Path) -> None:
         """Add the following lines to a file. Raises SaveFailed if it cannot be opened."""
+        distributed.from_first(self._open, path)
+
+    def _open(self, path: Path) -> None:
         try:
             self._stream = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
             raise SaveFailed(f"cannot write {path}: {error.strerror or error}") from error
 
     def __call__(self, text: str) -> None:
+        if not distributed.is_first():
+            return
         for line in text.splitlines():
-            tqdm.write(line, file=sys.stdout)
+            tqdm.write(self._name + line, file=sys.stdout)
             self._keep(line)
         sys.stdout.flush()
 
@@ -56,7 +69,7 @@ class Progress:
             total=total_steps,
             initial=done,
             unit="step",
-            disable=not (enabled and sys.stderr.isatty()),
+            disable=not (enabled and distributed.is_first() and sys.stderr.isatty()),
             dynamic_ncols=True,
         )
 

@@ -7,11 +7,17 @@ import sys
 from pathlib import Path
 
 import feedseg
+from feedseg.distributed import Processes
 from feedseg.errors import FeedsegError
 
 
 def train(argv: list[str]) -> int:
     """Run the configuration that the arguments name; returns the exit code."""
+    with Processes():
+        return _train(argv)
+
+
+def _train(argv: list[str]) -> int:
     from feedseg import config as configs
     from feedseg.logs import Log
 

@@ -116,6 +116,15 @@ def per_image(matrices: np.ndarray, class_names: Sequence[str]) -> dict[str, flo
     return scores
 
 
+def image_scores(matrices: np.ndarray) -> dict[str, list[float]]:
+    """`miou` and `mdice` of every image: means over the classes that exist in it; NaN of none.
+
+    matrices: integers [N, K, K].
+    """
+    each = {"miou": iou(matrices), "mdice": dice(matrices)}
+    return {key: mean(values, axis=-1).tolist() for key, values in each.items()}
+
+
 def _marginals(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Diagonal, row sums and column sums as int64 [..., K]."""
     matrix = np.asarray(matrix).astype(np.int64)

@@ -15,13 +15,14 @@ def panel(
     path: Path,
     class_names: Sequence[str],
     class_colors: Sequence[Sequence[int]],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """One line of pictures per image, one titled column per name, and a legend of the classes.
 
     rows: name -> array for each image, names in column order (a name may be missing in a row).
     Integer [H, W] arrays are label maps; float [H, W] arrays are grey images, black and white
     being the 0.5 and 99.5 percentile over the column, stated under its title; [H, W, 3] arrays
-    are RGB in [0, 1] (float) or 0-255 (uint8).
+    are RGB in [0, 1] (float) or 0-255 (uint8). metadata: kept in the file.
     Raises ValueError without pictures or for another shape, SaveFailed as `curves`.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -32,7 +33,7 @@ def panel(
     shapes = [np.shape(array)[:2] for row in rows for array in row.values()]
     ratio = max(height / width for height, width in shapes)
     size = cell * len(names), cell * ratio * len(rows) + 0.7
-    with drawing(*size, path, layout="compressed") as figure:
+    with drawing(*size, path, layout="compressed", metadata=metadata) as figure:
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
         axes = figure.subplots(len(rows), len(names), squeeze=False)
         for column, name in enumerate(names):

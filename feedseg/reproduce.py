@@ -3,7 +3,6 @@
 Folds and initial values are those of the paper; what was left out or changed is said in the table.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 import feedseg
-from feedseg import atomic, published, rundir, sweep
+from feedseg import atomic, published, rundir, sweep, trials
 from feedseg import config as configs
 from feedseg.errors import UserError
-from feedseg.report import markdown_row
-from feedseg.sweep import Trial
+from feedseg.text_table import markdown_row
+from feedseg.trials import Trial
 
 
 class Choice(NamedTuple):
@@ -53,8 +52,8 @@ def plan(table: published.Table, choice: Choice, root: Path) -> list[Cell]:
             folds, seeds = tables.runs(table.key[:3], scores.dataset)
             chosen_folds = _chosen("folds", choice.folds, folds)
             chosen_seeds = _chosen("seeds", choice.seeds, seeds)
-            trials = tuple(
-                _trial(
+            runs = tuple(
+                trials.placed(
                     tables.config_string(
                         row.key,
                         table.key[:3],
@@ -70,7 +69,7 @@ def plan(table: published.Table, choice: Choice, root: Path) -> list[Cell]:
                 for fold in chosen_folds
                 for seed in chosen_seeds
             )
-            cells.append(Cell(row, scores, method.output, trials, folds * seeds))
+            cells.append(Cell(row, scores, method.output, runs, folds * seeds))
     return cells
 
 
@@ -91,14 +90,15 @@ def _chosen(key: str, asked: Sequence[int], count: int) -> Sequence[int]:
     return asked or range(count)
 
 
-def _trial(text: str, overrides: tuple[str, ...], root: Path) -> Trial:
-    """A run in a directory named by its configuration and, if there are any, its changes."""
-    unplaced = Trial(text, overrides, Path())
-    config, _ = configs.parse_flags(unplaced.arguments()[:-1])
-    name = config.run_name
-    if overrides:
-        name += "-" + hashlib.sha256(" ".join(overrides).encode()).hexdigest()[:8]
-    return unplaced._replace(workdir=root / config.experiment / name)
+def tasks(cells: Sequence[Cell], together: int) -> list[trials.Task]:
+    """What each process makes: up to `together` runs of a row. A run of two rows is made once."""
+    found: list[trials.Task] = []
+    planned: set[Trial] = set()
+    for cell in cells:
+        new = [trial for trial in cell.trials if trial not in planned]
+        planned.update(new)
+        found += [tuple(new[i : i + together]) for i in range(0, len(new), together)]
+    return found
 
 
 def available(cells: Sequence[Cell], say: Callable[[str], None]) -> list[Cell]:
@@ -230,18 +230,26 @@ def reproduce(
     *,
     jobs: int = 1,
     devices: Sequence[str] = (),
+    together: int = 1,
+    plan_file: Path | None = None,
     only_collect: bool = False,
     output: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
     """Make the runs of a table that are missing, print the table, write it to `output`.
 
-    output: folder for TABLE.md and TABLE.json; `root` without one. Returns 0, or 1 if a run failed.
+    together: runs of a row that are one program. plan_file: only store the runs there, for the
+    commands of `launch/`. output: folder for TABLE.md and TABLE.json; `root` without one.
+    Returns 0, or 1 if a run failed.
     """
     table = published.table(name)
     cells = available(plan(table, choice, root), say)
-    trials = list(dict.fromkeys(trial for cell in cells for trial in cell.trials))
-    failures = [] if only_collect else sweep.run_all(trials, jobs, say, devices)
+    todo = tasks(cells, together)
+    if plan_file:
+        trials.write_plan(plan_file, todo)
+        say(f"{plan_file}: {sum(map(len, todo))} runs in {len(todo)} processes")
+        return 0
+    failures = [] if only_collect else sweep.run_all(todo, jobs, say, devices)
     text = as_text(table, cells, choice)
     say(text)
     folder = output or root

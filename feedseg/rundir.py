@@ -1,11 +1,15 @@
-"""A run directory: its files, and the rule that it belongs to one configuration and its data."""
+"""A run directory: its files, and the rule that it belongs to one configuration and its data.
+
+Of several processes only process 0 looks and writes; all must call the methods of a run, and get
+its answers.
+"""
 
 import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from feedseg import atomic
+from feedseg import atomic, distributed
 from feedseg import config as configs
 from feedseg.datasets.base import Dataset
 from feedseg.errors import SaveFailed, UserError
@@ -25,6 +29,11 @@ class RunDir:
 
     def check(self, config: ConfigDict) -> None:
         """Raises UserError listing the differences if a run with another config is here."""
+        distributed.check_same("the configuration", atomic.to_json(configs.to_plain(config)))
+        distributed.check_same("the run directory", str(self.path))
+        distributed.from_first(self._check, config)
+
+    def _check(self, config: ConfigDict) -> None:
         if not self.config.exists():
             return
         old, new = read_json(self.config), configs.to_plain(config)
@@ -38,9 +47,14 @@ class RunDir:
     def claim(self, config: ConfigDict, dataset: Dataset) -> None:
         """Store the config and what the data are; nothing is stored before all of it is usable.
 
-        Raises UserError if the images, labels or limits have changed since the run began.
+        Raises UserError if the images, labels or limits have changed since the run began, or are
+        not the same in all processes.
         """
         facts = describe(dataset, config)
+        distributed.check_same("the data set", facts["fingerprint"])
+        distributed.from_first(self._claim, config, facts)
+
+    def _claim(self, config: ConfigDict, facts: dict) -> None:
         if self.data.exists() and read_json(self.data)["fingerprint"] != facts["fingerprint"]:
             raise UserError(
                 f"the data of {self.path} have changed since this run began; choose another "
@@ -51,7 +65,9 @@ class RunDir:
 
     def finished(self) -> dict | None:
         """The content of result.json, None while the run is not finished."""
-        return read_json(self.result) if self.result.exists() else None
+        return distributed.from_first(
+            lambda: read_json(self.result) if self.result.exists() else None
+        )
 
     def rows(self) -> list[dict]:
         """The epochs logged so far."""
@@ -61,6 +77,9 @@ class RunDir:
 
     def append(self, row: dict) -> None:
         """Add an epoch to metrics.jsonl. Raises SaveFailed if it cannot be written."""
+        distributed.from_first(self._append, row)
+
+    def _append(self, row: dict) -> None:
         try:
             with self.metrics.open("a", encoding="utf-8") as stream:
                 stream.write(atomic.to_json(row) + "\n")

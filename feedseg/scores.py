@@ -18,7 +18,7 @@ from feedseg.counting import BOUNDARY_KEYS, Page, count_file
 from feedseg.datasets.base import VOID
 from feedseg.errors import SaveFailed, UserError
 from feedseg.label_pairs import Pair, pair_files
-from feedseg.report import console_table
+from feedseg.text_table import console_table
 
 MOST_INFERRED = 64  # more classes than that are taken for object numbers
 

@@ -25,7 +25,8 @@ class TrainState:
 
     totals: sums of the loss terms since the epoch began, and `bad_step`, the first step of the
     epoch whose loss was not finite (-1: none). Kept here so that a run saved within an epoch
-    continues with the same epoch means.
+    continues with the same epoch means. average: moving averages of parameters and statistics;
+    empty without.
     """
 
     step: Array
@@ -33,6 +34,11 @@ class TrainState:
     batch_stats: Tree
     opt_state: Tree
     totals: dict[str, Array]
+    average: Tree = flax.struct.field(default_factory=dict)
+
+    def variables(self) -> Tree:
+        """Parameters and statistics that are evaluated and kept: the averages where there are."""
+        return self.average or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 @flax.struct.dataclass
@@ -59,6 +65,17 @@ class Items:
         return {name: jnp.take(values, index, axis=0) for name, values in self.maps.items()}
 
 
+@flax.struct.dataclass(kw_only=True)
+class TrainItems(Items):
+    """The training split with what else may differ between runs of one program.
+
+    seed: int32 scalar; class_weights: [K].
+    """
+
+    seed: Array
+    class_weights: Array
+
+
 def init_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -66,11 +83,12 @@ def init_state(
     terms: dict,
     seed: int,
     maps: tuple[str, ...] = (),
+    averaged: bool = False,
 ) -> TrainState:
     """State before step 0 from the seed; image_shape: [N, H, W, C] of a small legal input.
 
-    maps: names of the data set's per-pixel maps. Raises UserError if the loss terms do not fit the
-    network's outputs.
+    maps: names of the data set's per-pixel maps. averaged: with moving averages.
+    Raises UserError if the loss terms do not fit the network's outputs.
     """
     key = jax.random.key(seed)
     image = jnp.zeros(image_shape, jnp.float32)
@@ -92,13 +110,27 @@ def init_state(
     quick = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     variables = jax.jit(lambda: start()[0], compiler_options=quick)()
     totals = {name: jnp.float32(0) for name in ("loss", *parts)} | {"bad_step": jnp.int32(-1)}
-    return TrainState(
+    state = TrainState(
         step=jnp.int32(0),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(variables["params"]),
         totals=totals,
     )
+    return with_averages(state) if averaged else state
+
+
+def with_averages(state: TrainState) -> TrainState:
+    """The state with averages that begin at its values."""
+    return state.replace(average=jax.tree.map(jnp.copy, state.replace(average={}).variables()))
+
+
+def moving_average(average: Tree, new: Tree, step: Array, decay: float) -> Tree:
+    """a <- d a + (1 - d) x with d = min(decay, (1 + step) / (10 + step)), so that the first values
+    are soon forgotten.
+    """
+    kept = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda a, x: kept * a + (1 - kept) * x, average, new)
 
 
 def batch_index(key: Array, step: Array, count: int, batch: int) -> Array:
@@ -126,21 +158,20 @@ def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     config,
-    class_weights: Array,
     count: int,
     batch: int,
     place: Callable[[Array], Array] = lambda x: x,
-) -> Callable[[TrainState, Items], tuple[TrainState, Array]]:
+) -> Callable[[TrainState, TrainItems], tuple[TrainState, Array]]:
     """`step(state, items) -> (state, loss)`.
 
     place: puts a batch on the mesh (a sharding constraint). In bfloat16 the forward and backward
     pass run in it, parameters, statistics, loss and optimiser stay float32.
     """
     dtype = jnp.dtype(config.train.compute_dtype)
-    per_epoch, seed = count // batch, config.seed
+    per_epoch = count // batch
     terms = config.loss.terms.to_dict()
 
-    def loss_of(params, batch_stats, image, labels, maps, key):
+    def loss_of(params, batch_stats, image, labels, maps, class_weights, key):
         params = jax.tree.map(lambda p: p.astype(dtype), params)
         variables = {"params": params, "batch_stats": batch_stats}
         (logits, out), changed = model.apply(
@@ -150,20 +181,24 @@ def make_train_step(
         loss, parts = losses.total_loss(outputs, labels, terms, class_weights, maps)
         return loss, (parts, changed.get("batch_stats", batch_stats))
 
-    def step(state: TrainState, items: Items) -> tuple[TrainState, Array]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+    def step(state: TrainState, items: TrainItems) -> tuple[TrainState, Array]:
+        key = jax.random.fold_in(jax.random.key(items.seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
-        index = batch_index(order_key(seed), state.step, count, batch)
+        index = batch_index(order_key(items.seed), state.step, count, batch)
         image, labels = map(place, items.take(index))
         maps = jax.tree.map(place, items.take_maps(index))
         image, labels, maps = augment.augment(augment_key, image, labels, config.augment, maps)
         grads, (loss, parts, batch_stats) = _gradients(
-            loss_of, state, image.astype(dtype), labels, maps, dropout_key
+            loss_of, state, image.astype(dtype), labels, maps, items.class_weights, dropout_key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         totals = _accumulate(state.totals, state.step, per_epoch, loss, parts)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, batch_stats, opt_state, totals), loss
+        average = state.average
+        if average:
+            new = {"params": params, "batch_stats": batch_stats}
+            average = moving_average(average, new, state.step, config.train.ema_decay)
+        return TrainState(state.step + 1, params, batch_stats, opt_state, totals, average), loss
 
     return step
 

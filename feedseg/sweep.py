@@ -8,70 +8,23 @@ first, by the lock on its directory.
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from feedseg import atomic, datasets
 from feedseg import config as configs
-from feedseg.errors import SaveFailed, Stopped, UserError
+from feedseg import datasets
+from feedseg.errors import SaveFailed, Stopped
 from feedseg.lock import WorkdirLock
 from feedseg.signals import Stop
+from feedseg.trials import Task, Trial, command
 
 BUSY, AGAIN = 69, 75  # exit codes of a run: in use by another process; stopped and saved
 _MOST_STARTS = 5  # of a run that stops and saves by itself
 _POLL_S = 0.5
 _BUSY_S = 10.0  # until a directory in use is tried again
 _SAY_EVERY_S = 30.0
-
-
-class Trial(NamedTuple):
-    """A run: configuration, changed keys (KEY=VALUE) and directory."""
-
-    config: str
-    overrides: tuple[str, ...]
-    workdir: Path
-
-    def arguments(self) -> list[str]:
-        """The command line of `feedseg.main`."""
-        changes = [f"--config.{change}" for change in self.overrides]
-        return [f"--config={self.config}", *changes, f"--workdir={self.workdir}"]
-
-
-Task = tuple[Trial, ...]  # what one process makes: a run, or several as one program
-
-
-def command(task: Task) -> list[str]:
-    """The command line of the process that makes a task."""
-    if len(task) == 1:
-        return [sys.executable, "-m", "feedseg.main", *task[0].arguments()]
-    each = [json.dumps(trial.arguments()) for trial in task]
-    return [sys.executable, "-m", "feedseg.stack", *each]
-
-
-def write_plan(path: Path, tasks: Sequence[Task]) -> None:
-    """Store a sweep: JSON `{"tasks": [[{"config", "overrides", "workdir"}, ...], ...]}`."""
-    plain = [[t._asdict() | {"workdir": str(t.workdir)} for t in task] for task in tasks]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_json_atomic(path, {"tasks": plain})
-
-
-def read_plan(path: Path) -> list[Task]:
-    """The tasks of a stored sweep. Raises UserError naming the file if it holds none."""
-    try:
-        tasks = json.loads(Path(path).read_text("utf-8"))["tasks"]
-        return [
-            tuple(Trial(t["config"], tuple(t["overrides"]), Path(t["workdir"])) for t in task)
-            for task in tasks
-        ]
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; `feedseg reproduce TABLE --plan FILE` writes one"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is no file of a sweep ({error!r}); write it again") from None
 
 
 class Fingerprints:
@@ -143,16 +96,22 @@ class Failure(NamedTuple):
 
 
 def run_all(
-    trials: Sequence[Trial], jobs: int, say: Callable[[str], None], devices: Sequence[str] = ()
+    tasks: Sequence[Task],
+    jobs: int,
+    say: Callable[[str], None],
+    devices: Sequence[str] = (),
+    overview: Callable[[], None] | None = None,
 ) -> list[Failure]:
     """Make all runs that are not done; returns those that failed.
 
     jobs: processes at once, where no devices are given. devices: values of CUDA_VISIBLE_DEVICES,
-    one process each. Stale and broken directories are set aside. A signal to stop is handed on to
-    the running processes, which save; Stopped then says how to go on.
+    one process each. overview: called twice a second instead of a line every half minute. Stale
+    and broken directories are set aside. A signal to stop is handed on to the running processes,
+    which save; Stopped then says how to go on.
     """
-    waiting, done = _plan(trials, say)
-    pool = _Pool(jobs, devices, len(trials), done, say)
+    waiting = open_tasks(tasks, say)
+    total = sum(map(len, tasks))
+    pool = _Pool(jobs, devices, total, total - sum(map(len, waiting)), say)
     with Stop() as stop:
         while (waiting or pool.running) and not stop.requested():
             while pool.free() and (ready := pool.first_ready(waiting)):
@@ -160,91 +119,98 @@ def run_all(
                 pool.start(ready)
             time.sleep(_POLL_S)
             waiting.extend(pool.collect())
-            pool.overview()
+            (overview or pool.overview)()
         if stop.requested():
             pool.stop()
             raise Stopped(
-                f"stopped by {stop.signal_name}: {pool.done} of {len(trials)} runs are done; the "
+                f"stopped by {stop.signal_name}: {pool.done} of {total} runs are done; the "
                 "same command goes on"
             )
     pool.overview(now=True)
     return pool.failures
 
 
-def _plan(trials: Sequence[Trial], say: Callable[[str], None]) -> tuple[list[Trial], int]:
-    """Runs to be made, and the number of those that are done."""
-    fingerprint, waiting, done = Fingerprints(), [], 0
-    for trial in trials:
-        found = state(trial, fingerprint)
-        if found == "done":
-            done += 1
-            continue
-        if found in ("stale", "broken"):
-            say(f"{trial.workdir} is {found}: set aside as {set_aside(trial.workdir).name}")
-        waiting.append(trial)
-    return waiting, done
+def open_tasks(tasks: Sequence[Task], say: Callable[[str], None]) -> list[Task]:
+    """The tasks without their runs that are done; stale and broken directories are set aside."""
+    fingerprint, waiting = Fingerprints(), []
+    for task in tasks:
+        found = {trial: state(trial, fingerprint) for trial in task}
+        for trial, what in found.items():
+            if what in ("stale", "broken"):
+                say(f"{trial.workdir} is {what}: set aside as {set_aside(trial.workdir).name}")
+        if left := tuple(trial for trial, what in found.items() if what != "done"):
+            waiting.append(left)
+    return waiting
 
 
 class _Pool:
     """Running processes."""
 
     def __init__(self, jobs: int, devices: Sequence[str], total: int, done: int, say):
-        self.running: dict[Trial, tuple[subprocess.Popen, str, float]] = {}
+        self.running: dict[Task, tuple[subprocess.Popen, str, float]] = {}
         self.failures: list[Failure] = []
         self.total, self.done = total, done
         self._devices = list(devices) or [""] * max(1, jobs)
         self._jobs, self._say = len(self._devices), say
-        self._starts: dict[Trial, int] = {}
-        self._not_before: dict[Trial, float] = {}
-        self._seconds: list[float] = []
+        self._starts: dict[Task, int] = {}
+        self._not_before: dict[Task, float] = {}
+        self._seconds: list[float] = []  # of a run
         self._said = 0.0
 
     def free(self) -> bool:
         return bool(self._devices)
 
-    def first_ready(self, waiting: Sequence[Trial]) -> Trial | None:
-        """The first run that need not wait for another process to leave its directory."""
+    def first_ready(self, waiting: Sequence[Task]) -> Task | None:
+        """The first task that need not wait for another process to leave its directories."""
         now = time.monotonic()
         return next((t for t in waiting if self._not_before.get(t, 0) <= now), None)
 
-    def start(self, trial: Trial) -> None:
+    def start(self, task: Task) -> None:
         device = self._devices.pop(0)
         environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": device} if device else {})}
+        workdir = task[0].workdir
         try:
-            trial.workdir.mkdir(parents=True, exist_ok=True)
-            console = (trial.workdir / "console.txt").open("ab")
+            workdir.mkdir(parents=True, exist_ok=True)
+            console = (workdir / "console.txt").open("ab")
         except OSError as error:
-            raise SaveFailed(f"{trial.workdir}: cannot be written ({error.strerror})") from None
+            raise SaveFailed(f"{workdir}: cannot be written ({error.strerror})") from None
         with console:
             process = subprocess.Popen(
-                [sys.executable, "-m", "feedseg.main", *trial.arguments()],
+                command(task),
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,  # Ctrl-C is ours to hand on
             )
-        self.running[trial] = (process, device, time.monotonic())
+        self.running[task] = (process, device, time.monotonic())
 
-    def collect(self) -> list[Trial]:
-        """Runs that are to be started again."""
+    def collect(self) -> list[Task]:
+        """Tasks that are to be started again."""
         again = []
-        for trial, (process, device, begun) in list(self.running.items()):
+        for task, (process, device, begun) in list(self.running.items()):
             code = process.poll()
             if code is None:
                 continue
-            del self.running[trial]
+            del self.running[task]
             self._devices.append(device)
-            starts = self._starts[trial] = self._starts.get(trial, 0) + (code == AGAIN)
-            if code == 0:
-                self.done += 1
-                self._seconds.append(time.monotonic() - begun)
-            elif code == BUSY or (code == AGAIN and starts < _MOST_STARTS):
-                self._not_before[trial] = time.monotonic() + (_BUSY_S if code == BUSY else 0)
-                again.append(trial)
+            starts = self._starts[task] = self._starts.get(task, 0) + (code == AGAIN)
+            if code == BUSY or (code == AGAIN and starts < _MOST_STARTS):
+                self._not_before[task] = time.monotonic() + (_BUSY_S if code == BUSY else 0)
+                again.append(task)
             else:
-                self.failures.append(Failure(trial, code, _last_line(trial)))
-                self._say(f"failed ({code}): {trial.config}: {_last_line(trial)}")
+                self._end(task, code, time.monotonic() - begun)
         return again
+
+    def _end(self, task: Task, code: int, seconds: float) -> None:
+        """Count the runs of a task that will not be started again."""
+        for trial in task:
+            if code == 0 or _complete(trial):
+                self.done += 1
+                self._seconds.append(seconds / len(task))
+            else:
+                failure = Failure(trial, code, _last_line(task, trial))
+                self.failures.append(failure)
+                self._say(f"failed ({code}): {trial.config}: {failure.message}")
 
     def stop(self) -> None:
         for process, _, _ in self.running.values():
@@ -260,7 +226,8 @@ class _Pool:
         left = self.total - self.done - len(self.failures)
         text = f"{self.done} of {self.total} runs done, {len(self.failures)} failed"
         if self.running:
-            text += "; running: " + ", ".join(map(_progress, self.running))
+            running = [trial for task in self.running for trial in task]
+            text += "; running: " + ", ".join(map(_progress, running))
         if self._seconds and left:
             mean = sum(self._seconds) / len(self._seconds)
             text += f"; about {mean * left / self._jobs / 60:.0f} min left"
@@ -276,9 +243,17 @@ def _progress(trial: Trial) -> str:
         return trial.workdir.name
 
 
-def _last_line(trial: Trial) -> str:
+def _complete(trial: Trial) -> bool:
+    result = _read(trial.workdir / "result.json")
+    return isinstance(result, dict) and bool(result.get("complete"))
+
+
+def _last_line(task: Task, trial: Trial) -> str:
+    """What the process of a task said last, about this run if it has several."""
     try:
-        text = (trial.workdir / "console.txt").read_text("utf-8", "replace").strip()
+        text = (task[0].workdir / "console.txt").read_text("utf-8", "replace").strip()
     except OSError:
         return ""
-    return text.splitlines()[-1] if text else ""
+    lines = text.splitlines()
+    own = [line for line in lines if len(task) > 1 and str(trial.workdir) in line]
+    return (own or lines or [""])[-1]

@@ -1,27 +1,24 @@
 """Training: the loop, from a config to a finished run directory. Read this file first.
 
 A run is an idempotent command: started again it continues, bit for bit on one device, or, when
-finished, only shows its result.
+finished, only shows its result. Several runs may be trained as one program; each has its own
+directory, checkpoints, best epoch and result.
 """
 
 import time
-from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from feedseg import atomic, datasets, evaluate, parallel, rundir, signals
-from feedseg import step as steps
-from feedseg.checkpoint import Checkpoints
-from feedseg.errors import Diverged, Stopped, UserError
-from feedseg.finish import finish, show
-from feedseg.job import Job, set_up
-from feedseg.lock import WorkdirLock
-from feedseg.logs import Log, Progress
+from feedseg import signals, together
+from feedseg.course import Course, Order, begin, close, diverged, end
+from feedseg.errors import FeedsegError, Stopped
+from feedseg.logs import Log
 
-_all_finite = jax.jit(steps.finite)
 _IN_FLIGHT = 2  # dispatched programs that may wait on the device before the host looks at one
 
 
@@ -30,176 +27,118 @@ def run(config, workdir: Path, log: Log) -> dict:
 
     Raises FeedsegError with the exit code of its kind.
     """
-    directory = rundir.RunDir(workdir)
-    directory.check(config)
-    if not directory.finished():
-        datasets.find_root(config.data.name, config.data_dir)
-    with WorkdirLock(directory.path), signals.Stop(jax.process_count()) as stop:
-        done = directory.finished()
-        if done:
-            log(f"{directory.path} is finished")
-            show(done, log)
-            return done
-        log.keep_in(directory.path / "log.txt")
-
-        # Set up -----------------------------------------------------------------------------
-        job, state = set_up(config, directory, log)
-
-        with (
-            Checkpoints(directory.checkpoints, keep=2) as latest,
-            Checkpoints(directory.best, keep=1) as best,
-        ):
-            # Restore ------------------------------------------------------------------------
-            state, meta = restore(job, state, latest)
-
-            # Train --------------------------------------------------------------------------
-            state, meta = train(job, state, meta, latest, best, stop)
-
-            # Evaluate and save --------------------------------------------------------------
-            result = finish(job, state, meta, best)
-        show(result, log)
-        return result
+    (outcome,) = run_together([Order(config, workdir, log)])
+    if isinstance(outcome, FeedsegError):
+        raise outcome
+    return outcome
 
 
-def restore(job: Job, state, latest: Checkpoints) -> tuple[steps.TrainState, dict]:
-    """The newest whole state with its notes, or the given one; metrics.jsonl is cut to match."""
-    meta = {"best_miou": -1.0, "best_epoch": 0, "seconds": 0.0}
-    whole = parallel.replicated(job.mesh)
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state.__dict__
-    )
-    found = latest.restore_latest(abstract)
-    if found:
-        step, tree, meta = found
-        state = steps.TrainState(**tree)
-        if step % job.steps_per_dispatch:
-            raise UserError(
-                f"runtime.steps_per_dispatch={job.config.runtime.steps_per_dispatch}: this run "
-                f"continues at step {step}, which {job.steps_per_dispatch} does not divide; take 1"
-            )
-        job.log(f"continuing at step {step} of {job.total_steps}")
-    epochs = int(state.step) // job.steps_per_epoch
-    atomic.truncate_jsonl(job.directory.metrics, lambda row: row["epoch"] <= epochs)
-    return state, meta
+def run_together(orders: Sequence[Order]) -> list[dict | FeedsegError]:
+    """Several runs at once; returns the content of each one's result.json, or why it has none.
+
+    Raises Stopped if a signal asked for it; all are saved then.
+    """
+    outcomes: dict[int, dict | FeedsegError] = {}
+    courses: dict[int, Course] = {}
+    meshes = [None] if len(orders) == 1 else together.devices()
+    with ExitStack() as held, signals.Stop(jax.process_count()) as stop:
+        # Lock, set up, restore -------------------------------------------------------------
+        for number, order in enumerate(orders):
+            try:
+                begun = begin(order, held, meshes[number % len(meshes)])
+            except FeedsegError as error:
+                begun = error
+            (courses if isinstance(begun, Course) else outcomes)[number] = begun
+
+        # Train ------------------------------------------------------------------------------
+        for group in groups(list(courses.values())):
+            train(group, stop)
+
+        # Evaluate and save ------------------------------------------------------------------
+        for number, course in courses.items():
+            outcomes[number] = end(course)
+    return [outcomes[number] for number in range(len(orders))]
 
 
 # Train ----------------------------------------------------------------------------------------
 
 
-def train(job: Job, state, meta: dict, latest: Checkpoints, best: Checkpoints, stop) -> tuple:
-    """All epochs that are left. Returns the last state and the notes on the best one."""
-    step = int(state.step)
+def groups(courses: Sequence[Course]) -> list[list[Course]]:
+    """Runs that can be trained side by side, in the order of the first of each group."""
+    found: dict[str, list[Course]] = {}
+    for course in courses:
+        found.setdefault(together.kind(course.job, course.state), []).append(course)
+    return list(found.values())
+
+
+def programs(courses: Sequence[Course]) -> list[tuple[together.Program, list[Course]]]:
+    """One program for the runs on each device."""
+    placed: dict[Any, list[Course]] = {}
+    for course in courses:
+        placed.setdefault(course.job.mesh, []).append(course)
+    for own in placed.values():
+        for course in own:
+            course.meta["together"] = len(own)
+    return [
+        (together.Program([c.job for c in each], [c.state for c in each]), each)
+        for each in placed.values()
+    ]
+
+
+def train(courses: Sequence[Course], stop) -> None:
+    """All epochs that are left, of runs that are equally far; leaves the last states in them.
+
+    A run that fails keeps its error and the others go on. Raises Stopped, with all saved.
+    """
+    job, step = courses[0].job, int(courses[0].state.step)
     if step >= job.total_steps:
-        return state, meta
+        return
     job.log("compiling the training step (once per machine and shape, up to a few minutes)")
-    progress = Progress(job.total_steps, step, job.batch, job.config.runtime.progress)
-    begun = time.monotonic()
-    pending: deque = deque()
-    while step < job.total_steps:
-        state, loss = job.train_step(state, job.train_items)
+    running = programs(courses)
+    for course in courses:
+        course.begun = time.monotonic()
+    while step < job.total_steps and not all(course.error for course in courses):
+        for program, _ in running:
+            program.dispatch()
         step += job.steps_per_dispatch
-        pending.append(loss)
         stopping, epoch_ends = stop.requested(), step % job.steps_per_epoch == 0
-        while len(pending) > (0 if stopping or epoch_ends else _IN_FLIGHT):
-            progress.advance(job.steps_per_dispatch, look(job, state, pending.popleft(), latest))
-        if not (stopping or epoch_ends):
-            continue
-        check_finite(job, state, latest)  # what is saved is good
-        due = stopping or step == job.total_steps
-        if epoch_ends:
-            seconds, begun = time.monotonic() - begun, time.monotonic()
-            row = end_of_epoch(job, state, step)
-            meta = keep_best(best, state, step, row, meta)
-            meta["seconds"] += seconds + time.monotonic() - begun
-            begun = time.monotonic()
-            progress.validated(row["val/miou"])
-            job.directory.append(row)
-            job.log(epoch_line(job, row, seconds))
-            due |= row["epoch"] % job.config.train.save_every_epochs == 0
-        if due:
-            save(latest, state, step, meta, final=stopping or step == job.total_steps)
-        if stopping:
+        for program, own in running:
+            look(program, own, 0 if stopping or epoch_ends else _IN_FLIGHT)
+            for course in own:
+                course.pulse.beat(step, batch=job.batch)
+            if stopping or epoch_ends:
+                account(program, own, step, epoch_ends, stopping)
+        if stopping and not all(course.error for course in courses):
             raise Stopped(
                 f"stopped by {stop.signal_name or 'the scheduler'} at step {step}: run again"
             )
-    progress.close()
-    return state, meta
+    for course in courses:
+        course.progress.close()
 
 
-def save(latest: Checkpoints, state, step: int, meta: dict, final: bool = False) -> None:
-    """The whole state, with the notes."""
-    latest.save(step, dict(state.__dict__), meta, final=final)
+def look(program: together.Program, courses: Sequence[Course], waiting: int) -> None:
+    """Losses as numbers; one that is not finite ends its run."""
+    for losses in program.losses(waiting):
+        for number, (course, loss) in enumerate(zip(courses, losses, strict=True)):
+            if course.error:
+                continue
+            course.progress.advance(course.job.steps_per_dispatch, loss)
+            if not np.isfinite(loss):
+                course.fail(diverged(course, program.states()[number]))
 
 
-def look(job: Job, state, loss, latest: Checkpoints) -> float:
-    """A loss as a number; one that is not finite ends the run."""
-    value = float(loss)
-    if not np.isfinite(value):
-        raise diverged(job, state, latest)
-    return value
-
-
-def check_finite(job: Job, state, latest: Checkpoints) -> None:
-    """Raises Diverged if a loss of this epoch, a parameter or a statistic is not finite."""
-    finite = _all_finite((state.params, state.batch_stats))
-    if int(state.totals["bad_step"]) >= 0 or not finite:
-        raise diverged(job, state, latest)
-
-
-def diverged(job: Job, state, latest: Checkpoints) -> Diverged:
-    """The error for numbers that are not finite: the step, its images, the checkpoint kept."""
-    bad = int(state.totals["bad_step"])
-    if bad < 0:  # all losses were finite, so it was the last update
-        bad = int(state.step) - 1
-    index = steps.batch_index(
-        steps.order_key(job.config.seed), jnp.int32(bad), len(job.split.train), job.batch
-    )
-    names = [job.dataset.item_names[i] for i in job.split.train[np.asarray(index)]]
-    latest.wait()  # the newest may still be on its way to the disk
-    kept = latest.steps()
-    last = f"{latest.folder / str(kept[-1])} is kept" if kept else "none was saved before"
-    return Diverged(
-        f"the loss or the parameters became NaN or infinite at step {bad} (images "
-        f"{', '.join(names)}); last good checkpoint: {last}; lower optimizer.learning_rate or set "
-        "optimizer.clip_norm"
-    )
-
-
-def end_of_epoch(job: Job, state, step: int) -> dict:
-    """The epoch's row for metrics.jsonl: mean losses, validation scores, learning rate."""
-    totals = jax.device_get(state.totals)
-    totals.pop("bad_step")
-    means = {
-        name if name == "loss" else f"loss/{name}": float(value) / job.steps_per_epoch
-        for name, value in totals.items()
-    }
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    matrices = evaluate.confusion_matrices(job.eval_step, variables, job.val_items, job.eval_batch)
-    scores = evaluate.summaries(matrices, job.dataset.class_names)
-    row = {"epoch": step // job.steps_per_epoch, "step": step, "lr": float(job.schedule(step - 1))}
-    row |= means
-    row |= {f"val/{key}": value for key, value in scores.pop("final").items()}
-    return row | {f"val/{name}/miou": each["miou"] for name, each in scores.items()}
-
-
-def keep_best(best: Checkpoints, state, step: int, row: dict, meta: dict) -> dict:
-    """Save the variables if the validation mean IoU is the highest yet; a later equal one wins.
-
-    Waits until they are on the disk: a state saved after it may rely on them.
-    """
-    if not row["val/miou"] >= meta["best_miou"]:
-        return dict(meta)
-    notes = {"epoch": row["epoch"], "val/miou": row["val/miou"]}
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    best.save(step, variables, notes, final=True)
-    return {**meta, "best_miou": row["val/miou"], "best_epoch": row["epoch"]}
-
-
-def epoch_line(job: Job, row: dict, seconds: float) -> str:
-    """The epoch in one line, with speed and time left."""
-    left = (job.config.train.epochs - row["epoch"]) * seconds
-    speed = job.steps_per_epoch * job.batch / seconds
-    return (
-        f"epoch {row['epoch']}/{job.config.train.epochs}  loss {row['loss']:.4f}  "
-        f"val mIoU {100 * row['val/miou']:.2f}  {speed:.1f} images/s  {left / 60:.1f} min left"
-    )
+def account(
+    program: together.Program,
+    courses: Sequence[Course],
+    step: int,
+    epoch_ends: bool,
+    stopping: bool,
+) -> None:
+    """Scores and checkpoints of the runs of a program, at the end of an epoch or of the process."""
+    for course, course.state in zip(courses, program.states(), strict=True):
+        if course.error:
+            continue
+        try:
+            close(course, step, epoch_ends, stopping)
+        except FeedsegError as error:
+            course.fail(error)

@@ -115,7 +115,7 @@ def _small_image(model, facts: dict) -> jax.Array:
 
 def bind(model, variables: Tree, dtype: str, facts: dict, rounds: int = 0) -> Trained:
     """A trained model from its parts; facts: as in data.json; rounds: stop after so many."""
-    variables = jax.device_put(variables)
+    variables = jax.device_put(jax.device_get(variables))  # on a device of this process alone
 
     def run(variables, image):
         logits, out = forward(model, variables, image, jnp.dtype(dtype))

@@ -15,8 +15,9 @@ from networks import shapes_of
 
 from configs import common
 from feedseg import config as configs
-from feedseg import datasets, losses, models, train
+from feedseg import datasets, losses, models, parallel
 from feedseg.errors import UserError
+from feedseg.job import set_up
 from feedseg.logs import Log
 from feedseg.rundir import RunDir
 
@@ -374,9 +375,9 @@ def test_every_configuration_trains(path, tmp_path, first_file):
         config.model.filters = config.model.filters[:3]
     config.optimizer.warmup_epochs = 0.0  # its first step would change nothing
     config.runtime.devices = 1
-    job, state = train.set_up(config, RunDir(tmp_path), Log())
+    job, state = set_up(config, RunDir(tmp_path), Log())
     before = jax.device_get(state.params)
-    state, loss = job.train_step(state, job.train_items)
+    state, loss = parallel.compile_train(job.mesh, job.step)(state, job.train_items)
     assert int(state.step) == 1 and np.isfinite(loss)
     changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, dict(state.params))
     assert any(jax.tree.leaves(changed))

@@ -1,4 +1,4 @@
-"""Tables of results, and the scores of label folders made by any tool."""
+"""The table of a run, and the scores of label folders made by any tool."""
 
 import csv
 import json
@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from feedseg import image_io, report
+from feedseg import image_io
 from feedseg.errors import SaveFailed, UserError
 from feedseg.label_pairs import pair_files, plain_name
 from feedseg.scores import evaluate_folders
+from feedseg.text_table import console_table
 
 NAMES = ("interior", "membrane")
 COLORS = ((0, 0, 0), (255, 255, 255))
@@ -41,7 +42,7 @@ def two_cells(thickness, size=24):
     return page
 
 
-# --- console table and comparison of runs
+# --- the table of one run
 
 
 def test_console_table_is_aligned_and_states_the_rule():
@@ -52,80 +53,12 @@ def test_console_table_is_aligned_and_states_the_rule():
         "iou/interior": 0.929,
         "iou/membrane": 0.5,
     }
-    table = report.console_table(scores | {"dice/interior": float("nan")}, NAMES).splitlines()
+    table = console_table(scores | {"dice/interior": float("nan")}, NAMES).splitlines()
     assert table[0].split() == ["class", "IoU,", "%", "Dice,", "%"]
     assert table[2].split() == ["interior", "92.9", "-"]
     assert table[5].split() == ["mean", "75.5", "80.0"]
     assert len({len(line) for line in table[:6]}) == 1
     assert "left out of the mean" in table[-1]
-
-
-def make_run(folder, miou, ious, **changes):
-    folder.mkdir(parents=True)
-    scores = {"miou": miou, **{f"iou/{n}": v for n, v in zip(NAMES, ious, strict=True)}}
-    result = {
-        "complete": True,
-        "experiment": "aep",
-        "run_name": folder.name,
-        "metrics": {"final": scores, "first": {**scores, "miou": miou / 2}},
-        "class_names": NAMES,
-        "data_hash": "d",
-        "version": "1",
-        "device": "cpu",
-        "seconds": 90,
-    }
-    (folder / "result.json").write_text(json.dumps(result | changes))
-    return folder
-
-
-def test_comparison_puts_runs_side_by_side(tmp_path):
-    runs = [
-        make_run(tmp_path / "one", 0.7, (0.9, 0.5)),
-        make_run(tmp_path / "two", 0.6, (0.95, None)),
-    ]
-    lines = report.comparison(runs).splitlines()
-    assert lines[2] == "| run | mean IoU | interior | membrane | time | device |"
-    assert lines[4] == "| aep/one | **70.0** | 90.0 | **50.0** | 1.5 min | cpu |"
-    assert lines[5] == "| aep/two | 60.0 | **95.0** | – | 1.5 min | cpu |"
-    assert len(lines) == 8
-
-
-def test_comparison_of_every_output_and_of_one_run(tmp_path):
-    run = make_run(tmp_path / "one", 0.7, (0.9, 0.5))
-    assert "**" not in report.comparison([run])
-    text = report.comparison([run / "result.json"], every_output=True)
-    assert "| aep/one: first | 35.0 |" in text
-
-
-def test_comparison_warns_of_unequal_conditions(tmp_path):
-    one = make_run(tmp_path / "x" / "one", 0.7, (0.9, 0.5))
-    other = make_run(
-        tmp_path / "y" / "one", 0.6, (0.9, 0.5), data_hash="e", version="2", complete=False
-    )
-    text = report.comparison([one, other])
-    assert (
-        f"| {one} |" in text and f"| {other} |" in text
-    )  # equal names: the folders tell them apart
-    assert f"Not finished: {other}." in text
-    assert "different data" in text and "different versions" in text
-
-
-def test_report_command(tmp_path, capsys):
-    run = make_run(tmp_path / "one", 0.7, (0.9, 0.5))
-    assert report.main([str(run), "--every-output"]) == 0
-    assert "| aep/one: first |" in capsys.readouterr().out
-    assert report.main([str(tmp_path / "none")]) == 2
-    error = capsys.readouterr().err
-    assert "none" in error and error.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    "content", ["{", "{}", "[]", '{"metrics": {"final": {}}, "class_names": ["a"]}']
-)
-def test_damaged_result_is_named(tmp_path, content):
-    (tmp_path / "result.json").write_text(content)
-    with pytest.raises(UserError, match=r"result\.json.*training command"):
-        report.comparison([tmp_path])
 
 
 # --- scores of folders

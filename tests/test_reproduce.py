@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from configs import tables
-from feedseg import cli, published, reproduce
+from feedseg import cli, published, reproduce, trials
 from feedseg.errors import UserError
 from feedseg.reproduce import Choice
 
@@ -40,6 +40,21 @@ def test_counts_of_runs(tmp_path):
     )
     assert first[0].trials == second[0].trials
     assert (first[0].output, second[0].output) == ("rounds/0", "final")
+
+
+def test_runs_of_a_row_go_together_and_none_is_made_twice(tmp_path):
+    cells = planned("fba-t4", tmp_path, folds=(0, 1))
+    every = {trial for cell in cells for trial in cell.trials}
+    planned_tasks = reproduce.tasks(cells, 4)
+    assert sorted(t for task in planned_tasks for t in task) == sorted(every)
+    assert {len(task) for task in planned_tasks} == {4, 2}  # 2 folds, 3 seeds
+    for task in planned_tasks:
+        assert len({sweep_row(trial) for trial in task}) == 1
+
+
+def sweep_row(trial) -> str:
+    """A configuration without fold and seed."""
+    return trial.config.split(",fold=")[0]
 
 
 def test_changes_have_directories_of_their_own(tmp_path):
@@ -131,6 +146,10 @@ def test_a_table_from_its_runs_to_its_files(tmp_path, monkeypatch, capsys):
     (run,) = record["runs"].values()
     assert run["config_hash"] and run["data_hash"] and run["device"]
     assert list(record["rows"][0]["ours"]["membrane"]) == record["rows"][0]["ours"]["membrane"]
+    plan = tmp_path / "sweep.json"
+    assert cli.run([*command, "--plan", str(plan)]) == 0
+    ((trial,),) = trials.read_plan(plan)
+    assert (trial.workdir / "result.json").exists()
     monkeypatch.setattr(reproduce.sweep.subprocess, "Popen", None)
     assert cli.run(command) == 0  # nothing is started
     assert cli.run([*command, "--collect"]) == 0

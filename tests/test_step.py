@@ -28,7 +28,8 @@ def items(void=0.3, dtype=np.uint8, bad=None) -> steps.Items:
     labels[rng.random(labels.shape) < void] = 255
     low = np.zeros(COUNT, np.float32)
     high = np.full(COUNT, 1 if dtype == np.float32 else 255, np.float32)
-    return steps.Items(*map(jnp.asarray, (images, labels, low, high)))
+    fields = map(jnp.asarray, (images, labels, low, high))
+    return steps.TrainItems(*fields, seed=jnp.int32(0), class_weights=jnp.ones(CLASSES))
 
 
 def config(**changes):
@@ -48,9 +49,7 @@ class Trainer:
             options.optimizer, optimizer.schedule(options.optimizer, PER_EPOCH, 3)
         )
         place = parallel.batch_placer(self.mesh)
-        one = steps.make_train_step(
-            self.model, self.tx, options, jnp.ones(CLASSES), COUNT, batch, place
-        )
+        one = steps.make_train_step(self.model, self.tx, options, COUNT, batch, place)
         self.step = parallel.compile_train(
             self.mesh, one if repeat == 1 else steps.repeat(one, repeat)
         )
@@ -58,12 +57,15 @@ class Trainer:
     def state(self) -> steps.TrainState:
         terms = self.options.loss.terms.to_dict()
         shape = (1, SIZE, SIZE, 1)
-        state = steps.init_state(self.model, self.tx, shape, terms, self.options.seed)
+        averaged = self.options.train.ema_decay > 0
+        state = steps.init_state(
+            self.model, self.tx, shape, terms, self.options.seed, averaged=averaged
+        )
         return parallel.put(self.mesh, state)
 
     def run(self, count: int, data: steps.Items):
         """State after `count` calls and the loss of each."""
-        data = parallel.put(self.mesh, data)
+        data = parallel.put(self.mesh, data.replace(seed=np.int32(self.options.seed)))
         state, values = self.state(), []
         for _ in range(count):
             state, loss = self.step(state, data)
@@ -325,6 +327,26 @@ def test_bad_step_is_the_first_of_the_epoch_that_is_not_finite(first):
     if first == 1:
         state, _ = trainer.run(1, data)
         assert state.totals["bad_step"] == -1 and steps.finite(state.params)
+
+
+# Averages ---------------------------------------------------------------------------------------
+
+
+def test_averages_by_hand(trainer):
+    """From the first values; d = (1 + t) / (10 + t) until it would pass the decay."""
+    averaged = Trainer(config(train__ema_decay=0.15))
+    state, plain = averaged.state(), trainer.state()
+    assert not plain.average and plain.variables()["params"] is plain.params
+    expected = jax.device_get(state.variables())
+    data = parallel.put(averaged.mesh, items())
+    for kept in (0.1, 0.15, 0.15):
+        state, _ = averaged.step(state, data)
+        plain, _ = trainer.step(plain, data)
+        new = {"params": plain.params, "batch_stats": plain.batch_stats}
+        expected = jax.tree.map(lambda a, x, d=kept: d * a + (1 - d) * x, expected, new)
+        jax.tree.map(np.testing.assert_array_equal, state.params, plain.params)
+        for a, b in zip(*map(jax.tree.leaves, (state.variables(), expected)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
 # Evaluation -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from feedseg import main, sweep
+from feedseg import main, sweep, trials
 from feedseg.errors import Stopped, UserError, WorkdirBusy
 from feedseg.lock import WorkdirLock
 
@@ -16,8 +16,8 @@ TINY = str(Path(tiny.__file__))
 SMALL = ("train.epochs=1", "data.synthetic_count=6")
 
 
-def trial(folder: Path, *changes: str) -> sweep.Trial:
-    return sweep.Trial(TINY, (*SMALL, *changes), folder)
+def trial(folder: Path, *changes: str) -> trials.Trial:
+    return trials.Trial(TINY, (*SMALL, *changes), folder)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def run(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "run")
 
 
-def state(one: sweep.Trial) -> str:
+def state(one: trials.Trial) -> str:
     return sweep.state(one, sweep.Fingerprints())
 
 
@@ -60,7 +60,7 @@ def test_states(run, tmp_path):
 
 def test_wrong_configurations_are_refused_before_anything_runs(tmp_path):
     with pytest.raises(UserError, match="unknown key 'epohcs'"):
-        sweep.run_all([trial(tmp_path / "a", "train.epohcs=1")], 1, print)
+        sweep.run_all([(trial(tmp_path / "a", "train.epohcs=1"),)], 1, print)
 
 
 def test_what_is_set_aside_keeps_its_files(run):
@@ -94,7 +94,7 @@ def test_a_stopped_sweep_stops_its_runs_and_goes_on_later(tmp_path, monkeypatch)
 
     monkeypatch.setattr(sweep.subprocess, "Popen", Process)
     with pytest.raises(Stopped, match="SIGTERM: 0 of 2 runs are done; the same command goes on"):
-        sweep.run_all([trial(tmp_path / name) for name in "ab"], 1, print)
+        sweep.run_all([(trial(tmp_path / name),) for name in "ab"], 1, print)
     assert len(stopped) == 1
 
 
@@ -105,11 +105,11 @@ def test_missing_runs_are_made_and_finished_ones_left_alone(run, tmp_path):
     edit(stale / "result.json", config_hash="other")
     before = (run / "result.json").stat().st_mtime_ns
     wrong = trial(tmp_path / "wrong", "model.name=unett")
-    trials = [trial(run), trial(stale), trial(tmp_path / "new", "seed=1"), wrong]
-    failures = sweep.run_all(trials, 2, said.append)
+    runs = [trial(run), trial(stale), trial(tmp_path / "new", "seed=1"), wrong]
+    failures = sweep.run_all([(one,) for one in runs], 2, said.append)
     assert (run / "result.json").stat().st_mtime_ns == before
     assert (tmp_path / "stale.old1" / "result.json").exists()
-    assert [state(one) for one in trials[:3]] == ["done"] * 3
+    assert [state(one) for one in runs[:3]] == ["done"] * 3
     assert [(f.trial, f.code) for f in failures] == [(wrong, 2)]
     assert "did you mean 'unet'" in failures[0].message
     assert any("stale is stale: set aside as stale.old1" in text for text in said)
@@ -133,7 +133,7 @@ def test_a_directory_in_use_is_waited_for(run, tmp_path, monkeypatch):
 
     real = sweep.subprocess.Popen
     monkeypatch.setattr(sweep.subprocess, "Popen", popen)
-    assert sweep.run_all([trial(folder)], 1, print) == []
+    assert sweep.run_all([(trial(folder),)], 1, print) == []
     assert len(tried) == 2
 
 
@@ -148,6 +148,19 @@ def test_devices_are_handed_out_one_each(tmp_path, monkeypatch):
             return 0
 
     monkeypatch.setattr(sweep.subprocess, "Popen", Process)
-    trials = [trial(tmp_path / name, f"seed={i}") for i, name in enumerate("abc")]
-    assert sweep.run_all(trials, 1, print, ["4", "7"]) == []
+    tasks = [(trial(tmp_path / name, f"seed={i}"),) for i, name in enumerate("abc")]
+    assert sweep.run_all(tasks, 1, print, ["4", "7"]) == []
     assert sorted(seen[:2]) == ["4", "7"] and len(seen) == 3
+
+
+def test_a_stored_sweep_comes_back(tmp_path):
+    tasks = [(trial(tmp_path / "a"),), (trial(tmp_path / "b"), trial(tmp_path / "c", "seed=1"))]
+    file = tmp_path / "new" / "sweep.json"
+    trials.write_plan(file, tasks)
+    assert trials.read_plan(file) == tasks
+    for text in ("{", "[]", '{"tasks": [[{"config": "a"}]]}'):
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"sweep\.json: is no file of a sweep"):
+            trials.read_plan(file)
+    with pytest.raises(UserError, match="no such file"):
+        trials.read_plan(tmp_path / "none.json")

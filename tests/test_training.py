@@ -21,7 +21,7 @@ import tifffile
 import tiny
 from PIL import Image
 
-from feedseg import finish, main, optimizer, parallel, train
+from feedseg import course, finish, main, optimizer, parallel
 from feedseg.checkpoint import read_tree, saved_steps
 from feedseg.datasets import synthetic
 from feedseg.errors import SaveFailed, UserError
@@ -180,10 +180,10 @@ def test_best_is_the_epoch_with_the_highest_validation_score(whole):
 def test_only_a_score_as_high_as_the_highest_is_saved():
     saved, meta = [], {"best_miou": -1.0, "best_epoch": 0, "seconds": 5.0}
     best = SimpleNamespace(save=lambda step, tree, notes, final: saved.append((step, final)))
-    state = SimpleNamespace(params={}, batch_stats={})
+    state = SimpleNamespace(variables=dict)
     for epoch, score in enumerate((0.0, 0.5, 0.4, 0.5, float("nan"), 0.1), 1):
         row = {"epoch": epoch, "val/miou": score}
-        meta = train.keep_best(best, state, 4 * epoch, row, meta)
+        meta = course.keep_best(best, state, 4 * epoch, row, meta)
     assert saved == [(4, True), (8, True), (16, True)]
     assert meta == {"best_miou": 0.5, "best_epoch": 4, "seconds": 5.0}
 
@@ -203,8 +203,10 @@ def test_files(whole):
     names = {path.name for path in whole.iterdir()}
     assert names == {
         *("config.json", "data.json", "metrics.jsonl", "result.json", "log.txt", ".lock"),
-        *("checkpoints", "best", "curves.png", "confusion.png", "panel.png"),
+        *("checkpoints", "best", "curves.png", "confusion.png", "panel.png", "heartbeat.json"),
     }
+    sign = json.loads((whole / "heartbeat.json").read_text())
+    assert (sign["step"], sign["total_steps"], sign["exit_code"]) == (12, 12, 0)
     facts = json.loads((whole / "data.json").read_text())
     assert facts["class_names"] == ["cytoplasm", "membrane", "nucleus"] and facts["items"] == 12
     assert "epoch 3/3" in (whole / "log.txt").read_text()
@@ -212,7 +214,7 @@ def test_files(whole):
 
 
 def test_a_finished_run_shows_its_result_at_once(whole, capsys, monkeypatch):
-    monkeypatch.setattr(train, "set_up", None)  # would have to be called
+    monkeypatch.setattr(course, "set_up", None)  # would have to be called
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
     assert run(whole) == 0
     shown = capsys.readouterr().out

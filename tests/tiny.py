@@ -23,7 +23,7 @@ def get_config(arg=None, **overrides):
     config.model.update(filters=(4,))
     config.augment.update(dihedral=True, grey_offset=0.1)
     config.optimizer.learning_rate = 1e-2
-    config.train.update(epochs=EPOCHS, batch_size=2, eval_batch_size=4)
+    config.train.update(epochs=EPOCHS, batch_size=2, eval_batch_size=4, ema_decay=0.5)
     config.runtime.update(devices=1, progress=False)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
     return config
