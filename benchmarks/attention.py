@@ -8,7 +8,8 @@ in the feedback attention network. Forward, and forward + gradients by all three
 queries, keys and values filled up with zeros to one depth, as its fused kernel wants (without that
 it builds the matrix of all weights). Every case runs in a process of its own, the two libraries in
 turn; memory is the highest resident size minus that with the inputs in place before the first call
-(compilation counts). Needs the extra `bench` (torch).
+(compilation counts), on a GPU what each library's allocator held at most beyond the inputs. Needs
+the extra `bench` (torch).
 """
 
 import argparse
@@ -57,14 +58,18 @@ def torch_call(arrays, mode: str):
     import torch
     import torch.nn.functional as functional
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     depth = max(array.shape[-1] for array in arrays)
     padded = [np.pad(a, ((0, 0), (0, 0), (0, depth - a.shape[-1]))) for a in arrays]
-    tensors = [torch.from_numpy(a)[None].requires_grad_(mode == "gradient") for a in padded]
+    tensors = [torch.from_numpy(a)[None].to(device) for a in padded]
+    tensors = [tensor.requires_grad_(mode == "gradient") for tensor in tensors]
 
     def run():
         out = functional.scaled_dot_product_attention(*tensors, scale=1.0)
         if mode == "gradient":
-            return torch.autograd.grad((out**2).sum(), tensors)
+            out = torch.autograd.grad((out**2).sum(), tensors)
+        if device == "cuda":
+            torch.cuda.synchronize()
         return out
 
     return run
@@ -75,10 +80,23 @@ def resident_kib() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
+def gpu_bytes(library: str, key: str) -> int | None:
+    """What the library's allocator holds, or held at most, on the GPU; None without one."""
+    if library == "torch":
+        import torch
+
+        held = {"now": torch.cuda.memory_allocated, "peak": torch.cuda.max_memory_allocated}
+        return held[key]() if torch.cuda.is_available() else None
+    import jax
+
+    held = jax.devices()[0].memory_stats() or {}
+    return held.get({"now": "bytes_in_use", "peak": "peak_bytes_in_use"}[key])
+
+
 def child(library: str, mode: str, side: int, channels: int, repeats: int) -> None:
     """Measures one case and prints it as JSON."""
     call = {"feedseg": feedseg_call, "torch": torch_call}[library](inputs(side, channels), mode)
-    before = resident_kib()
+    before, gpu_before = resident_kib(), gpu_bytes(library, "now")
     begun = time.perf_counter()
     call()
     first = time.perf_counter() - begun
@@ -87,8 +105,11 @@ def child(library: str, mode: str, side: int, channels: int, repeats: int) -> No
         begun = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - begun)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps(dict(first_s=first, seconds=seconds, peak_mib=(peak - before) / 1024)))
+    if gpu_before is None:
+        peak_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    else:
+        peak_mib = (gpu_bytes(library, "peak") - gpu_before) / 2**20
+    print(json.dumps(dict(first_s=first, seconds=seconds, peak_mib=peak_mib)))
 
 
 def measure(library: str, mode: str, side: int, channels: int, repeats: int) -> dict:

@@ -66,6 +66,7 @@ def _reproduce(args: argparse.Namespace) -> int:
     sys.path.insert(0, str(Path.cwd()))  # the configurations lie beside the command
     choice = Choice(
         rows=_names(args.rows),
+        data=_names(args.data),
         folds=_numbers(args.folds),
         seeds=_numbers(args.seeds),
         recipe=args.recipe,
@@ -213,6 +214,7 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("reproduce", help="a published table: its runs, our numbers beside it")
     verb.add_argument("table", help="fbu-t1 ... fbu-t4, fba-t1 ... aep-t1 ... aep-fig12, blood")
     verb.add_argument("--rows", default="", help="some rows, a,b")
+    verb.add_argument("--data", default="", help="some data sets, irpe,isbi2012-noise")
     verb.add_argument("--folds", default="", help="some folds, counted from 0")
     verb.add_argument("--seeds", default="", help="some initial values, counted from 0")
     verb.add_argument("--recipe", choices=("paper", "modern"), default="paper")

@@ -1,12 +1,14 @@
 """Setting up a run: data on the device, the network, compiled steps, the state before step 0."""
 
 import functools
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
+from feedseg import config as configs
 from feedseg import datasets, evaluate, losses, models, optimizer, parallel, rundir
 from feedseg import step as steps
 from feedseg.datasets import folds
@@ -94,7 +96,9 @@ def set_up(
         train_items=place_train_items(mesh, dataset, split.train, config.seed, weights),
         val_items=place_items(mesh, dataset, split.val),
         step=step if dispatch == 1 else steps.repeat(step, dispatch),
-        eval_step=compiled_eval(mesh, model, config.train.compute_dtype, dataset.num_classes),
+        eval_step=compiled_eval(
+            mesh, config.model.to_json(), config.train.compute_dtype, dataset.num_classes
+        ),
         schedule=rate,
         batch=batch,
         eval_batch=eval_batch,
@@ -106,8 +110,9 @@ def set_up(
 
 
 @functools.lru_cache(maxsize=8)
-def compiled_eval(mesh, model, dtype: str, num_classes: int):
-    """The evaluation step, one for all runs of a network."""
+def compiled_eval(mesh, network: str, dtype: str, num_classes: int):
+    """The evaluation step, one for all runs of a network; network: `config.model` as JSON."""
+    model = models.build(num_classes, configs.from_plain(json.loads(network)))
     place = parallel.batch_placer(mesh)
     return parallel.compile_eval(mesh, steps.make_eval_step(model, dtype, num_classes, place))
 

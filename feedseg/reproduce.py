@@ -21,6 +21,7 @@ class Choice(NamedTuple):
     """What of a table is run; empty: all of it. overrides: KEY=VALUE for every configuration."""
 
     rows: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()  # `irpe`, or with its degradation, `isbi2012-noise`
     folds: tuple[int, ...] = ()
     seeds: tuple[int, ...] = ()
     recipe: str = "paper"
@@ -43,12 +44,17 @@ def plan(table: published.Table, choice: Choice, root: Path) -> list[Cell]:
     known = [row.key for row in table.rows]
     if wrong := [key for key in choice.rows if key not in known]:
         raise UserError(f"{table.key} has no row {wrong[0]!r}; its rows: {', '.join(known)}")
+    parts = dict.fromkeys(name for row in table.rows for s in row.scores for name in _names(s))
+    if wrong := [key for key in choice.data if key not in parts]:
+        raise UserError(f"{table.key} has no data {wrong[0]!r}; there are: {', '.join(parts)}")
     cells = []
     for row in table.rows:
         if choice.rows and row.key not in choice.rows:
             continue
         method = tables.METHODS[row.key]
         for scores in row.scores:
+            if choice.data and not set(choice.data) & set(_names(scores)):
+                continue
             folds, seeds = tables.runs(table.key[:3], scores.dataset)
             chosen_folds = _chosen("folds", choice.folds, folds)
             chosen_seeds = _chosen("seeds", choice.seeds, seeds)
@@ -71,6 +77,11 @@ def plan(table: published.Table, choice: Choice, root: Path) -> list[Cell]:
             )
             cells.append(Cell(row, scores, method.output, runs, folds * seeds))
     return cells
+
+
+def _names(scores: published.Scores) -> list[str]:
+    """How a data set may be called: by its name, and with its degradation."""
+    return [scores.dataset] + [f"{scores.dataset}-{scores.degrade}"] * bool(scores.degrade)
 
 
 def _tables():
@@ -209,8 +220,8 @@ def _notes(table: published.Table, cells: Sequence[Cell], choice: Choice) -> lis
             notes.append(f"Misprint: the average of {where}; {cell.scores.misprint}.")
     narrowed = [
         f"{key} {', '.join(map(str, chosen))} only"
-        for key, chosen in (("rows", choice.rows), ("folds", choice.folds), ("seeds", choice.seeds))
-        if chosen
+        for key in ("rows", "data", "folds", "seeds")
+        if (chosen := getattr(choice, key))
     ]
     if choice.recipe != "paper":
         narrowed.append(f"recipe {choice.recipe}, not the paper's")

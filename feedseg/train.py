@@ -16,7 +16,7 @@ import numpy as np
 
 from feedseg import signals, together
 from feedseg.course import Course, Order, begin, close, diverged, end
-from feedseg.errors import FeedsegError, Stopped
+from feedseg.errors import FeedsegError, Stopped, UserError
 from feedseg.logs import Log
 
 _IN_FLIGHT = 2  # dispatched programs that may wait on the device before the host looks at one
@@ -38,6 +38,8 @@ def run_together(orders: Sequence[Order]) -> list[dict | FeedsegError]:
 
     Raises Stopped if a signal asked for it; all are saved then.
     """
+    if len(orders) > 1 and jax.process_count() > 1:
+        raise UserError("several runs as one program are one process: set FEEDSEG_PROCESSES=1")
     outcomes: dict[int, dict | FeedsegError] = {}
     courses: dict[int, Course] = {}
     meshes = [None] if len(orders) == 1 else together.devices()

@@ -65,7 +65,17 @@ def test_changes_have_directories_of_their_own(tmp_path):
     assert plain != changed and changed.name.startswith(plain.name)
 
 
+def test_some_data_sets_are_chosen_by_name_or_with_their_degradation(tmp_path):
+    for chosen, blocks in (
+        (("isbi2012-noise",), {("isbi2012", "noise")}),
+        (("isbi2012",), {("isbi2012", how) for how in ("noise", "contrast", "blur")}),
+    ):
+        cells = planned("aep-t4", tmp_path, data=chosen)
+        assert {(c.scores.dataset, c.scores.degrade) for c in cells} == blocks
+
+
 WRONG = [
+    (dict(data=("isbi",)), r"fbu-t1 has no data 'isbi'; there are: sstem"),
     (dict(rows=("unet",)), r"fbu-t1 has no row 'unet'; its rows: unet_fb, ru_net_t2"),
     (dict(folds=(5,)), r"--folds 5: the protocol has 5, counted from 0"),
     (dict(seeds=(1,)), r"--seeds 1: the protocol has 1"),

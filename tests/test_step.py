@@ -332,16 +332,16 @@ def test_bad_step_is_the_first_of_the_epoch_that_is_not_finite(first):
 # Averages ---------------------------------------------------------------------------------------
 
 
-def test_averages_by_hand(trainer):
+def test_averages_by_hand():
     """From the first values; d = (1 + t) / (10 + t) until it would pass the decay."""
-    averaged = Trainer(config(train__ema_decay=0.15))
-    state, plain = averaged.state(), trainer.state()
+    averaged, without = (Trainer(config(train__ema_decay=decay)) for decay in (0.15, 0.0))
+    state, plain = averaged.state(), without.state()
     assert not plain.average and plain.variables()["params"] is plain.params
     expected = jax.device_get(state.variables())
     data = parallel.put(averaged.mesh, items())
     for kept in (0.1, 0.15, 0.15):
         state, _ = averaged.step(state, data)
-        plain, _ = trainer.step(plain, data)
+        plain, _ = without.step(plain, data)
         new = {"params": plain.params, "batch_stats": plain.batch_stats}
         expected = jax.tree.map(lambda a, x, d=kept: d * a + (1 - d) * x, expected, new)
         jax.tree.map(np.testing.assert_array_equal, state.params, plain.params)
