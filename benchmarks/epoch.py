@@ -181,7 +181,7 @@ def find_stack() -> Path:
 
 def measure_part(part: str, options: argparse.Namespace, folder: Path) -> dict:
     """One of the three comparisons."""
-    arguments = options.arguments or UNET
+    arguments = options.arguments or [*UNET, *PLAIN]
     if part == "overhead":
         return overhead([*arguments, f"--config.train.epochs={options.epochs}"], folder)
     if part == "first":

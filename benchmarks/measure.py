@@ -29,7 +29,11 @@ MIB = 2**20
 
 def torch_device() -> torch.device:
     """The GPU if JAX computes on one too, else the CPU."""
-    return torch.device("cpu" if jax.default_backend() == "cpu" else "cuda")
+    if jax.default_backend() == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        sys.exit("JAX computes on a GPU and PyTorch sees none: install its build for CUDA")
+    return torch.device("cuda")
 
 
 def synchronize() -> None:

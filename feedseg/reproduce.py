@@ -13,7 +13,7 @@ import feedseg
 from feedseg import atomic, published, rundir, sweep, trials
 from feedseg import config as configs
 from feedseg.errors import UserError
-from feedseg.text_table import markdown_row
+from feedseg.text_table import markdown_row, mean_and_std
 from feedseg.trials import Trial
 
 
@@ -203,12 +203,9 @@ def _number(table: published.Table, cell: Cell, name: str, found: Sequence[float
     paper = "-" if mean is None else f"{mean:.{digits}f}"
     if std is not None:
         paper += f" ± {std:.{digits}f}"
-    if not found:
-        return f"- / {paper} / -"
-    ours = float(np.mean(found))
-    spread = f" ± {np.std(found):.{digits}f}" if len(found) > 1 else ""
-    difference = "-" if mean is None else f"{ours - mean:+.{digits}f}"
-    return f"{ours:.{digits}f}{spread} / {paper} / {difference}"
+    known = found and mean is not None
+    difference = f"{np.mean(found) - mean:+.{digits}f}" if known else "-"
+    return f"{mean_and_std(found, digits)} / {paper} / {difference}"
 
 
 def _notes(table: published.Table, cells: Sequence[Cell], choice: Choice) -> list[str]:

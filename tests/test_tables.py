@@ -33,10 +33,10 @@ class InThisProcess:
         return self._code
 
 
-NARROW, LEVELS = ("model.filters=(2,4)",), ("model.filters=(2,2,2,2,2)",)
+NARROW, LEVELS = ("model.filters=(2,4)",), ("model.filters=(2,4,4)",)
 ROWS = {  # what differs between them is how they are planned, not what is compiled
     "fbu-t1": ("unet_fb", NARROW),
-    "fbu-t2": ("feedback_unet_plain", NARROW),
+    "fbu-t2": ("unet_fb", NARROW),
     "fbu-t3": ("feedback_unet_lstm_b", LEVELS),
     "fbu-t4": ("feedback_unet_lstm_b", LEVELS),
     "fba-t1": ("unet_fa", NARROW),
@@ -44,7 +44,7 @@ ROWS = {  # what differs between them is how they are planned, not what is compi
     "fba-t3": ("feedback_attention_self", NARROW),
     "fba-t4": ("feedback_attention_self_first", NARROW),
     "aep-t1": ("unetpp", NARROW),
-    "aep-t2": ("attention_unet", NARROW),
+    "aep-t2": ("unet_aep_baseline", ()),
     "aep-t3": ("pre_median_3", ()),
     "aep-t4": ("unet_aep_baseline", ()),
     "aep-t5": ("aep_awel", ()),
