@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-_CACHE = tempfile.mkdtemp(prefix="feedseg-tests-jax-")
+# One for all processes of the session; who has made it removes it.
+_OWN = "" if "FEEDSEG_TESTS_CACHE" in os.environ else tempfile.mkdtemp(prefix="feedseg-tests-jax-")
+_CACHE = os.environ.setdefault("FEEDSEG_TESTS_CACHE", _OWN)
 
 os.environ["XLA_FLAGS"] = " ".join(
     (
@@ -29,7 +31,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def pytest_unconfigure() -> None:
-    shutil.rmtree(_CACHE, ignore_errors=True)
+    if _OWN:
+        shutil.rmtree(_OWN, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -138,6 +138,7 @@ def reference(tmp_path_factory) -> Path:
 # Runs -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.cluster
 def test_two_processes_make_the_bits_of_one_with_two_devices(reference, tmp_path):
     workdir = tmp_path / "run"
     codes, said, errors = Pair(workdir).end()
@@ -151,6 +152,7 @@ def test_two_processes_make_the_bits_of_one_with_two_devices(reference, tmp_path
     assert {p.name for p in workdir.glob("*.png")} == {p.name for p in reference.glob("*.png")}
 
 
+@pytest.mark.cluster
 def test_a_stopped_pair_continues_as_one_process_and_the_other_way_round(reference, tmp_path):
     """SIGTERM to one of two: both save the same step and end with 75."""
     workdir = tmp_path / "run"
@@ -182,12 +184,14 @@ def kill_one(workdir: Path, killed: int) -> None:
     assert dead.returncode == -signal.SIGKILL and other.returncode not in (0, 75, None)
 
 
+@pytest.mark.cluster
 def test_the_killed_second_process_ends_the_first_and_the_run_continues(reference, tmp_path):
     kill_one(tmp_path / "run", 1)
     one_process(tmp_path / "run")
     assert_same_run(reference, tmp_path / "run")
 
 
+@pytest.mark.cluster
 def test_the_killed_first_process_ends_the_second(tmp_path):
     kill_one(tmp_path / "run", 0)
     assert not (tmp_path / "run" / "result.json").exists()
@@ -196,6 +200,7 @@ def test_the_killed_first_process_ends_the_second(tmp_path):
 # Failures -------------------------------------------------------------------------------------
 
 
+@pytest.mark.cluster
 def test_a_busy_directory_ends_both_with_69_and_one_message(tmp_path):
     with WorkdirLock(tmp_path / "run"):
         codes, _, errors = Pair(tmp_path / "run").end(60)
@@ -205,6 +210,7 @@ def test_a_busy_directory_ends_both_with_69_and_one_message(tmp_path):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+@pytest.mark.cluster
 def test_a_failure_of_one_process_ends_the_other_with_its_code(tmp_path):
     code = (
         "import os, sys; from feedseg import datasets, main\n"
@@ -223,6 +229,7 @@ def test_a_failure_of_one_process_ends_the_other_with_its_code(tmp_path):
     assert "the data set of process 1 on" in told and "is not that of process 0" in told
 
 
+@pytest.mark.cluster
 def test_different_arguments_and_wrong_ones_are_told_once(tmp_path):
     different = Pair(tmp_path / "run", differing=("--config.train.epochs=2",))
     wrong = Pair(tmp_path / "wrong", "--config.train.epoch=2")
@@ -234,6 +241,7 @@ def test_different_arguments_and_wrong_ones_are_told_once(tmp_path):
     assert "epoch" in told
 
 
+@pytest.mark.cluster
 def test_a_process_whose_others_do_not_come_gives_up_with_a_message(tmp_path):
     code = (
         "import sys; from feedseg.distributed import connect; from feedseg.place import Place\n"

@@ -170,6 +170,7 @@ def said(child, word: str) -> str:
     return next(line for line in child.stdout if line.startswith(word)).strip()
 
 
+@pytest.mark.cluster
 def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(tmp_path):
     """And what they save together one process can read; both pass over a damaged step."""
     start = "from 0"

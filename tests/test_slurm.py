@@ -19,7 +19,10 @@ from feedseg import finish, main, trials
 from feedseg.checkpoint import read_tree, saved_steps
 from launch.task import log_folder, log_path
 
-pytestmark = pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing())
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing()),
+]
 
 HELD = str(Path(held.__file__))
 SMALL = ("train.save_every_epochs=1",)
