@@ -109,7 +109,7 @@ def run_all(
     and broken directories are set aside. A signal to stop is handed on to the running processes,
     which save; Stopped then says how to go on.
     """
-    waiting = open_tasks(tasks, say)
+    waiting = [left for left in missing(tasks, say) if left]
     total = sum(map(len, tasks))
     pool = _Pool(jobs, devices, total, total - sum(map(len, waiting)), say)
     with Stop() as stop:
@@ -130,17 +130,20 @@ def run_all(
     return pool.failures
 
 
-def open_tasks(tasks: Sequence[Task], say: Callable[[str], None]) -> list[Task]:
-    """The tasks without their runs that are done; stale and broken directories are set aside."""
-    fingerprint, waiting = Fingerprints(), []
+def missing(tasks: Sequence[Task], say: Callable[[str], None], touch: bool = True) -> list[Task]:
+    """Every task without its runs that are done; one with nothing left is empty.
+
+    touch: set stale and broken directories aside, so that their runs can be made again.
+    """
+    fingerprint, left = Fingerprints(), []
     for task in tasks:
         found = {trial: state(trial, fingerprint) for trial in task}
         for trial, what in found.items():
             if what in ("stale", "broken"):
-                say(f"{trial.workdir} is {what}: set aside as {set_aside(trial.workdir).name}")
-        if left := tuple(trial for trial, what in found.items() if what != "done"):
-            waiting.append(left)
-    return waiting
+                done = f"set aside as {set_aside(trial.workdir).name}" if touch else ""
+                say(f"{trial.workdir} is {what}: {done or 'would be set aside'}")
+        left.append(tuple(trial for trial, what in found.items() if what != "done"))
+    return left
 
 
 class _Pool:
@@ -255,5 +258,5 @@ def _last_line(task: Task, trial: Trial) -> str:
     except OSError:
         return ""
     lines = text.splitlines()
-    own = [line for line in lines if len(task) > 1 and str(trial.workdir) in line]
+    own = [line for line in lines if line.startswith(f"feedseg: {trial.workdir}: ")]
     return (own or lines or [""])[-1]

@@ -107,7 +107,8 @@ def train(courses: Sequence[Course], stop) -> None:
         for program, own in running:
             look(program, own, 0 if stopping or epoch_ends else _IN_FLIGHT)
             for course in own:
-                course.pulse.beat(step, batch=job.batch)
+                if not course.error:
+                    course.pulse.beat(step, batch=job.batch)
             if stopping or epoch_ends:
                 account(program, own, step, epoch_ends, stopping)
         if stopping and not all(course.error for course in courses):

@@ -79,20 +79,9 @@ def main(arguments: Sequence[str]) -> int:
 def unfinished(
     tasks: Sequence[trials.Task], say: Callable[[str], None], touch: bool = True
 ) -> list[int]:
-    """Numbers of the tasks that have a run to be made.
-
-    touch: set stale and broken directories aside, so that their runs can be made again.
-    """
-    fingerprint, left = sweep.Fingerprints(), []
-    for index, task in enumerate(tasks):
-        states = [sweep.state(trial, fingerprint) for trial in task]
-        for trial, found in zip(task, states, strict=True):
-            if found in ("stale", "broken"):
-                what = f"set aside as {sweep.set_aside(trial.workdir).name}" if touch else ""
-                say(f"{trial.workdir} is {found}: {what or 'would be set aside'}")
-        if any(found != "done" for found in states):
-            left.append(index)
-    return left
+    """Numbers of the tasks that have a run to be made; touch: as in `sweep.missing`."""
+    left = sweep.missing(tasks, say, touch)
+    return [index for index, runs in enumerate(left) if runs]
 
 
 def fill(args: argparse.Namespace, indices: Sequence[int]) -> str:

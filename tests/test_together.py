@@ -106,7 +106,7 @@ def test_runs_of_one_program_are_those_made_alone(form, alone, tmp_path, monkeyp
     [
         (("seed=1", "split.fold=2", "augment.dihedral=false"), False),
         (("seed=1", "split.fold=2"), True),
-        (("data.synthetic_classes=3",), True),
+        (("data.synthetic_seed=1",), True),
         (("data.synthetic_count=15",), False),  # another size of the training split
         (("optimizer.learning_rate=0.01",), False),
         (("train.epochs=3",), False),

@@ -2,7 +2,7 @@
 
 Twelve synthetic images of 32 px, 8 of them for training: 3 epochs of 4 steps of a U-Net with
 nothing but its bottom. Dropout and augmentation are on, so that a run which mixes up its random
-numbers is noticed.
+numbers is noticed, and so are the moving averages.
 `--config tests/tiny.py` gives the same from a command line.
 """
 
