@@ -10,8 +10,9 @@ import pytest
 from jax import lax
 from layer_checks import both, normal, pull_back
 
-from feedseg.layers import conv
-from feedseg.layers.conv import check_sides, conv2d, max_pool2, up_conv2d
+from feedseg.layers import convolve
+from feedseg.layers.conv import check_sides, max_pool2
+from feedseg.layers.convolve import Forms, conv2d, up_conv2d
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -59,7 +60,7 @@ def test_conv2d_is_the_convolution(run, size, stride, side, height, width, chann
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (4, 2)])
 def test_kernel_gradient_in_any_number_of_blocks(monkeypatch, block, size, stride):
     """One row at a time, a few rows, all at once."""
-    monkeypatch.setattr(conv, "_BLOCK_PIXELS", block)
+    monkeypatch.setattr(convolve, "_BLOCK_PIXELS", block)
     x, kernel = normal(0, 2, 12, 6, 32), normal(1, size, size, 32, 32) / 16
     padding = ((1, 1), (1, 1))
     assert_same_map(
@@ -71,13 +72,18 @@ def test_kernel_gradient_in_any_number_of_blocks(monkeypatch, block, size, strid
     )
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the own gradient is for the CPU")
-def test_only_wide_kernels_take_the_own_gradient():
-    def uses_own(channels: int) -> bool:
-        x, kernel = jnp.ones((1, 4, 4, channels)), jnp.ones((3, 3, channels, channels))
-        return "custom_vjp" in str(jax.make_jaxpr(conv2d)(x, kernel))
-
-    assert uses_own(32) and not uses_own(31)
+@pytest.mark.parametrize(
+    "forms", [Forms(1, 1, False), Forms(2, 4, True), Forms(4, 2, False), Forms(2, 1, True)]
+)
+@pytest.mark.parametrize(
+    ("size", "padding"),
+    [(3, ((1, 1), (1, 1))), (3, ((0, 0), (0, 0))), (5, ((2, 2), (2, 2))), (3, ((0, 2), (2, 0)))],
+)
+def test_several_pixels_at_once_are_the_convolution(forms, size, padding):
+    width = 8 + size - 1 - sum(padding[1])  # a row of the result has 8 pixels
+    x, kernel = normal(0, 2, 6, width, 5), normal(1, size, size, 5, 3) / 9
+    forms = forms._replace(by_input=math.gcd(forms.by_input, width))
+    assert_same_map(jax.jit, convolve._make(forms, 1, padding), convolution(1, padding), x, kernel)
 
 
 def test_kernel_gradient_in_bfloat16_is_summed_in_float32():
@@ -174,15 +180,29 @@ def test_check_sides_names_the_nearest_size():
         check_sides(jnp.ones((1, 33, 3, 1)), 8)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other devices take the plain form")
 @pytest.mark.parametrize(
-    ("side", "inputs", "blocked"), [(16, 4, False), (16, 32, True), (256, 4, True)]
+    ("side", "channels", "forms"),
+    [
+        (256, (1, 8), Forms(2, 2, True)),
+        (64, (16, 16), Forms(2, 2, True)),
+        (63, (8, 8), Forms(1, 1, True)),
+        (64, (32, 8), Forms(1, 1, True)),
+        (64, (64, 64), Forms(1, 1, True)),
+    ],
 )
-def test_kernel_gradients_in_blocks_where_they_are_faster(side, inputs, blocked, monkeypatch):
-    used = []
-    monkeypatch.setattr(conv, "_make_blocked", lambda *_: lambda x, k: used.append(1) or x)
+def test_narrow_convolutions_take_several_pixels_at_once(side, channels, forms, monkeypatch):
+    taken = []
+    monkeypatch.setattr(convolve, "_make", lambda f, *_: lambda x, k: taken.append(f) or x)
     jax.eval_shape(
-        lambda x, k: conv.conv2d(x, k, 1, ((1, 1), (1, 1))),
-        jax.ShapeDtypeStruct((1, side, side, inputs), jnp.float32),
-        jax.ShapeDtypeStruct((3, 3, inputs, 32), jnp.float32),
+        lambda x, k: conv2d(x, k, 1, ((1, 1), (1, 1))),
+        jax.ShapeDtypeStruct((1, side, side, channels[0]), jnp.float32),
+        jax.ShapeDtypeStruct((3, 3, *channels), jnp.float32),
     )
-    assert bool(used) == blocked
+    assert taken == [forms]
+
+
+def test_other_devices_take_the_plain_form(monkeypatch):
+    monkeypatch.setattr(convolve.jax, "default_backend", lambda: "gpu")
+    program = jax.make_jaxpr(conv2d)(jnp.ones((1, 6, 6, 4)), jnp.ones((3, 3, 4, 4)))
+    assert [equation.primitive.name for equation in program.eqns] == ["conv_general_dilated"]

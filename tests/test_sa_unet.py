@@ -12,7 +12,8 @@ from layer_checks import both, normal, pull_back
 from networks import build, random_variables
 
 from feedseg.layers import dropblock
-from feedseg.layers.conv import UpConv, up_conv2d
+from feedseg.layers.conv import UpConv
+from feedseg.layers.convolve import up_conv2d
 from feedseg.layers.dropblock import DropBlock
 from feedseg.models import sa_unet
 

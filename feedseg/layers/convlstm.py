@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import glorot_uniform, orthogonal, zeros
 
-from feedseg.layers.conv import conv2d
+from feedseg.layers.convolve import conv2d
 
 Array = jax.Array
 State = tuple[Array, Array]
