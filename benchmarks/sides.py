@@ -12,8 +12,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import measure, peers
+from feedseg import compiler, models, optimizer, parallel
 from feedseg import config as configs
-from feedseg import models, optimizer, parallel
 from feedseg import step as steps
 
 # Cross-entropy of all maps that are trained on, Adam, no augmentation.
@@ -101,7 +101,8 @@ def _feedseg_step(case: Case):
     items = parallel.put(mesh, steps.TrainItems(images, labels, *limits, **own))
     place = parallel.batch_placer(mesh)
     step = steps.make_train_step(model, adam, config, case.batch, case.batch, place)
-    compiled, compile_s = _compile(parallel.compile_train(mesh, step), state, items)
+    options = compiler.options(models.count_parameters(state.params))
+    compiled, compile_s = _compile(parallel.compile_train(mesh, step, options), state, items)
 
     def run() -> float:
         nonlocal state
@@ -117,7 +118,10 @@ def _feedseg_forward(case: Case):
     small = jnp.zeros((1, model.stride, model.stride, 1))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), small, train=False))
     variables = jax.tree_util.tree_map_with_path(_plausible, shapes)
-    forward = jax.jit(lambda v, x: steps.forward(model, v, x, jnp.dtype(case.dtype))[0])
+    forward = jax.jit(
+        lambda v, x: steps.forward(model, v, x, jnp.dtype(case.dtype))[0],
+        compiler_options=compiler.options(models.count_parameters(variables["params"])),
+    )
     compiled, compile_s = _compile(forward, variables, image)
     return compiled, compile_s, lambda: compiled(variables, image).block_until_ready()
 

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from feedseg import compiler, datasets, evaluate, losses, models, optimizer, parallel, rundir
 from feedseg import config as configs
-from feedseg import datasets, evaluate, losses, models, optimizer, parallel, rundir
 from feedseg import step as steps
 from feedseg.datasets import folds
 from feedseg.datasets.base import Dataset
@@ -27,6 +27,7 @@ class Job:
     dataset: Dataset
     split: folds.Split
     model: Any
+    parameters: int
     mesh: Any
     train_items: steps.Items
     val_items: steps.Items
@@ -82,7 +83,7 @@ def set_up(
             f"runtime.steps_per_dispatch={dispatch} does not divide an epoch of {per_epoch} steps"
         )
     state = initial_state(config, model, tx, dataset, mesh)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    parameters = models.count_parameters(state.params)
     log(f"network: {config.model.name}, {parameters:,} parameters")
     directory.claim(config, dataset)
     eval_batch = -(-config.train.eval_batch_size // mesh.size) * mesh.size
@@ -92,12 +93,17 @@ def set_up(
         dataset=dataset,
         split=split,
         model=model,
+        parameters=parameters,
         mesh=mesh,
         train_items=place_train_items(mesh, dataset, split.train, config.seed, weights),
         val_items=place_items(mesh, dataset, split.val),
         step=step if dispatch == 1 else steps.repeat(step, dispatch),
         eval_step=compiled_eval(
-            mesh, config.model.to_json(), config.train.compute_dtype, dataset.num_classes
+            mesh,
+            config.model.to_json(),
+            config.train.compute_dtype,
+            dataset.num_classes,
+            parameters,
         ),
         schedule=rate,
         batch=batch,
@@ -110,11 +116,12 @@ def set_up(
 
 
 @functools.lru_cache(maxsize=8)
-def compiled_eval(mesh, network: str, dtype: str, num_classes: int):
+def compiled_eval(mesh, network: str, dtype: str, num_classes: int, parameters: int):
     """The evaluation step, one for all runs of a network; network: `config.model` as JSON."""
     model = models.build(num_classes, configs.from_plain(json.loads(network)))
     place = parallel.batch_placer(mesh)
-    return parallel.compile_eval(mesh, steps.make_eval_step(model, dtype, num_classes, place))
+    step = steps.make_eval_step(model, dtype, num_classes, place)
+    return parallel.compile_eval(mesh, step, compiler.options(parameters))
 
 
 def check_numbers(config) -> None:

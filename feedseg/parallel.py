@@ -99,15 +99,15 @@ def batch_placer(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     return lambda x: jax.lax.with_sharding_constraint(x, sharding)
 
 
-def compile_train(mesh: Mesh, step: Callable) -> Callable:
-    """Jitted training step; the old state's memory is reused."""
+def compile_train(mesh: Mesh, step: Callable, options: dict | None = None) -> Callable:
+    """Jitted training step; the old state's memory is reused. options: of the compiler."""
     whole = replicated(mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
+    return jax.jit(step, donate_argnums=0, out_shardings=(whole, whole), compiler_options=options)
 
 
-def compile_eval(mesh: Mesh, step: Callable) -> Callable:
-    """Jitted evaluation step with its results whole on every device."""
-    return jax.jit(step, out_shardings=replicated(mesh))
+def compile_eval(mesh: Mesh, step: Callable, options: dict | None = None) -> Callable:
+    """Jitted evaluation step with its results whole on every device. options: of the compiler."""
+    return jax.jit(step, out_shardings=replicated(mesh), compiler_options=options)
 
 
 def describe(mesh: Mesh) -> str:

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from feedseg import compiler, parallel
 from feedseg import config as configs
-from feedseg import parallel
 from feedseg.job import Job
 
 Tree = Any
@@ -61,7 +61,9 @@ class Program:
     def __init__(self, jobs: Sequence[Job], states: Sequence[Tree]):
         self._count = len(jobs)
         self._form = FORMS[jobs[0].config.runtime.together if self._count > 1 else "copies"]
-        self._step = parallel.compile_train(jobs[0].mesh, self._form.join(jobs[0].step))
+        self._step = parallel.compile_train(
+            jobs[0].mesh, self._form.join(jobs[0].step), compiler.options(jobs[0].parameters)
+        )
         self._states = self._form.pack(states)
         self._items = self._form.pack([job.train_items for job in jobs])
         self._losses: deque = deque()

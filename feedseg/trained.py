@@ -1,5 +1,6 @@
 """A trained model, read back from its run and ready to be applied."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from feedseg import compiler, models, uncertainty
 from feedseg import config as configs
-from feedseg import models, uncertainty
 from feedseg.checkpoint import read_tree
 from feedseg.errors import UserError
 from feedseg.rundir import RunDir, read_json
@@ -127,10 +128,12 @@ def bind(model, variables: Tree, dtype: str, facts: dict, rounds: int = 0) -> Tr
     def soft(logits):
         return jax.nn.softmax(logits.astype(jnp.float32))
 
-    outputs = jax.jit(run)
-    apply = jax.jit(lambda v, image: soft(run(v, image)[0]))
-    answers = jax.jit(lambda v, image: soft(uncertainty.answers(run(v, image)[1])))
-    inside, margin = _inside(model, dtype)
+    options = compiler.options(models.count_parameters(variables["params"]))
+    jit = functools.partial(jax.jit, compiler_options=options)
+    outputs = jit(run)
+    apply = jit(lambda v, image: soft(run(v, image)[0]))
+    answers = jit(lambda v, image: soft(uncertainty.answers(run(v, image)[1])))
+    inside, margin = _inside(model, dtype, jit)
     several = jax.eval_shape(run, variables, _small_image(model, facts))[1]
     return Trained(
         apply=lambda image: apply(variables, image),
@@ -151,7 +154,7 @@ def bind(model, variables: Tree, dtype: str, facts: dict, rounds: int = 0) -> Tr
     )
 
 
-def _inside(model, dtype: str) -> tuple[Callable | None, int]:
+def _inside(model, dtype: str, jit: Callable) -> tuple[Callable | None, int]:
     """The network without the mirror image around what it sees, and the margin it then has."""
     lost = getattr(model, "margin", 0)
     if not lost:
@@ -166,7 +169,7 @@ def _inside(model, dtype: str) -> tuple[Callable | None, int]:
         probability = jax.nn.softmax(logits.astype(jnp.float32))
         return jnp.pad(probability, ((0, 0), around, around, (0, 0)))
 
-    return jax.jit(apply), margin
+    return jit(apply), margin
 
 
 def for_tiles(trained: Trained) -> Trained:

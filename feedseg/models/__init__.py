@@ -16,6 +16,7 @@ import importlib
 import pkgutil
 
 import flax.linen as nn
+import jax
 
 from feedseg.errors import UserError
 
@@ -43,3 +44,8 @@ def build(num_classes: int, config, name: str | None = None) -> nn.Module:
         return module.Model(num_classes=num_classes, **arguments, **place)
     except TypeError as error:
         raise UserError(f"config.model does not fit network {kind!r}: {error}") from None
+
+
+def count_parameters(params) -> int:
+    """Numbers that training changes, statistics of normalisations not among them."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
