@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from feedseg.layers import resize
+from feedseg.layers.batch_norm import BatchNorm
 from feedseg.layers.blocks import HeConvNorm
 from feedseg.layers.conv import Conv
 
@@ -31,13 +32,7 @@ class SameSizeGate(nn.Module):
     def __call__(self, x: Array, g: Array, *, train: bool) -> tuple[Array, Array]:
         def project(y: Array, features: int, name: str) -> Array:
             y = Conv(features, 1, before_norm=True, name=f"{name}_conv")(y)
-            norm = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=self.momentum,
-                epsilon=self.epsilon,
-                name=f"{name}_norm",
-            )
-            return norm(y)
+            return BatchNorm(self.momentum, self.epsilon, name=f"{name}_norm")(y, train=train)
 
         g, projected = project(g, self.inner, "gating"), project(x, self.inner, "skip")
         gate = nn.sigmoid(project(nn.relu(g + projected), 1, "psi"))

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from feedseg.layers.batch_norm import BatchNorm
 from feedseg.layers.conv import Conv, UpConv
 
 Array = jax.Array
@@ -68,13 +69,8 @@ class ConvNormAct(nn.Module):
                 initializer=self.initializer,
                 name="conv",
             )
-        norm = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            name="norm",
-        )
-        return nn.relu(norm(layer(x)))
+        norm = BatchNorm(self.momentum, self.epsilon, relu=True, name="norm")
+        return norm(layer(x), train=train)
 
 
 GAMMA_SPREAD = 0.02  # standard deviation of the normalisations' initial scales around 1
@@ -102,12 +98,5 @@ class HeConvNorm(nn.Module):
         conv = Conv(
             self.features, self.kernel_size, before_norm=True, initializer="he", name="conv"
         )
-        norm = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            scale_init=_gamma_init,
-            name="norm",
-        )
-        y = norm(conv(x))
-        return nn.relu(y) if self.act else y
+        norm = BatchNorm(self.momentum, self.epsilon, self.act, _gamma_init, name="norm")
+        return norm(conv(x), train=train)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from feedseg.layers import receptive_field as field
+from feedseg.layers.batch_norm import BatchNorm
 from feedseg.layers.conv import Conv
 
 Array = jax.Array
@@ -45,11 +46,8 @@ class DenseNet(nn.Module):
     momentum: float
     epsilon: float
 
-    def _norm(self, x: Array, name: str, train: bool) -> Array:
-        norm = nn.BatchNorm(
-            use_running_average=not train, momentum=self.momentum, epsilon=self.epsilon, name=name
-        )
-        return norm(x)
+    def _norm(self, x: Array, name: str, train: bool, relu: bool = True) -> Array:
+        return BatchNorm(self.momentum, self.epsilon, relu, name=name)(x, train=train)
 
     def _conv(self, x: Array, features: int, size: int, name: str, stride: int = 1) -> Array:
         conv = Conv(features, size, stride, use_bias=False, initializer=self.initializer, name=name)
@@ -58,23 +56,23 @@ class DenseNet(nn.Module):
     def _block(self, x: Array, block: int, train: bool) -> Array:
         for index in range(1, self.blocks[block - 1] + 1):
             name = f"block{block}_layer{index}"
-            new = nn.relu(self._norm(x, f"{name}_norm1", train))
+            new = self._norm(x, f"{name}_norm1", train)
             new = self._conv(new, 4 * self.growth, 1, f"{name}_conv1")
-            new = nn.relu(self._norm(new, f"{name}_norm2", train))
+            new = self._norm(new, f"{name}_norm2", train)
             x = jnp.concatenate([x, self._conv(new, self.growth, 3, f"{name}_conv2")], -1)
         return x
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, Array, Array, Array]:
         x = self._conv(image, 2 * self.growth, 7, "conv0", stride=2)
-        x, maps = self._norm(x, "norm0", train), []
+        x, maps = self._norm(x, "norm0", train, relu=False), []
         for block in (1, 2, 3):
             x = self._block(x, block, train)
             name = f"transition{block}"
-            x = nn.relu(self._norm(x, f"{name}_norm", train))
+            x = self._norm(x, f"{name}_norm", train)
             x = avg_pool2(self._conv(x, x.shape[-1] // 2, 1, f"{name}_conv"))
             maps.append(x)
-        return *maps, self._norm(self._block(x, 4, train), "norm5", train)
+        return *maps, self._norm(self._block(x, 4, train), "norm5", train, relu=False)
 
 
 def steps_back(blocks: Sequence[int]) -> list[field.Step]:

@@ -51,7 +51,7 @@ class RecurrentConv(nn.Module):
 
         def activation(name: str):
             norm = self.norms.build(name)
-            return lambda z: nn.relu(norm(z, round_index, train=train))
+            return lambda z: norm(z, round_index, train=train, relu=True)
 
         if self.kernel == "separate":
             activate = activation("norm")

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from feedseg.layers.batch_norm import apply_statistics, normalize
+
 Array = jax.Array
 
 MODES = ("separate", "stats_only", "shared")
@@ -28,8 +30,8 @@ class RoundNorm(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, x: Array, t: Array | int = 0, *, train: bool) -> Array:
-        """x [..., C] in round t, counted from 0."""
+    def __call__(self, x: Array, t: Array | int = 0, *, train: bool, relu: bool = False) -> Array:
+        """x [..., C] in round t, counted from 0; relu: and ReLU behind it."""
         if self.mode not in MODES:
             raise ValueError(f"bn_rounds={self.mode!r}: choose {', '.join(MODES)}")
         features = x.shape[-1]
@@ -42,28 +44,21 @@ class RoundNorm(nn.Module):
             "mean": self.variable("batch_stats", "mean", jnp.zeros, stored, jnp.float32),
             "var": self.variable("batch_stats", "var", jnp.ones, stored, jnp.float32),
         }
-        if train:
-            now = _statistics(x)
-            if not self.is_initializing():
-                for name, value in now.items():
-                    self._update(running[name], value, t)
-        else:
+        if not train:
             now = {name: _of_round(variable.value, t) for name, variable in running.items()}
-        factor = scale.astype(jnp.float32) * jax.lax.rsqrt(now["var"] + self.epsilon)
-        return ((x - now["mean"]) * factor + bias).astype(x.dtype)
+            return apply_statistics(
+                x, **now, scale=scale, bias=bias, epsilon=self.epsilon, relu=relu
+            )
+        y, mean, var = normalize(x, scale, bias, self.epsilon, relu)
+        if not self.is_initializing():
+            self._update(running["mean"], mean, t)
+            self._update(running["var"], var, t)
+        return y
 
     def _update(self, variable, value: Array, t: Array | int) -> None:
         old = _of_round(variable.value, t)
         new = self.momentum * old + (1 - self.momentum) * value
         variable.value = new if variable.value.ndim == 1 else variable.value.at[t].set(new)
-
-
-def _statistics(x: Array) -> dict[str, Array]:
-    """Mean and (biased) variance of each channel, float32."""
-    x = x.astype(jnp.float32)
-    axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axes)
-    return {"mean": mean, "var": jnp.maximum(jnp.square(x).mean(axes) - jnp.square(mean), 0)}
 
 
 def _of_round(values: Array, t: Array | int) -> Array:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from feedseg.layers.batch_norm import BatchNorm
 from feedseg.layers.blocks import ConvNormAct
 from feedseg.layers.conv import Conv
 from feedseg.layers.resize import bilinear
@@ -35,8 +36,8 @@ class ResidualBlock(nn.Module):
             features, use_bias=False, initializer=self.initializer, name="conv1", **kind
         )
         second = Conv(features, use_bias=False, initializer=self.initializer, name="conv2")
-        norm = nn.BatchNorm(use_running_average=not train, name="norm2", **kind)
-        return nn.relu(x + norm(second(first(x, train=train))))
+        norm = BatchNorm(name="norm2", **kind)
+        return nn.relu(x + norm(second(first(x, train=train)), train=train))
 
 
 class GatedConv(nn.Module):
@@ -54,13 +55,7 @@ class GatedConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array, texture: Array, *, train: bool) -> Array:
         def norm(x: Array, name: str) -> Array:
-            layer = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=self.momentum,
-                epsilon=self.epsilon,
-                name=name,
-            )
-            return layer(x)
+            return BatchNorm(self.momentum, self.epsilon, name=name)(x, train=train)
 
         features = x.shape[-1]
         both = norm(jnp.concatenate([x, texture], -1), "norm1")

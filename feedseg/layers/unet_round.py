@@ -232,7 +232,7 @@ class Round(Settings):
                     initializer=self.initializer,
                     name=layer_name,
                 )(x)
-            return nn.relu(norms.build(f"{name}_norm")(x, t, train=train))
+            return norms.build(f"{name}_norm")(x, t, train=train, relu=True)
 
         return unet_pass.Parts(conv, self.dropout, self.initializer, train)
 

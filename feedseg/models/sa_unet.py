@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from feedseg.layers import receptive_field as field
+from feedseg.layers.batch_norm import BatchNorm
 from feedseg.layers.conv import Conv, UpConv, check_sides, max_pool2
 from feedseg.layers.dropblock import DropBlock, drops
 from feedseg.layers.resize import nearest2
@@ -39,13 +40,8 @@ class Unit(nn.Module):
             x
         )
         x = DropBlock(self.keep, self.block, name="dropblock")(x, train=train)
-        norm = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            name="norm",
-        )
-        return nn.relu(norm(x))
+        norm = BatchNorm(self.momentum, self.epsilon, relu=True, name="norm")
+        return norm(x, train=train)
 
 
 def channel_max(x: Array) -> Array:
