@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import feedseg
+from feedseg import large_pages
 from feedseg.errors import UserError
 from feedseg.main import guarded, train
 
@@ -273,6 +274,7 @@ def run(argv: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry of the console script."""
+    large_pages.request()
     sys.exit(guarded(run, sys.argv[1:]))
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import feedseg
+from feedseg import large_pages
 from feedseg.distributed import Processes
 from feedseg.errors import FeedsegError
 
@@ -46,6 +47,7 @@ def guarded(action, *args) -> int:
 
 def main() -> None:
     """Entry of `python -m feedseg.main`."""
+    large_pages.request()
     sys.exit(guarded(train, sys.argv[1:]))
 
 
