@@ -206,3 +206,15 @@ def test_other_devices_take_the_plain_form(monkeypatch):
     monkeypatch.setattr(convolve.jax, "default_backend", lambda: "gpu")
     program = jax.make_jaxpr(conv2d)(jnp.ones((1, 6, 6, 4)), jnp.ones((3, 3, 4, 4)))
     assert [equation.primitive.name for equation in program.eqns] == ["conv_general_dilated"]
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 10, 5), (3, 1, 1, 4)])
+def test_a_1x1_convolution_and_a_bias_are_what_they_say(shape):
+    x, matrix, bias = normal(0, *shape), normal(1, shape[-1], 3), normal(2, 3)
+    dy = normal(3, *shape[:-1], 3)
+    got = jax.jit(
+        lambda *a: pull_back(lambda x, m, b: convolve.add_bias(convolve.product(x, m), b), a, dy)
+    )(x, matrix, bias)
+    want = jax.jit(lambda *a: pull_back(lambda x, m, b: x @ m + b, a, dy))(x, matrix, bias)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-4)

@@ -1,7 +1,7 @@
 """Batch normalisation, with ReLU where one follows, in few passes over the maps.
 
 Differentiated step by step it reads every map a dozen times; written out, its gradient takes two
-passes, and sums over rows first, so that several cores share them.
+passes.
 """
 
 import functools
@@ -12,14 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from feedseg.layers.channel_mean import channel_mean
+
 Array = jax.Array
-
-
-def _mean(x: Array) -> Array:
-    """Mean of each channel, x [..., C] -> [C], over the pixels of a row first."""
-    if x.ndim > 2:
-        x = x.sum(-2) * (1 / x.shape[-2])
-    return x.mean(tuple(range(x.ndim - 1)))
 
 
 def _affine(x: Array, mean: Array, factor: Array, bias: Array, relu: bool) -> Array:
@@ -49,8 +44,8 @@ def normalize(x: Array, scale: Array, bias: Array, epsilon: float, relu: bool):
 
 def _forward(x, scale, bias, epsilon, relu):
     full = x.astype(jnp.float32)
-    mean = _mean(full)
-    var = jnp.maximum(_mean(jnp.square(full)) - jnp.square(mean), 0)
+    mean = channel_mean(full)
+    var = jnp.maximum(channel_mean(jnp.square(full)) - jnp.square(mean), 0)
     y = apply_statistics(x, mean, var, scale, bias, epsilon, relu)
     return (y, mean, var), (x, mean, var, scale, bias)
 
@@ -68,7 +63,7 @@ def _backward(epsilon, relu, saved, gradients):
     if relu:
         d = jnp.where(_affine(x, mean, factor, bias, relu=False) > 0, d, 0)
     unit = (x - mean) * inverse
-    bias_mean, scale_mean = _mean(d), _mean(d * unit)
+    bias_mean, scale_mean = channel_mean(d), channel_mean(d * unit)
     dx = factor * (d - bias_mean - unit * scale_mean)
     count = x.size // x.shape[-1]
     of_scale, of_bias = scale_mean * count, bias_mean * count

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.nn.initializers import variance_scaling, zeros
 
-from feedseg.layers.convolve import conv2d, up_conv2d
+from feedseg.layers.convolve import add_bias, conv2d, product, up_conv2d
 
 Array = jax.Array
 
@@ -71,6 +71,11 @@ def bias_init(style: str, fan_in: int) -> Callable:
     )
 
 
+def _with_bias(y: Array, bias: Array, before_norm: bool) -> Array:
+    bias = bias.astype(y.dtype)
+    return y + lax.stop_gradient(bias) if before_norm else add_bias(y, bias)
+
+
 class Conv(nn.Module):
     """Convolution with bias; "same" padding for odd kernels, (kernel - stride) / 2 for even ones.
 
@@ -96,7 +101,7 @@ class Conv(nn.Module):
         )
         side = 0 if self.valid else (size - self.stride + 1) // 2
         if size == 1:
-            y = x @ kernel[0, 0].astype(x.dtype)
+            y = product(x, kernel[0, 0].astype(x.dtype))
         else:
             y = conv2d(x, kernel.astype(x.dtype), self.stride, ((side, side), (side, side)))
         if not self.use_bias:
@@ -104,7 +109,7 @@ class Conv(nn.Module):
         bias = self.param(
             "bias", bias_init(self.initializer, size * size * channels), (self.features,)
         )
-        return y + (lax.stop_gradient(bias) if self.before_norm else bias).astype(x.dtype)
+        return _with_bias(y, bias, self.before_norm)
 
 
 class UpConv(nn.Module):
@@ -127,4 +132,4 @@ class UpConv(nn.Module):
             "bias", bias_init(self.initializer, size * size * self.features), (self.features,)
         )
         y = up_conv2d(x, kernel.astype(x.dtype))
-        return y + (lax.stop_gradient(bias) if self.before_norm else bias).astype(x.dtype)
+        return _with_bias(y, bias, self.before_norm)

@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from feedseg.layers.channel_mean import channel_mean
+
 Array = jax.Array
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-_BLOCK_PIXELS = 2048  # pixels whose patches are multiplied at once: they stay in the cache
+_BLOCK_PIXELS = 4096  # pixels whose patches are multiplied at once: they stay in the cache
 _MIN_CHANNELS = 32  # below it the compiler's kernel gradient is faster where there is a stride
 _NARROW = 16  # channels up to which two pixels at once are faster
 
@@ -159,6 +161,40 @@ def conv2d(x: Array, kernel: Array, stride: int = 1, padding: Padding = ((0, 0),
     return _make(forms, stride, padding)(x, kernel)
 
 
+@jax.custom_vjp
+def _product(x: Array, matrix: Array) -> Array:
+    """x [N, H, W, C] times matrix [C, F], the matrix's gradient in blocks."""
+    return x @ matrix
+
+
+def _product_gradients(saved, dy):
+    x, matrix = saved
+    dk = _kernel_gradient(x, dy, 1, 1, ((0, 0), (0, 0)))[0, 0]
+    return dy @ matrix.T, dk.astype(matrix.dtype)
+
+
+_product.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _product_gradients)
+
+
+def product(x: Array, matrix: Array) -> Array:
+    """A 1x1 convolution: x [N, H, W, C] times matrix [C, F]."""
+    return _product(x, matrix) if jax.default_backend() == "cpu" else x @ matrix
+
+
+@jax.custom_vjp
+def add_bias(y: Array, bias: Array) -> Array:
+    """y [N, H, W, F] + bias [F]."""
+    return y + bias
+
+
+def _bias_gradients(bias, dy):
+    total = channel_mean(dy.astype(jnp.float32)) * (dy.size // dy.shape[-1])
+    return dy, total.astype(bias.dtype)
+
+
+add_bias.defvjp(lambda y, bias: (y + bias, bias), _bias_gradients)
+
+
 def _interleave(phases: Array) -> Array:
     """[N, h, w, 2, 2, F] -> [N, 2h, 2w, F], out[2i + a, 2j + b] = phases[i, j, a, b]."""
     n, h, w, _, _, f = phases.shape
@@ -178,7 +214,7 @@ def up_conv2d(x: Array, kernel: Array) -> Array:
     if kernel.shape[0] not in (2, 3, 4):
         raise ValueError(f"a kernel of {kernel.shape[0]} px does not double the sides: 2, 3 or 4")
     if kernel.shape[0] == 2:
-        phases = x @ kernel.transpose(2, 0, 1, 3).reshape(c, 4 * f)
+        phases = product(x, kernel.transpose(2, 0, 1, 3).reshape(c, 4 * f))
         return _interleave(phases.reshape(n, h, w, 2, 2, f))
     if kernel.shape[0] == 3:
         return _up_conv3(x, kernel)
