@@ -46,7 +46,9 @@ def convolution(stride: int, padding):
         (jax.jit, 2, 1, 0, 4, 5),
     ],
 )
-@pytest.mark.parametrize("channels", [(32, 33), (3, 5)], ids=["wide", "narrow"])
+@pytest.mark.parametrize(
+    "channels", [(32, 33), (3, 5), (7, 2)], ids=["wide", "narrow", "fewer outputs"]
+)
 def test_conv2d_is_the_convolution(run, size, stride, side, height, width, channels):
     x = normal(0, 2, height, width, channels[0])
     kernel = normal(1, size, size, *channels) / size / math.sqrt(channels[0])

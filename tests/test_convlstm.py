@@ -127,3 +127,9 @@ def test_start_and_size(unit):
 def test_unknown_activation():
     with pytest.raises(ValueError, match="hard_sigmoid or sigmoid"):
         cell(recurrent_activation="relu").init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)))
+
+
+def test_the_gradient_of_hard_sigmoid_is_one_fifth_inside_and_0_outside():
+    x = jnp.array([-4.0, -2.6, -2.4, 0, 2.4, 2.6, 4])
+    slopes = jax.vmap(jax.grad(hard_sigmoid))(x)
+    np.testing.assert_allclose(slopes, [0, 0, 0.2, 0.2, 0.2, 0, 0], rtol=1e-6)

@@ -5,15 +5,19 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import glorot_uniform, orthogonal, zeros
 
-from feedseg.layers.convolve import conv2d
+from feedseg.layers.convolve import add_bias, conv2d
 
 Array = jax.Array
 State = tuple[Array, Array]
 
 
 def hard_sigmoid(x: Array) -> Array:
-    """`clip(0.2 x + 0.5, 0, 1)`, that of Keras 2 (jax.nn.hard_sigmoid is another one)."""
-    return jnp.clip(0.2 * x + 0.5, 0, 1)
+    """`clip(0.2 x + 0.5, 0, 1)`, that of Keras 2 (jax.nn.hard_sigmoid is another one).
+
+    Made of choices: the gradient of a clip would divide by the number of equal values.
+    """
+    y = 0.2 * x + 0.5
+    return jnp.where(y < 0, 0, jnp.where(y > 1, 1, y)).astype(x.dtype)
 
 
 ACTIVATIONS = {"hard_sigmoid": hard_sigmoid, "sigmoid": nn.sigmoid}
@@ -58,12 +62,13 @@ class ConvLSTM(nn.Module):
         at_i, at_f, at_o = self._peepholes(x)
         if state is None:
             kernel, bias = (jnp.delete(w, slice(f, 2 * f), -1) for w in (kernel, bias))
-            i, g, o = jnp.split(_same(x, kernel) + bias, 3, -1)
+            i, g, o = jnp.split(add_bias(_same(x, kernel), bias), 3, -1)
             c = gate(i) * jnp.tanh(g)
         else:
             c, h = state
             both = jnp.concatenate([kernel, recurrent], 2)
-            i, forget, g, o = jnp.split(_same(jnp.concatenate([x, h], -1), both) + bias, 4, -1)
+            z = add_bias(_same(jnp.concatenate([x, h], -1), both), bias)
+            i, forget, g, o = jnp.split(z, 4, -1)
             c = gate(forget + at_f * c) * c + gate(i + at_i * c) * jnp.tanh(g)
         h = gate(o + at_o * c) * jnp.tanh(c)
         return h, (c, h)

@@ -95,6 +95,26 @@ def _kernel_gradient(x: Array, dy: Array, size: int, stride: int, padding: Paddi
     return total.T.reshape(size, size, channels, features)
 
 
+def _turned(kernel: Array) -> Array:
+    """The kernel of the opposite direction, from outputs to inputs."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def _opposite(padding: Padding, size: int) -> Padding:
+    """Padding of the outputs with which a convolution of stride 1 leads back to the inputs."""
+    rows, columns = ((size - 1 - before, size - 1 - after) for before, after in padding)
+    return rows, columns
+
+
+def _kernel_gradient_in_blocks(
+    x: Array, dy: Array, size: int, stride: int, padding: Padding
+) -> Array:
+    """The patches are those of the side that has fewer channels."""
+    if stride == 1 and dy.shape[-1] < x.shape[-1]:
+        return _turned(_kernel_gradient(dy, x, size, 1, _opposite(padding, size)))
+    return _kernel_gradient(x, dy, size, stride, padding)
+
+
 def _input_gradient(
     dy: Array, kernel: Array, x: Array, stride: int, padding: Padding, count: int
 ) -> Array:
@@ -103,9 +123,7 @@ def _input_gradient(
         # the same map written as an up-convolution, 4 times faster than the dilated one
         return up_conv2d(dy, kernel.transpose(0, 1, 3, 2))
     if stride == 1:
-        (top, bottom), (left, right) = ((size - 1 - a, size - 1 - b) for a, b in padding)
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        return _convolve_wide(dy, turned, ((top, bottom), (left, right)), count)
+        return _convolve_wide(dy, _turned(kernel), _opposite(padding, size), count)
     return jax.vjp(lambda x: _convolve(x, kernel, stride, padding), x)[1](dy)[0]
 
 
@@ -125,7 +143,7 @@ def _make(forms: Forms, stride: int, padding: Padding) -> Callable[[Array, Array
         x, kernel = saved
         dx = _input_gradient(dy, kernel, x, stride, padding, forms.by_input)
         if forms.blocks:
-            dk = _kernel_gradient(x, dy, kernel.shape[0], stride, padding)
+            dk = _kernel_gradient_in_blocks(x, dy, kernel.shape[0], stride, padding)
         else:
             (dk,) = jax.vjp(lambda k: _convolve(x, k, stride, padding), kernel)[1](dy)
         return dx, dk.astype(kernel.dtype)
