@@ -1,6 +1,10 @@
-"""Options of the compiler that make programs faster on this machine."""
+"""What the compiler is told: options for faster programs here, and where to keep programs."""
 
 import functools
+import os
+import tempfile
+import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +13,7 @@ import jax.numpy as jnp
 # channels and shares small ones between few cores: of the networks up to this size the older one
 # makes 1.1 to 1.3 times faster steps, of the wide ones slower ones (benchmarks/NOTES.md).
 _NARROW_PARAMETERS = 5_000_000
+_KEPT_SECONDS = 14 * 24 * 3600
 _PRODUCTS_ONLY = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
 }
@@ -29,3 +34,30 @@ def _known() -> bool:
     except jax.errors.JaxRuntimeError:
         return False
     return True
+
+
+def keep_programs() -> None:
+    """Keep compiled programs for the next processes of this user on this machine.
+
+    In the folder for temporary files, so that no other machine, whose processor may differ, finds
+    them, and for two weeks. JAX's own setting, JAX_COMPILATION_CACHE_DIR, comes first.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    user = getattr(os, "getuid", lambda: 0)()
+    folder = Path(tempfile.gettempdir()) / f"feedseg-programs-{user}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or not _ours(folder.stat(), user):
+            return  # programs that somebody else may have put there are not run
+        for file in folder.iterdir():
+            if time.time() - file.stat().st_mtime > _KEPT_SECONDS:
+                file.unlink(missing_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _ours(facts: os.stat_result, user: int) -> bool:
+    """Whether only this user writes there."""
+    return facts.st_uid == user and not facts.st_mode & 0o022

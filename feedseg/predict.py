@@ -78,6 +78,7 @@ def predict(
     jobs = plan_jobs(Path(inputs), Path(output), probabilities, uncertainty)
     if not overwrite:
         refuse_existing(jobs)
+    from feedseg import compiler
     from feedseg.trained import (  # brings JAX, not needed to refuse a command
         dihedral_mean,
         for_tiles,
@@ -85,6 +86,7 @@ def predict(
         with_disagreement,
     )
 
+    compiler.keep_programs()
     trained = for_tiles(load_run(run, checkpoint, rounds))
     if dihedral:
         trained = dihedral_mean(trained)

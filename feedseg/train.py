@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from feedseg import signals, together
+from feedseg import compiler, signals, together
 from feedseg.course import Course, Order, begin, close, diverged, end
 from feedseg.errors import FeedsegError, Stopped, UserError
 from feedseg.logs import Log
@@ -40,6 +40,7 @@ def run_together(orders: Sequence[Order]) -> list[dict | FeedsegError]:
     """
     if len(orders) > 1 and jax.process_count() > 1:
         raise UserError("several runs as one program are one process: set FEEDSEG_PROCESSES=1")
+    compiler.keep_programs()
     outcomes: dict[int, dict | FeedsegError] = {}
     courses: dict[int, Course] = {}
     meshes = [None] if len(orders) == 1 else together.devices()
