@@ -49,7 +49,8 @@ def _convolve_wide(x: Array, kernel: Array, padding: Padding, count: int) -> Arr
 
     z [N, H, W / count, count F] is y [N, H, W, F] without moving a number. It takes
     (k + count - 1) / k times the operations, but its vectors are `count` times as long: few
-    channels leave most of a vector register empty.
+    channels leave most of a vector register empty. An infinite or NaN pixel makes the pixels NaN
+    that are computed together with those that see it.
     """
     if count == 1:
         return _convolve(x, kernel, 1, padding)
