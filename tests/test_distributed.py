@@ -30,8 +30,8 @@ from feedseg import main, parallel
 process, number, signal_name, *arguments = sys.argv[1:]
 compile_train = parallel.compile_train
 
-def interrupted(mesh, step):
-    run, left = compile_train(mesh, step), [int(number)]
+def interrupted(mesh, step, *options):
+    run, left = compile_train(mesh, step, *options), [int(number)]
     def one(*args):
         left[0] -= 1
         if not left[0] and os.environ["FEEDSEG_PROCESS"] == process:

@@ -41,8 +41,8 @@ from feedseg import main, parallel
 number, signal_name, *arguments = sys.argv[1:]
 compile_train = parallel.compile_train
 
-def interrupted(mesh, step):
-    run, left = compile_train(mesh, step), [int(number)]
+def interrupted(mesh, step, *options):
+    run, left = compile_train(mesh, step, *options), [int(number)]
     def one(state, items):
         left[0] -= 1
         if not left[0]:
@@ -102,8 +102,8 @@ def interrupt(monkeypatch):
     compile_train = parallel.compile_train
 
     def before(number: int) -> None:
-        def compiled(mesh, step):
-            program, calls = compile_train(mesh, step), []
+        def compiled(mesh, step, *options):
+            program, calls = compile_train(mesh, step, *options), []
 
             def one(state, items):
                 calls.append(1)
