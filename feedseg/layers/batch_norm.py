@@ -45,7 +45,7 @@ def normalize(x: Array, scale: Array, bias: Array, epsilon: float, relu: bool):
 def _forward(x, scale, bias, epsilon, relu):
     full = x.astype(jnp.float32)
     mean = channel_mean(full)
-    var = jnp.maximum(channel_mean(jnp.square(full)) - jnp.square(mean), 0)
+    var = channel_mean(jnp.square(full - mean))
     y = apply_statistics(x, mean, var, scale, bias, epsilon, relu)
     return (y, mean, var), (x, mean, var, scale, bias)
 
