@@ -51,7 +51,7 @@ def keep_programs() -> None:
         if folder.is_symlink() or not _ours(folder.stat(), user):
             return  # programs that somebody else may have put there are not run
         for file in folder.iterdir():
-            if time.time() - file.stat().st_mtime > _KEPT_SECONDS:
+            if file.is_file() and time.time() - file.stat().st_mtime > _KEPT_SECONDS:
                 file.unlink(missing_ok=True)
     except OSError:
         return

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 import feedseg
-from feedseg import atomic, distributed, evaluate, figures, metrics, models, parallel, rundir
+from feedseg import atomic, distributed, evaluate, figures, metrics, parallel, rundir
 from feedseg import config as configs
 from feedseg.checkpoint import Checkpoints
 from feedseg.errors import UserError
@@ -53,7 +53,7 @@ def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
         "confusion": matrices["final"].sum(0).tolist(),
         "best": {"step": step, "epoch": notes["epoch"], "val_miou": notes["val/miou"]},
         "counts": {part: len(index) for part, index in job.split._asdict().items()},
-        "parameters": models.count_parameters(variables["params"]),
+        "parameters": job.parameters,
         **provenance(job, meta, facts["fingerprint"]),
     }
     if job.config.evaluate.membrane:

@@ -6,6 +6,7 @@ so when the program starts. So the command starts itself again, once, before any
 GLIBC_TUNABLES=glibc.malloc.hugetlb=0 keeps it from that.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -31,4 +32,5 @@ def request() -> None:
     """Start this command again with large pages, if that is of use; else return."""
     if value := tunables(os.environ):
         command = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(sys.executable, command, {**os.environ, "GLIBC_TUNABLES": value})
+        with contextlib.suppress(OSError):  # then it goes on as it was started
+            os.execve(sys.executable, command, {**os.environ, "GLIBC_TUNABLES": value})

@@ -42,6 +42,13 @@ def test_not_on_a_system_without_them(monkeypatch, tmp_path):
     assert large_pages.tunables({}) is None
 
 
+def test_a_command_that_cannot_start_again_goes_on(offer, monkeypatch):
+    offer("always [madvise] never")
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    large_pages.request()
+
+
 def test_the_same_command_starts_again_once(tmp_path):
     """A process that asks prints from its second start, with its arguments."""
     (tmp_path / "offer").write_text("always [madvise] never")
