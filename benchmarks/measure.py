@@ -55,13 +55,19 @@ def seconds(action: Callable[[], object]) -> float:
 def in_turns(
     actions: dict[str, Callable[[], object]], repeats: int, warm_ups: int = WARM_UPS
 ) -> dict[str, float]:
-    """Median seconds of each action, all called in turns, the order reversed every time."""
+    """Median seconds of each action, all in turns, the order reversed every time.
+
+    A turn is a call that is not timed and one that is, as in a loop a step follows its like. It
+    matters on virtual machines: memory that a library gave back is taken by the host while the
+    other one runs, and fetching it again is not what a step costs.
+    """
     for action in actions.values():
         for _ in range(warm_ups):
             action()
     times: dict[str, list[float]] = {name: [] for name in actions}
     for repeat in range(repeats):
         for name in list(actions)[:: 1 if repeat % 2 == 0 else -1]:
+            actions[name]()
             times[name].append(seconds(actions[name]))
     return {name: statistics.median(values) for name, values in times.items()}
 

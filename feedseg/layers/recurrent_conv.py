@@ -9,6 +9,7 @@ from feedseg.layers.round_norm import Norms
 Array = jax.Array
 
 KERNELS = ("shared", "separate", "unshared_per_step")
+PASS_NORMS = ("shared", "separate")
 
 
 class RecurrentConv(nn.Module):
@@ -20,7 +21,9 @@ class RecurrentConv(nn.Module):
         separate (Liang & Hu):    h_0 = ReLU(BN(Wf * x + b));
                                   h_s = ReLU(BN(Wf * x + Wr * h_{s-1} + b))
 
-    for s = 1...t: t = 2 means 3 passes. One normalisation serves all passes, one after the other.
+    for s = 1...t: t = 2 means 3 passes. pass_norms: `shared`, one normalisation serves all passes,
+    one after the other (Lee's code); `separate`, every pass has its own scale, bias and running
+    statistics, as the distributions of h_0 and h_s differ and one running average fits neither.
     pointwise=False: y = x, which then has `features` channels.
     Sources: Liang & Hu (2015), Eq. 3; Alom et al. (2018), Eq. 1; LeeJunHyun/Image_Segmentation;
     unshared: lixiaolei1982/Keras-Implementation-of-U-Net-R2U-Net.
@@ -33,11 +36,15 @@ class RecurrentConv(nn.Module):
     use_bias: bool = True
     initializer: str = "keras"
     pointwise: bool = True
+    pass_norms: str = "shared"
 
     @nn.compact
     def __call__(self, x: Array, round_index: Array | int = 0, *, train: bool) -> Array:
         if self.kernel not in KERNELS:
             raise ValueError(f"rcl kernel {self.kernel!r}: choose {', '.join(KERNELS)}")
+        if self.pass_norms not in PASS_NORMS:
+            raise ValueError(f"pass_norms={self.pass_norms!r}: choose {', '.join(PASS_NORMS)}")
+        passes = range(self.t + 1)
 
         def conv(name: str, size: int = 3, use_bias: bool = True) -> Conv:
             return Conv(
@@ -53,20 +60,22 @@ class RecurrentConv(nn.Module):
             norm = self.norms.build(name)
             return lambda z: norm(z, round_index, train=train, relu=True)
 
+        if self.pass_norms == "shared" and self.kernel != "unshared_per_step":
+            activations = [activation("norm")] * len(passes)
+        else:
+            activations = [activation(f"norm_step{s}") for s in passes]
         if self.kernel == "separate":
-            activate = activation("norm")
             y, again = conv("conv")(x), conv("recurrent", use_bias=False)
-            h = activate(y)
-            for _ in range(self.t):
+            h = activations[0](y)
+            for activate in activations[1:]:
                 h = activate(y + again(h))
             return h
         y = conv("pointwise", 1)(x) if self.pointwise else x
         if self.kernel == "shared":
-            steps = [(conv("conv"), activation("norm"))] * (self.t + 1)
+            convolutions = [conv("conv")] * len(passes)
         else:
-            names = [f"_step{s}" for s in range(self.t + 1)]
-            steps = [(conv(f"conv{name}"), activation(f"norm{name}")) for name in names]
+            convolutions = [conv(f"conv_step{s}") for s in passes]
         h = None
-        for again, activate in steps:
+        for again, activate in zip(convolutions, activations, strict=True):
             h = activate(again(y if h is None else y + h))
         return h

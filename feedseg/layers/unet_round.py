@@ -108,6 +108,7 @@ class Settings(nn.Module):
     unit_forget_bias: bool
     peephole: bool
     rcl_t: int
+    rcl_pass_norms: str
     connection: str
     location: str
     qk_div: int
@@ -216,6 +217,7 @@ class Round(Settings):
                     norms,
                     self.conv_bias,
                     self.initializer,
+                    pass_norms=self.rcl_pass_norms,
                     name=layer_name,
                 )
                 return rcl(x, t, train=train)

@@ -33,7 +33,7 @@ class Model(Settings):
     `stop`: not through what they feed back (A13).
     unit: what stands at the positions of `layout` (see `unet_round.positions`): `convlstm`, or a
     recurrent convolution, `rcl_shared` | `rcl_separate`, of rcl_t + 1 passes and no memory of other
-    rounds.
+    rounds; rcl_pass_norms: see `RecurrentConv`.
     carry_state: the ConvLSTMs' state goes from round to round (the paper), or starts at zero in
     each (the released code, A2). recurrent_activation, unit_forget_bias, peephole: see `ConvLSTM`.
     connection: how the map before the classifier returns to the first block's map after its first

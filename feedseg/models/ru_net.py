@@ -24,15 +24,16 @@ class Model(nn.Module):
         shared, unshared_per_step:  y = P * x (1x1);  u = R2(R1(y));  residual: y + u
         separate:                   u = R2(R1(x));                    residual: P * x + u
 
-    R1, R2: recurrent convolutions of t + 1 passes, see `RecurrentConv`. filters, dropout,
-    conv_bias, initializer, bn_*: as in `unet`. up: `deconv`, 2x2 transposed, or `nearest`, the
-    nearest pixel and a 3x3 convolution with normalisation and ReLU (Lee).
+    R1, R2: recurrent convolutions of t + 1 passes; kernel, pass_norms: as in it. filters,
+    dropout, conv_bias, initializer, bn_*: as in `unet`. up: `deconv`, 2x2 transposed, or `nearest`,
+    the nearest pixel and a 3x3 convolution with normalisation and ReLU (Lee).
     """
 
     num_classes: int
     filters: tuple[int, ...]
     kernel: str
     t: int
+    pass_norms: str
     residual: bool
     up: str
     dropout: float
@@ -88,6 +89,7 @@ class Model(nn.Module):
                 self.conv_bias,
                 self.initializer,
                 pointwise=False,
+                pass_norms=self.pass_norms,
                 name=f"{name}_recurrent{index}",
             )
             u = layer(u, train=train)
