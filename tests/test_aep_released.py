@@ -145,10 +145,10 @@ def test_a_missing_array_is_named(states):
 def torch_pair():
     """The released network in PyTorch with statistics of its own, and its variables here."""
     torch = pytest.importorskip("torch")
-    from benchmarks import aep_step
+    from benchmarks import peers
 
     torch.manual_seed(0)
-    other = aep_step.Aep(2, penultimate=2, dropout=0.0)
+    other = peers.aep.Aep(2, penultimate=2, dropout=0.0)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -156,7 +156,7 @@ def torch_pair():
             other(torch.rand(2, 1, 16, 16))
     states = (part.state_dict() for part in (other.net1, other.net2, other.ensemble))
     copies = ({key: value.numpy().copy() for key, value in state.items()} for state in states)
-    return torch, aep_step, other, aep.from_torch(*copies)
+    return torch, peers, other, aep.from_torch(*copies)
 
 
 def as_torch(torch, image):
@@ -178,12 +178,12 @@ def test_aep_evaluates_as_in_pytorch(torch_pair):
 
 def test_aep_trains_as_in_pytorch(torch_pair):
     """Loss, gradients and running means of one step, with network 2 called once per filter."""
-    torch, aep_step, other, variables = torch_pair
+    torch, peers, other, variables = torch_pair
     model, train, _ = compiled("aep")
     image, labels = batch(model)
     (loss, _, _, stats), gradients = train(variables, image, labels, jax.random.key(0))
     target = torch.from_numpy(np.array(labels)).long()
-    expected = aep_step.aep_loss(other.train(), as_torch(torch, image), target)
+    expected = peers.loss(other.train(), as_torch(torch, image), target)
     expected.backward()
     assert abs(float(loss) - expected.item()) < 1e-4
     for name, net in (("network1", other.net1), ("network2", other.net2)):

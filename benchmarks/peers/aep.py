@@ -94,16 +94,3 @@ class Aep(torch.nn.Module):
         """Logits of network 1, of network 2 for every filter, and the weighted sum."""
         logits, members, _ = self(image)
         return [*members.unbind(1), logits]
-
-
-def aep_loss(model: Aep, image, labels):
-    """Cross-entropy of the final map plus that of every member (AEP, Eq. 4)."""
-    logits, members, _ = model(image)
-    loss = torch.nn.functional.cross_entropy(logits, labels)
-    for index in range(members.shape[1]):
-        loss = loss + torch.nn.functional.cross_entropy(members[:, index], labels)
-    return loss
-
-
-def net2_loss(model: Net, image, labels):
-    return torch.nn.functional.cross_entropy(model(image)[0], labels)
