@@ -207,7 +207,7 @@ def class_weights(labels: np.ndarray, num_classes: int, kind: str) -> np.ndarray
     scaled to a pixel mean of 1. A class without pixels gets 1.
     Raises UserError for an unknown kind.
     """
-    counts = np.bincount(labels.ravel(), minlength=256)[:num_classes].astype(np.float64)
+    counts = np.array([np.count_nonzero(labels == k) for k in range(num_classes)], np.float64)
     present = counts > 0
     safe = np.where(present, counts, 1)
     balanced = counts.sum() / (num_classes * safe)

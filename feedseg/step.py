@@ -90,34 +90,38 @@ def init_state(
     maps: names of the data set's per-pixel maps. averaged: with moving averages.
     Raises UserError if the loss terms do not fit the network's outputs.
     """
-    key = jax.random.key(seed)
-    image = jnp.zeros(image_shape, jnp.float32)
 
     def start():
-        variables = model.init({"params": key, "dropout": key}, image, train=False)
-        logits, out = model.apply(variables, image, train=False)
+        key, image = jax.random.key(seed), jnp.zeros(image_shape, jnp.float32)
+        (logits, out), variables = model.init_with_output(
+            {"params": key, "dropout": key}, image, train=False
+        )
         return variables, losses.loss_outputs(logits, out)
+
+    def loss_parts(outputs):
+        labels = jnp.zeros(image_shape[:-1], jnp.uint8)
+        zeros = dict.fromkeys(maps, jnp.zeros(image_shape[:-1]))
+        return losses.total_loss(outputs, labels, terms, jnp.ones(model.num_classes), zeros)[1]
 
     _, outputs = jax.eval_shape(start)
     losses.check_terms(terms, outputs, maps)
-    labels = jnp.zeros(image_shape[:-1], jnp.uint8)
-    zeros = dict.fromkeys(maps, jnp.zeros(image_shape[:-1]))
-    weights = jnp.ones(model.num_classes)
-    _, parts = jax.eval_shape(
-        lambda o: losses.total_loss(o, labels, terms, weights, zeros), outputs
-    )
+    parts = jax.eval_shape(loss_parts, outputs)
+
+    def state() -> TrainState:
+        variables, _ = start()
+        totals = {name: jnp.float32(0) for name in ("loss", *parts)} | {"bad_step": jnp.int32(-1)}
+        return TrainState(
+            step=jnp.int32(0),
+            params=variables["params"],
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.init(variables["params"]),
+            totals=totals,
+        )
+
     # Drawing numbers once is not worth the compiler's time: 3 s instead of 13, with equal results.
     quick = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-    variables = jax.jit(lambda: start()[0], compiler_options=quick)()
-    totals = {name: jnp.float32(0) for name in ("loss", *parts)} | {"bad_step": jnp.int32(-1)}
-    state = TrainState(
-        step=jnp.int32(0),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(variables["params"]),
-        totals=totals,
-    )
-    return with_averages(state) if averaged else state
+    first = jax.jit(state, compiler_options=quick)()
+    return with_averages(first) if averaged else first
 
 
 def with_averages(state: TrainState) -> TrainState:

@@ -74,7 +74,7 @@ class Dataset:
 
     def class_fractions(self) -> np.ndarray:
         """Fraction of the labelled pixels in each class, [K]."""
-        counts = np.bincount(self.labels.ravel(), minlength=256)[: self.num_classes]
+        counts = np.array([np.count_nonzero(self.labels == k) for k in range(self.num_classes)])
         return counts / max(1, counts.sum())
 
 
