@@ -8,8 +8,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax.scipy.ndimage import map_coordinates
-from scipy.interpolate import CubicSpline
 
 from feedseg.errors import UserError
 
@@ -69,7 +69,7 @@ def spline_matrix(size: int) -> np.ndarray:
     if size == 1:
         return np.eye(1, GRID_POINTS, dtype=np.float32)
     knots = np.linspace(0, size - 1, GRID_POINTS)
-    spline = CubicSpline(knots, np.eye(GRID_POINTS), bc_type="clamped")
+    spline = scipy.interpolate.CubicSpline(knots, np.eye(GRID_POINTS), bc_type="clamped")
     return spline(np.arange(size)).astype(np.float32)
 
 

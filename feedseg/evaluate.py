@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy.special import expit, xlogy
+import scipy
 
 from feedseg import boundary_metrics, metrics, normalize, rotation, tiling
 from feedseg.datasets.base import VOID, Dataset
@@ -114,7 +114,7 @@ def _pictures(out: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
         for i, image in enumerate(out["translated"][:3]):
             row[f"translated {i + 1}"] = picture(image[n].astype(np.float32))
     if "edge" in out:
-        row["edges"] = expit(out["edge"][n, ..., 0].astype(np.float32))
+        row["edges"] = scipy.special.expit(out["edge"][n, ..., 0].astype(np.float32))
         row["Canny"] = out["canny"][n, ..., 0].astype(np.float32)
     for i, gate in enumerate(out.get("attention", [])[:3]):
         row[f"attention {i + 1}"] = gate[n].astype(np.float32)
@@ -157,6 +157,7 @@ def mask_scores(trained: Trained, dataset: Dataset, chosen: np.ndarray) -> dict:
     1, and the loss cannot fall below the mask's own entropy, however good the segmentation.
     Source: the accuracy and loss of blood-cell U-Net, section 6 (Keras, binary).
     """
+    xlogy = scipy.special.xlogy
     known = dataset.labels[chosen] != VOID
     target = dataset.maps["mask"][chosen][known].astype(np.float64)
     found = np.stack([_probability(trained, dataset, item)[0, ..., 1] for item in chosen])

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 
 def angles(count: int) -> list[float]:
@@ -31,7 +31,7 @@ def turn(image: np.ndarray, angle_deg: float, size: tuple[int, int]) -> np.ndarr
     middle, new_middle = ((np.array(s) - 1) / 2 for s in (image.shape[:2], size))
     offset = middle - matrix @ new_middle
     planes = [
-        ndimage.affine_transform(
+        scipy.ndimage.affine_transform(
             image[..., c], matrix, offset, size, np.float32, order=1, mode="mirror"
         )
         for c in range(image.shape[-1])

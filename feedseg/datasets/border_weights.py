@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from feedseg.datasets.base import VOID
 
@@ -20,12 +20,12 @@ def border_weights(label: np.ndarray, border: int, weight: float, sigma_px: floa
     Source: Ronneberger et al., U-Net (2015), Eq. 2 (w0 = 10, sigma about 5 px). The class balance
     w_c of that equation is `loss.class_weight`.
     """
-    cells, count = ndimage.label((label != border) & (label != VOID))
+    cells, count = scipy.ndimage.label((label != border) & (label != VOID))
     nearest = np.full((2, *label.shape), np.inf, np.float32)
     far = math.ceil(_FAR_SIGMAS * sigma_px)
-    for index, box in enumerate(ndimage.find_objects(cells, count), 1):
+    for index, box in enumerate(scipy.ndimage.find_objects(cells, count), 1):
         window = tuple(slice(max(0, side.start - far), side.stop + far) for side in box)
-        distance = ndimage.distance_transform_edt(cells[window] != index).astype(np.float32)
+        distance = scipy.ndimage.distance_transform_edt(cells[window] != index).astype(np.float32)
         first, second = nearest[:, *window]
         nearest[1][window] = np.minimum(second, np.maximum(first, distance))
         nearest[0][window] = np.minimum(first, distance)

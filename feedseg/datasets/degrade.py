@@ -5,7 +5,7 @@ training, validation and test images alike.
 """
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from feedseg.errors import UserError
 
@@ -42,7 +42,7 @@ def apply(image: np.ndarray, kind: str, seed: tuple[int, ...]) -> np.ndarray:
     elif kind == "contrast":
         values -= DARKENING
     else:
-        values = ndimage.gaussian_filter(
+        values = scipy.ndimage.gaussian_filter(
             values, BLUR_SIGMA, mode="mirror", axes=(0, 1), radius=BLUR_SIZE // 2
         )
     return np.rint(np.clip(values, 0.0, 255.0)).astype(np.uint8)

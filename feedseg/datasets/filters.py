@@ -8,7 +8,7 @@ itself, the result is uint8 of the same shape.
 from functools import partial
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from feedseg.errors import UserError
 
@@ -39,12 +39,12 @@ def _to_full_range(values: np.ndarray) -> np.ndarray:
 
 def _separable(plane: np.ndarray, rows, columns) -> np.ndarray:
     """Correlation with `rows` along axis 0 and `columns` along axis 1, reflect-101."""
-    along_rows = ndimage.correlate1d(plane.astype(np.float64), rows, axis=0, mode="mirror")
-    return ndimage.correlate1d(along_rows, columns, axis=1, mode="mirror")
+    along_rows = scipy.ndimage.correlate1d(plane.astype(np.float64), rows, axis=0, mode="mirror")
+    return scipy.ndimage.correlate1d(along_rows, columns, axis=1, mode="mirror")
 
 
 def _median(plane: np.ndarray, size: int) -> np.ndarray:
-    return ndimage.median_filter(plane, size=size, mode="nearest")
+    return scipy.ndimage.median_filter(plane, size=size, mode="nearest")
 
 
 def _gaussian(plane: np.ndarray, size: int) -> np.ndarray:
