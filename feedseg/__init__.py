@@ -1,3 +1,13 @@
 """feedseg: semantic segmentation of microscopy images with feedback networks, in JAX/Flax."""
 
 __version__ = "0.1.0"
+
+
+def load(model, *, checkpoint: str = "best", rounds: int = 0):
+    """A trained model for arrays, see `feedseg.segmenter.Segmenter`; JAX is loaded only here.
+
+    model: a run directory, a model file, or the name of one that comes along.
+    """
+    from feedseg.segmenter import Segmenter
+
+    return Segmenter(model, checkpoint=checkpoint, rounds=rounds)

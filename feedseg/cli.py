@@ -11,6 +11,14 @@ from feedseg import large_pages
 from feedseg.errors import UserError
 from feedseg.main import guarded, train
 
+CARD = {
+    "description": "what the model is for, in a line",
+    "licence": "of the weights, an SPDX name",
+    "data_licence": "of the images it was trained on",
+    "citation": "what to cite",
+    "limits": "where it should not be used",
+}
+
 
 def _predict(args: argparse.Namespace) -> int:
     from feedseg.predict import predict
@@ -30,6 +38,33 @@ def _predict(args: argparse.Namespace) -> int:
     )
     print(f"wrote {len(files)} file(s) in {args.output}")
     return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from feedseg import loading
+
+    card = {key: getattr(args, key) for key in CARD if getattr(args, key)}
+    path = loading.export(
+        args.run, args.to, card, checkpoint=args.checkpoint, overwrite=args.overwrite
+    )
+    print(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB; use it with predict --model {path}")
+    return 0
+
+
+def _models(args: argparse.Namespace) -> int:
+    from feedseg import box
+
+    if not args.name:
+        print(box.listing() or "no models come with this installation")
+        return 0
+    from feedseg import loading, package
+
+    path = box.find(args.name)
+    print(box.card(package.read_manifest(path)))
+    off = loading.verify(path)
+    print(f"its test image gives the stored probabilities to {off:.1g}: ", end="")
+    print("as it should be" if off <= loading.TOLERANCE else "NOT the same model here")
+    return 0 if off <= loading.TOLERANCE else 1
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -164,7 +199,9 @@ def parser() -> argparse.ArgumentParser:
     )
 
     verb = verbs.add_parser("predict", help="segment images with a trained model")
-    verb.add_argument("--model", type=Path, required=True, help="directory of a run")
+    verb.add_argument(
+        "--model", required=True, help="run directory, model file, or a name of `feedseg models`"
+    )
     verb.add_argument("--input", type=Path, required=True, help="image file or folder of images")
     verb.add_argument("--output", type=Path, required=True, help="folder for the results")
     verb.add_argument("--probabilities", action="store_true", help="write float probabilities too")
@@ -184,6 +221,19 @@ def parser() -> argparse.ArgumentParser:
         "--uncertainty", action="store_true", help="also how far its answers disagree, in bits"
     )
     verb.set_defaults(action=_predict)
+
+    verb = verbs.add_parser("export", help="the model of a run as one file, to share and to keep")
+    verb.add_argument("run", type=Path, help="run directory")
+    verb.add_argument("--to", type=Path, required=True, help="NAME.feedseg.zip")
+    for key, text in CARD.items():
+        verb.add_argument(f"--{key.replace('_', '-')}", default="", help=text)
+    verb.add_argument("--checkpoint", choices=("best", "latest"), default="best")
+    verb.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    verb.set_defaults(action=_export)
+
+    verb = verbs.add_parser("models", help="the models that come with feedseg, or one's card")
+    verb.add_argument("name", nargs="?", default="", help="a name, or a model file: its card")
+    verb.set_defaults(action=_models)
 
     verb = verbs.add_parser("evaluate", help="score label images of any tool against the truth")
     verb.add_argument("--pred", type=Path, required=True, help="folder or file of predicted labels")

@@ -44,7 +44,7 @@ def read_array(path: Path) -> np.ndarray:
     """
     path = Path(path)
     array, alpha = _read(path, as_label=False)
-    return _plain_type(path, _drop_alpha(path, array) if alpha else array)
+    return plain_type(path, _drop_alpha(path, array) if alpha else array)
 
 
 def read_label(path: Path) -> np.ndarray:
@@ -55,7 +55,7 @@ def read_label(path: Path) -> np.ndarray:
     """
     path = Path(path)
     array, alpha = _read(path, as_label=True)
-    array = _plain_type(path, _drop_alpha(path, array) if alpha else array, label=True)
+    array = plain_type(path, _drop_alpha(path, array) if alpha else array, label=True)
     if array.shape[3] > 1 and not (array == array[..., :1]).all():
         raise BadImage(
             f"{path}: the label has {array.shape[3]} differing channels (colours); "
@@ -195,7 +195,7 @@ def _drop_alpha(path: Path, array: np.ndarray) -> np.ndarray:
     return array[..., :-1]
 
 
-def _plain_type(path: Path, array: np.ndarray, label: bool = False) -> np.ndarray:
+def plain_type(path: Path, array: np.ndarray, label: bool = False) -> np.ndarray:
     """The same values as uint8, uint16 or float32; for a label as uint8, uint16 or uint32."""
     kind = array.dtype.kind
     if kind == "b":

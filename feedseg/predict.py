@@ -45,7 +45,7 @@ class Job(NamedTuple):
 
 
 def predict(
-    run: Path,
+    model: str | Path,
     inputs: Path,
     output: Path,
     *,
@@ -59,10 +59,11 @@ def predict(
     uncertainty: bool = False,
     progress: bool = True,
 ) -> list[Path]:
-    """Segments an image file or every image of a folder with the model of a run.
+    """Segments an image file or every image of a folder with a trained model.
 
     Writes `<stem>_labels.tif` (8-bit class ids with colours, names and the input's calibration)
     into the folder `output`, and with `probabilities` `<stem>_probabilities.tif` (float channels).
+    model: a run directory, a model file, or the name of one that comes along (`loading.load`).
     tile: side of the square the network sees at once, px; 0 chooses it.
     checkpoint: `best` (highest validation mean IoU) or `latest`.
     dihedral: average the probabilities over 8 rotations and mirrors (8 times the work).
@@ -79,19 +80,10 @@ def predict(
     if not overwrite:
         refuse_existing(jobs)
     from feedseg import compiler
-    from feedseg.trained import (  # brings JAX, not needed to refuse a command
-        dihedral_mean,
-        for_tiles,
-        load_run,
-        with_disagreement,
-    )
+    from feedseg.loading import for_images, load  # brings JAX, not needed to refuse a command
 
     compiler.keep_programs()
-    trained = for_tiles(load_run(run, checkpoint, rounds))
-    if dihedral:
-        trained = dihedral_mean(trained)
-    if uncertainty:
-        trained = with_disagreement(trained)
+    trained = for_images(load(model, checkpoint, rounds), dihedral, uncertainty)
     return predict_files(trained, jobs, tile=tile, rotations=rotations, progress=progress)
 
 
@@ -174,7 +166,7 @@ def predict_files(
 def _predict_file(trained: Trained, job: Job, tile: int, rotations: int, bar) -> list[Path]:
     """Outputs of one image file; probabilities are streamed page by page."""
     pages = fit_channels(job.image, image_io.read_array(job.image), trained.channels)
-    _check_range(job.image, pages, trained.normalization)
+    check_range(job.image, pages, trained.normalization)
     calibration = image_io.read_calibration(job.image)
     count, height, width = pages.shape[:3]
     work = count * _tiles_of_page(trained, height, width, tile, rotations)
@@ -188,7 +180,7 @@ def _predict_file(trained: Trained, job: Job, tile: int, rotations: int, bar) ->
 
     def probability_pages() -> Iterator[np.ndarray]:
         for index, page in enumerate(pages):
-            result = _predict_page(trained, job.image, page, tile, rotations, done)
+            result = predict_page(trained, job.image, page, tile, rotations, done)
             probability = result[..., : len(names)]
             labels[index] = probability.argmax(-1)
             if spread is not None:
@@ -233,10 +225,18 @@ def _tiles_of_page(trained: Trained, height: int, width: int, tile: int, rotatio
     return sum(_layout(trained, *size, tile).num_tiles for size in sizes)
 
 
-def _predict_page(
-    trained: Trained, path: Path, page: np.ndarray, tile: int, rotations: int, done
+def predict_page(
+    trained: Trained,
+    path: Path,
+    page: np.ndarray,
+    tile: int,
+    rotations: int,
+    done: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
-    """Class probabilities of one page, [H, W, K] float32, by the limits of that page."""
+    """Class probabilities of one page, [H, W, K] float32, by the limits of that page.
+
+    page: [H, W, C] raw, from the image `path`; done: called after each tile.
+    """
     low, high = normalize.limits(page, trained.normalization, trained.percentiles)
     layout = _layout(trained, *page.shape[:2], tile)
 
@@ -277,7 +277,7 @@ def fit_channels(path: Path, pages: np.ndarray, channels: int) -> np.ndarray:
     raise UserError(f"{path}: {have} channel(s), the model takes {channels}; {remedy}")
 
 
-def _check_range(path: Path, pages: np.ndarray, kind: str) -> None:
+def check_range(path: Path, pages: np.ndarray, kind: str) -> None:
     """Raises UserError for floating point pixels that `dtype_range` would clip."""
     if kind != "dtype_range" or pages.dtype.kind != "f":
         return

@@ -47,17 +47,39 @@ def load_run(run: Path, checkpoint: str = "best", rounds: int = 0) -> Trained:
     Raises UserError if the folder is no run, has no whole checkpoint, the checkpoint is of another
     network, or the network cannot have so many rounds.
     """
+    return assemble(read_run(run, checkpoint), _folder(run, checkpoint), rounds)
+
+
+class Parts(NamedTuple):
+    """What a trained model is made of. settings: `config.model`; facts: as in data.json."""
+
+    settings: dict
+    variables: Tree
+    dtype: str
+    facts: dict
+
+
+def read_run(run: Path, checkpoint: str = "best") -> Parts:
+    """The parts of a run's model; UserError as in `load_run`."""
     directory = RunDir(run)
     config = configs.from_plain(read_json(directory.config))
     facts = read_json(directory.data)
     variables = read_variables(run, checkpoint)
-    settings = dict(config.model)
+    return Parts(config.model.to_dict(), variables, config.train.compute_dtype, facts)
+
+
+def assemble(parts: Parts, where: Path, rounds: int = 0) -> Trained:
+    """The model of these parts, which come from `where`; rounds: as in `load_run`.
+
+    Raises UserError if they do not fit together.
+    """
+    settings = dict(parts.settings)
     if rounds:
-        check_rounds(run, settings, rounds)
+        check_rounds(where, settings, rounds)
         settings["rounds"] = max(rounds, settings["rounds"])
-    model = models.build(len(facts["class_names"]), settings)
-    check_variables(model, variables, facts, _folder(run, checkpoint))
-    return bind(model, variables, config.train.compute_dtype, facts, rounds)
+    model = models.build(len(parts.facts["class_names"]), settings)
+    check_variables(model, parts.variables, parts.facts, where)
+    return bind(model, parts.variables, parts.dtype, parts.facts, rounds)
 
 
 def read_variables(run: Path, checkpoint: str = "best") -> Tree:
@@ -102,7 +124,7 @@ def check_variables(model, variables: Tree, facts: dict, where: Path) -> None:
     for key in sorted(set(have) | set(want)):
         if have.get(key) != want.get(key):
             raise UserError(
-                f"{where}: checkpoint of another network: {key} has shape {have.get(key)}, "
+                f"{where}: weights of another network: {key} has shape {have.get(key)}, "
                 f"the config's network {want.get(key)}"
             )
 

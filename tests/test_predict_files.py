@@ -133,11 +133,10 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
 
 def test_the_model_is_loaded_only_when_all_is_well(tmp_path, monkeypatch):
     loaded = []
-    module = types.ModuleType("feedseg.trained")
-    module.for_tiles = lambda trained: trained
-    module.dihedral_mean = module.with_disagreement = lambda _: pytest.fail("not asked for")
-    module.load_run = lambda path, checkpoint, rounds: loaded.append((path, checkpoint)) or Fake()
-    monkeypatch.setitem(__import__("sys").modules, "feedseg.trained", module)
+    module = types.ModuleType("feedseg.loading")
+    module.for_images = lambda trained, dihedral, uncertainty: trained
+    module.load = lambda path, checkpoint, rounds: loaded.append((path, checkpoint)) or Fake()
+    monkeypatch.setitem(__import__("sys").modules, "feedseg.loading", module)
     image = tmp_path / "a.png"
     Image.fromarray(RNG.integers(0, 256, (20, 20), dtype=np.uint8)).save(image)
     options = {"probabilities": False, "overwrite": False, "tile": 0, "progress": False}

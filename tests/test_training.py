@@ -494,7 +494,7 @@ def edit_config(workdir: Path, **model) -> None:
 @pytest.mark.parametrize("model", [dict(filters=[8]), dict(filters=[4, 8]), dict(conv_bias=False)])
 def test_checkpoint_of_another_network(copied, model):
     edit_config(copied, **model)
-    with pytest.raises(UserError, match=r"best: checkpoint of another network: .* has shape") as e:
+    with pytest.raises(UserError, match=r"best: weights of another network: .* has shape") as e:
         load_run(copied)
     assert "\n" not in str(e.value) and str(copied) in str(e.value)
 

@@ -108,7 +108,6 @@ class Settings(nn.Module):
     unit_forget_bias: bool
     peephole: bool
     rcl_t: int
-    rcl_pass_norms: str
     connection: str
     location: str
     qk_div: int
@@ -120,6 +119,7 @@ class Settings(nn.Module):
     light_residual: bool
     se_biases: bool
     use_scale: bool
+    rcl_pass_norms: str = "shared"  # came later: older models do not state it
 
     def settings(self) -> dict:
         """All arguments by name."""

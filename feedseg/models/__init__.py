@@ -9,6 +9,7 @@ to be looked at.
 `Model.stride`: image sides must be multiples of it; `Model.halo`: px around a pixel that can
 change its output, a multiple of the stride. `Model.whole_image` (where it exists): whether a pixel
 depends on all others or the weights on the image's size; windows are then as large as in training.
+An argument that comes later gets a default that changes nothing, so that older models can be read.
 """
 
 import difflib

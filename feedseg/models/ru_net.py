@@ -33,7 +33,6 @@ class Model(nn.Module):
     filters: tuple[int, ...]
     kernel: str
     t: int
-    pass_norms: str
     residual: bool
     up: str
     dropout: float
@@ -41,6 +40,7 @@ class Model(nn.Module):
     bn_momentum: float
     bn_epsilon: float
     initializer: str
+    pass_norms: str = "shared"  # came later: older models do not state it
 
     @property
     def stride(self) -> int:
