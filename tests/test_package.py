@@ -177,7 +177,7 @@ def has_default(field) -> bool:
 def test_models_by_name(file, monkeypatch, capsys):
     monkeypatch.setattr(box, "FOLDER", file.parent)
     assert box.models() == {"model": file} and box.find("model") == file
-    with pytest.raises(UserError, match=r"did you mean 'model'\. Models that come along: model"):
+    with pytest.raises(UserError, match=r"did you mean 'model'\? Models that come along: model"):
         box.find("modell")
     assert "membrane" in box.listing() and "50.0" in box.listing()
     assert cli.run(["models", "model"]) == 0
