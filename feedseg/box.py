@@ -1,18 +1,18 @@
 """The trained models that come with feedseg, found by name."""
 
 import difflib
+import hashlib
 from pathlib import Path
 
-from feedseg import package
 from feedseg.errors import UserError
 
 FOLDER = Path(__file__).parent / "trained_models"
+SUFFIX = ".feedseg.zip"
 
 
 def models() -> dict[str, Path]:
     """Model files by name."""
-    files = sorted(FOLDER.glob(f"*{package.SUFFIX}"))
-    return {path.name.removesuffix(package.SUFFIX): path for path in files}
+    return {path.name.removesuffix(SUFFIX): path for path in sorted(FOLDER.glob(f"*{SUFFIX}"))}
 
 
 def find(where: str | Path) -> Path:
@@ -30,6 +30,21 @@ def find(where: str | Path) -> Path:
     hint = f", did you mean {near[0]!r}?" if near else ""
     names = f" Models that come along: {', '.join(known)}." if known else ""
     raise UserError(f"{where}: no run directory, no model file and no such model{hint}{names}")
+
+
+def fingerprint(where: str | Path, checkpoint: str = "best") -> str:
+    """SHA-256 of a model file, or of the configuration and the newest checkpoint of a run."""
+    path = find(where)
+    files = [path]
+    if path.is_dir():
+        folder = "best" if checkpoint == "best" else "checkpoints"
+        records = path.glob(f"{folder}/*/record/metadata")
+        newest = max(records, key=lambda file: file.stat().st_mtime_ns, default=None)
+        files = [path / "config.json", *([newest] if newest else [])]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes() if file.is_file() else b"")
+    return digest.hexdigest()
 
 
 def card(described: dict) -> str:
@@ -51,6 +66,8 @@ def card(described: dict) -> str:
 
 def listing() -> str:
     """Name, classes, mean IoU on the model's own test part, and what it is for."""
+    from feedseg import package
+
     lines = []
     for name, path in models().items():
         described = package.read_manifest(path)

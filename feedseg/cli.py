@@ -36,7 +36,7 @@ def _predict(args: argparse.Namespace) -> int:
         rounds=args.rounds,
         uncertainty=args.uncertainty,
     )
-    print(f"wrote {len(files)} file(s) in {args.output}")
+    print(f"wrote {len(files)} file(s) in {args.output}" if files else "all of it is there already")
     return 0
 
 

@@ -5,7 +5,8 @@ Files are written beside their place and renamed, so a name never stands for hal
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from feedseg.colors import VOID_COLOR
 from feedseg.errors import UserError
 from feedseg.tiff import one_line
 
+STRIP_BYTES = 2**18  # of a strip of labels, before compression
 CLASSIC_LIMIT = 2**32 - 2**25  # bytes, what fits a TIFF with 32-bit offsets
 
 
@@ -76,41 +78,79 @@ def color_table(class_colors: Sequence[tuple[int, int, int]]) -> np.ndarray:
 
 def write_labels(
     path: Path,
-    labels: np.ndarray,
+    labels: np.ndarray | Iterable[np.ndarray],
     class_names: Sequence[str],
     class_colors: Sequence[tuple[int, int, int]],
     calibration: Calibration | None = None,
+    shape: tuple[int, int, int] | None = None,
 ) -> None:
     """8-bit ImageJ TIFF of class ids with the class colours as its look-up table.
 
-    labels: [P, H, W] uint8 class ids. class_colors: RGB 0-255. Names stand in the slice labels
-    and in Fiji's Image > Show Info. Lossless (zlib).
+    labels: [P, H, W] uint8 class ids, or an iterable of slabs of rows [h, W], page after page,
+    which keeps a slab in memory at a time; then `shape` gives (P, H, W). class_colors: RGB 0-255.
+    Names stand in the slice labels and in Fiji's Image > Show Info. Lossless (zlib).
+    Above 4 GiB of labels OME-BigTIFF, which Fiji opens through Bio-Formats.
     Raises UserError if the file cannot be written, ValueError for labels of another form.
     """
-    labels = np.asarray(labels)
-    if labels.ndim != 3 or labels.dtype != np.uint8:
-        raise ValueError(f"labels have to be [P, H, W] uint8, not {labels.shape} {labels.dtype}")
-    names = ", ".join(f"{index} {name}" for index, name in enumerate(class_names))
-    pairs = zip(class_names, class_colors, strict=True)
-    info = [f"class {i}: {n} (RGB {c[0]} {c[1]} {c[2]})" for i, (n, c) in enumerate(pairs)]
-    metadata = {"Info": "\n".join(info) + "\n", "Labels": [names] * len(labels)}
-    colormap = color_table(class_colors).T.astype(np.uint16) * 257
+    if isinstance(labels, np.ndarray):
+        shape = labels.shape
+        if labels.ndim != 3 or labels.dtype != np.uint8:
+            raise ValueError(f"labels have to be [P, H, W] uint8, not {shape} {labels.dtype}")
+    if shape is None or len(shape) != 3:
+        raise ValueError("labels need the shape (P, H, W)")
+    count, height, width = shape
+    rows = min(height, max(1, STRIP_BYTES // width))
+    large = count * height * width > CLASSIC_LIMIT
+    form = _ome_labels(calibration) if large else _imagej_labels(count, class_names, class_colors)
+    if not large:
+        form |= {"description": _description(count, calibration), **_resolution(calibration)}
 
     def write(temporary: Path) -> None:
         tifffile.imwrite(
             temporary,
-            labels,
+            (zlib.compress(strip) for strip in _in_strips(labels, height, rows)),
+            shape=shape,
+            dtype=np.uint8,
             photometric="palette",
-            colormap=colormap,
-            description=_description(len(labels), calibration),
-            metadata=None,
-            extratags=tifffile.imagej_metadata_tag(metadata, "<"),
-            byteorder="<",
+            colormap=color_table(class_colors).T.astype(np.uint16) * 257,
             compression="zlib",
-            **_resolution(calibration),
+            rowsperstrip=rows,
+            **form,
         )
 
     write_atomically(path, write)
+
+
+def _in_strips(slabs: Iterable[np.ndarray], height: int, rows: int) -> Iterator[np.ndarray]:
+    """Slabs of whole pages as strips of equal height; only the last of a page may be lower."""
+    kept, done = [], 0  # slabs not yet given, rows of this page given
+    for slab in slabs:
+        kept.append(slab)
+        have = sum(len(part) for part in kept)
+        while have and have >= min(rows, height - done):
+            page = np.concatenate(kept) if len(kept) > 1 else kept[0]
+            count = min(rows, height - done)
+            yield np.ascontiguousarray(page[:count])
+            kept, have = [page[count:]], have - count
+            done = (done + count) % height
+
+
+def _imagej_labels(
+    count: int, class_names: Sequence[str], class_colors: Sequence[tuple[int, int, int]]
+) -> dict:
+    names = ", ".join(f"{index} {name}" for index, name in enumerate(class_names))
+    pairs = zip(class_names, class_colors, strict=True)
+    info = [f"class {i}: {n} (RGB {c[0]} {c[1]} {c[2]})" for i, (n, c) in enumerate(pairs)]
+    metadata = {"Info": "\n".join(info) + "\n", "Labels": [names] * count}
+    tags = tifffile.imagej_metadata_tag(metadata, "<")
+    return {"metadata": None, "extratags": tags, "byteorder": "<"}
+
+
+def _ome_labels(calibration: Calibration | None) -> dict:
+    form = _ome((), calibration)
+    del form["metadata"]["Channel"]
+    form["metadata"]["axes"] = "ZYX"
+    return form
 
 
 def write_probabilities(
@@ -132,22 +172,27 @@ def write_probabilities(
     if shape is None or len(shape) != 4:
         raise ValueError("probabilities need the shape (P, H, W, K)")
     count, height, width, classes = shape
-    planes = (
-        np.ascontiguousarray(page[..., k], np.float32)
-        for page in probabilities
-        for k in range(classes)
-    )
     large = count * height * width * classes * 4 > CLASSIC_LIMIT
     form = _ome(class_names, calibration) if large else _imagej(count, class_names, calibration)
+    order = "<" if large else ">"
+    rows = min(height, max(1, STRIP_BYTES // (4 * width)))
+    strips = (
+        zlib.compress(np.ascontiguousarray(page[start : start + rows, :, k], f"{order}f4"))
+        for page in probabilities
+        for k in range(classes)
+        for start in range(0, height, rows)
+    )
 
     def write(temporary: Path) -> None:
         tifffile.imwrite(
             temporary,
-            planes,
+            strips,
             shape=(count, classes, height, width),
             dtype=np.float32,
+            byteorder=order,
             photometric="minisblack",
             compression="zlib",
+            rowsperstrip=rows,
             **form,
         )
 

@@ -12,7 +12,7 @@ import numpy as np
 from feedseg.calibration import Calibration, read_calibration
 from feedseg.errors import BadImage, UserError
 from feedseg.fiji import write_atomically, write_labels, write_probabilities
-from feedseg.tiff import check_size, one_line, read_tiff
+from feedseg.tiff import MAX_BYTES, check_size, one_line, read_tiff
 
 __all__ = [
     "SUFFIXES",
@@ -44,7 +44,7 @@ def read_array(path: Path) -> np.ndarray:
     """
     path = Path(path)
     array, alpha = _read(path, as_label=False)
-    return plain_type(path, _drop_alpha(path, array) if alpha else array)
+    return plain_type(path, drop_alpha(path, array) if alpha else array)
 
 
 def read_label(path: Path) -> np.ndarray:
@@ -55,7 +55,7 @@ def read_label(path: Path) -> np.ndarray:
     """
     path = Path(path)
     array, alpha = _read(path, as_label=True)
-    array = plain_type(path, _drop_alpha(path, array) if alpha else array, label=True)
+    array = plain_type(path, drop_alpha(path, array) if alpha else array, label=True)
     if array.shape[3] > 1 and not (array == array[..., :1]).all():
         raise BadImage(
             f"{path}: the label has {array.shape[3]} differing channels (colours); "
@@ -97,17 +97,18 @@ def _read(path: Path, as_label: bool) -> tuple[np.ndarray, bool]:
         array, alpha = _read_npy(path), False
     else:
         raise BadImage(f"{path}: not a known image type; use {', '.join(SUFFIXES)}")
-    if 0 in array.shape:
-        raise BadImage(f"{path}: the image is empty, its shape is {array.shape}")
     return array, alpha
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    """Array [P, H, W, C] of a .npy file of [H, W], [H, W, 3 or 4], [P, H, W] or [P, H, W, C]."""
+def map_npy(path: Path, limit: float = MAX_BYTES) -> np.ndarray:
+    """Read-only map [P, H, W, C] of a .npy file, its values as stored.
+
+    The file holds [H, W], [H, W, 3 or 4], [P, H, W] or [P, H, W, C]; limit: its bytes allowed.
+    Raises BadImage naming the file if it is damaged, too large or no such array.
+    """
     try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        check_size(path, mapped.nbytes, path.stat().st_size)
-        array = np.array(mapped)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        check_size(path, array.nbytes, path.stat().st_size, limit)
     except UserError:
         raise
     except Exception as error:  # a damaged header raises almost anything, SyntaxError included
@@ -117,6 +118,8 @@ def _read_npy(path: Path) -> np.ndarray:
             f"{path}: damaged, or not a plain numeric .npy array ({one_line(error)}); "
             "save it with numpy.save(file, array, allow_pickle=False)"
         ) from None
+    if 0 in array.shape:
+        raise BadImage(f"{path}: the image is empty, its shape is {array.shape}")
     if array.ndim == 2:
         return array[None, ..., None]
     if array.ndim == 3:
@@ -124,6 +127,13 @@ def _read_npy(path: Path) -> np.ndarray:
     if array.ndim == 4:
         return array
     raise BadImage(f"{path}: shape {array.shape} is not that of an image or a stack of images")
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        return np.array(map_npy(path))
+    except MemoryError:
+        raise BadImage(f"{path}: larger than the memory; split or crop the image") from None
 
 
 def _read_picture(path: Path, as_label: bool) -> tuple[np.ndarray, bool]:
@@ -183,8 +193,11 @@ def _png_depth(path: Path) -> tuple[int, int]:
     return struct.unpack_from("BB", head, 24)
 
 
-def _drop_alpha(path: Path, array: np.ndarray) -> np.ndarray:
-    """The colour channels of an image whose opacity is full everywhere."""
+def drop_alpha(path: Path, array: np.ndarray) -> np.ndarray:
+    """The colour channels of an image whose last channel, its opacity, is full everywhere.
+
+    Raises BadImage if it is not.
+    """
     opacity = array[..., -1]
     top = 1 if array.dtype.kind in "bf" else np.iinfo(array.dtype).max
     if not (opacity == top).all():

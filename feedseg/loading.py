@@ -47,8 +47,8 @@ def export(
     Raises UserError if the run has no whole model, `to` exists, or it cannot be written.
     """
     to = Path(to)
-    if not to.name.endswith(package.SUFFIX):
-        raise UserError(f"{to}: a model file ends in {package.SUFFIX}")
+    if not to.name.endswith(box.SUFFIX):
+        raise UserError(f"{to}: a model file ends in {box.SUFFIX}")
     if to.exists() and not overwrite:
         raise UserError(f"{to}: exists; add --overwrite or choose another name")
     parts = trained.read_run(Path(run), checkpoint)

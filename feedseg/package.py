@@ -25,7 +25,6 @@ from feedseg.errors import UserError
 
 Tree = Any
 
-SUFFIX = ".feedseg.zip"
 VERSION = 1
 MAX_BYTES = 4 * 2**30  # of all files together, unpacked
 _MANIFEST, _WEIGHTS = "model.json", "weights.safetensors"

@@ -5,15 +5,19 @@ written when whole. Nothing is computed before it is sure that no file would be 
 """
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from feedseg import image_io, normalize, rotation, tiling
+from feedseg import image_io, normalize, rotation, slabs, tiling
+from feedseg.box import fingerprint
 from feedseg.errors import UserError
+from feedseg.jobs import Job, Record, plan_jobs, refuse_existing
+from feedseg.planes import Planes
 
 
 class Trained(Protocol):
@@ -29,19 +33,6 @@ class Trained(Protocol):
     class_colors: tuple[tuple[int, int, int], ...]  # RGB 0-255
     normalization: str
     percentiles: tuple[float, float]
-
-
-class Job(NamedTuple):
-    """One input file and the files made from it."""
-
-    image: Path
-    labels: Path
-    probabilities: Path | None
-    uncertainty: Path | None
-
-    def outputs(self) -> list[Path]:
-        """The files to be written."""
-        return [path for path in (self.labels, self.probabilities, self.uncertainty) if path]
 
 
 def predict(
@@ -71,72 +62,31 @@ def predict(
     rounds: of a network with feedback, 0: as trained.
     uncertainty: `<stem>_uncertainty.tif`, how far the answers of ensemble members, rounds or
     orientations (with dihedral) disagree, float, in bits (`feedseg.uncertainty.disagreement`).
+    Given again, it goes on where it was stopped: what this model made of the same images with the
+    same options is left as it is. Memory does not grow with the images but with `rotations`.
     Returns the files written. Raises UserError, naming the file, for bad images, for images that
     do not fit the model, and for existing files unless `overwrite`.
     """
     if rotations < 0:
         raise UserError(f"--rotations {rotations}: must not be below 0")
+    options = dict(
+        tile=tile, rotations=rotations, dihedral=dihedral, rounds=rounds, checkpoint=checkpoint
+    )
     jobs = plan_jobs(Path(inputs), Path(output), probabilities, uncertainty)
+    record = Record(Path(output), {"model": fingerprint(model, checkpoint), **options})
     if not overwrite:
+        jobs = [job for job in jobs if not record.has(job)]
         refuse_existing(jobs)
+    if not jobs:
+        return []
     from feedseg import compiler
     from feedseg.loading import for_images, load  # brings JAX, not needed to refuse a command
 
     compiler.keep_programs()
     trained = for_images(load(model, checkpoint, rounds), dihedral, uncertainty)
-    return predict_files(trained, jobs, tile=tile, rotations=rotations, progress=progress)
-
-
-def plan_jobs(
-    inputs: Path, output: Path, probabilities: bool, uncertainty: bool = False
-) -> list[Job]:
-    """The files to read and to write.
-
-    Raises UserError if there is no image, or if a folder would receive its own results (they
-    would be taken for images the next time).
-    """
-    files = image_io.list_images(inputs)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file; --output takes a folder")
-    if inputs.is_dir() and inputs.resolve() == output.resolve():
-        raise UserError(f"{output}: is the folder of the images; give another --output folder")
-    names = output_names(files)
-    return [
-        Job(
-            file,
-            output / f"{name}_labels.tif",
-            output / f"{name}_probabilities.tif" if probabilities else None,
-            output / f"{name}_uncertainty.tif" if uncertainty else None,
-        )
-        for file, name in zip(files, names, strict=True)
-    ]
-
-
-def output_names(files: list[Path]) -> list[str]:
-    """A name per file: its stem; `stem_suffix` for all if two files share a stem (in any case).
-
-    Raises UserError if two names differ in upper and lower case only.
-    """
-    names = [file.stem for file in files]
-    if _repeated(names):
-        names = [f"{file.stem}_{file.suffix[1:].lower()}" for file in files]
-    if repeated := _repeated(names):
-        raise UserError(f"{files[0].parent}: several images are called {repeated}; rename them")
-    return names
-
-
-def _repeated(names: list[str]) -> str | None:
-    name, count = Counter(name.lower() for name in names).most_common(1)[0]
-    return name if count > 1 else None
-
-
-def refuse_existing(jobs: list[Job]) -> None:
-    """Raises UserError if a file to be written is there already."""
-    planned = [path for job in jobs for path in job.outputs()]
-    there = [path for path in planned if path.exists()]
-    if there:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise UserError(f"{there[0]}{more}: exists; add --overwrite or choose another --output")
+    return predict_files(
+        trained, jobs, tile=tile, rotations=rotations, progress=progress, finished=record.add
+    )
 
 
 def predict_files(
@@ -146,61 +96,84 @@ def predict_files(
     tile: int = 0,
     rotations: int = 0,
     progress: bool = True,
+    finished: Callable[[Job], object] = lambda job: None,
 ) -> list[Path]:
-    """Reads, segments and writes file after file; returns the files written."""
+    """Reads, segments and writes file after file; returns the files written.
+
+    An image that fails does not stop the others: its error is raised when they are done.
+    finished: called after each image that is done.
+    """
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
-    written: list[Path] = []
-    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} files [{elapsed}<{remaining}]"
+    written, failures = [], []
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} MPixel {rate_fmt} [{remaining} left]"
+    total = sum(_megapixels(job.image) for job in jobs) if progress and terminal else None
     with tqdm(
-        total=len(jobs), desc="compiling", bar_format=form, disable=not (progress and terminal)
+        total=total,
+        desc="compiling",
+        bar_format=form,
+        unit="MPixel",
+        disable=not (progress and terminal),
     ) as bar:
         for job in jobs:
-            written += _predict_file(trained, job, tile, rotations, bar)
+            try:
+                written += _predict_file(trained, job, tile, rotations, bar)
+            except UserError as error:
+                failures.append(error)
+                if len(jobs) > 1:
+                    print(f"feedseg: {error}", file=sys.stderr, flush=True)
+                continue
+            finished(job)
             if progress and not terminal:
                 print(f"{job.image} -> {job.labels}", file=sys.stderr, flush=True)
+    if len(failures) > 1:
+        raise UserError(f"{len(failures)} of {len(jobs)} images failed, the first: {failures[0]}")
+    if failures:
+        raise failures[0]
     return written
 
 
+def _megapixels(path: Path) -> float:
+    """Of all pages of an image; 0 where it cannot be read, which is said later."""
+    try:
+        with slabs.open_source(path) as source:
+            return source.count * source.height * source.width / 1e6
+    except UserError:
+        return 0.0
+
+
 def _predict_file(trained: Trained, job: Job, tile: int, rotations: int, bar) -> list[Path]:
-    """Outputs of one image file; probabilities are streamed page by page."""
-    pages = fit_channels(job.image, image_io.read_array(job.image), trained.channels)
-    check_range(job.image, pages, trained.normalization)
-    calibration = image_io.read_calibration(job.image)
-    count, height, width = pages.shape[:3]
-    work = count * _tiles_of_page(trained, height, width, tile, rotations)
+    """Outputs of one image file, streamed from slab to slab."""
     names = trained.class_names
-    labels = np.empty((count, height, width), np.uint8)
-    spread = np.empty((count, height, width), np.float32) if job.uncertainty else None
-
-    def done() -> None:
+    calibration = image_io.read_calibration(job.image)
+    with slabs.open_source(job.image) as file, ExitStack() as files:
+        source = fitting(file, trained)
+        shape = (source.count, source.height, source.width)
         bar.set_description(job.image.name, refresh=False)
-        bar.update(1 / work)
 
-    def probability_pages() -> Iterator[np.ndarray]:
-        for index, page in enumerate(pages):
-            result = predict_page(trained, job.image, page, tile, rotations, done)
-            probability = result[..., : len(names)]
-            labels[index] = probability.argmax(-1)
-            if spread is not None:
-                spread[index] = result[..., -1]
-            yield probability
+        def planes(path: Path | None, channels: int) -> Planes | None:
+            return files.enter_context(Planes(path, shape, channels)) if path else None
 
-    if job.probabilities:
-        shape = (count, height, width, len(names))
-        image_io.write_probabilities(
-            job.probabilities, probability_pages(), names, calibration, shape
+        soft, spread = planes(job.probabilities, len(names)), planes(job.uncertainty, 1)
+
+        def label_slabs() -> Iterator[np.ndarray]:
+            for result in source_slabs(trained, source, tile, rotations):
+                bar.update(result.shape[0] * result.shape[1] / 1e6)
+                if soft:
+                    soft.add(result[..., : len(names)])
+                if spread:
+                    spread.add(result[..., -1:])
+                yield result[..., : len(names)].argmax(-1).astype(np.uint8)
+
+        labels = label_slabs()
+        first = next(labels)  # an image that cannot be segmented leaves nothing behind
+        image_io.write_labels(
+            job.labels, chain([first], labels), names, trained.class_colors, calibration, shape
         )
-    else:
-        for _ in probability_pages():
-            pass
-    if spread is not None:
-        pages = (page[..., None] for page in spread)
-        image_io.write_probabilities(
-            job.uncertainty, pages, ("uncertainty, bits",), calibration, (*spread.shape, 1)
-        )
-    image_io.write_labels(job.labels, labels, names, trained.class_colors, calibration)
+        for maps, titles in ((soft, names), (spread, ("uncertainty, bits",))):
+            if maps:
+                maps.write(titles, calibration)
     return job.outputs()
 
 
@@ -219,51 +192,89 @@ def _layout(trained: Trained, height: int, width: int, tile: int) -> tiling.Plan
     return tiling.plan(height, width, trained.window, halo, trained.stride, exact=True)
 
 
-def _tiles_of_page(trained: Trained, height: int, width: int, tile: int, rotations: int) -> int:
-    """How often the network is applied to a page."""
-    sizes = [rotation.canvas(height, width, angle) for angle in rotation.angles(max(1, rotations))]
-    return sum(_layout(trained, *size, tile).num_tiles for size in sizes)
+def fitting(file: slabs.Source, trained: Trained) -> slabs.Source:
+    """An image with the model's number of channels and in its range, checked as it is read."""
+
+    def rows(page: int, start: int, stop: int) -> np.ndarray:
+        pixels = fit_channels(file.path, file.rows(page, start, stop), trained.channels)
+        check_range(file.path, pixels, trained.normalization)
+        return pixels
+
+    shape = (file.count, file.height, file.width, trained.channels)
+    return slabs.Source(file.path, shape, file.dtype, rows)
 
 
-def predict_page(
+def source_slabs(
+    trained: Trained, source: slabs.Source, tile: int = 0, rotations: int = 0
+) -> Iterator[np.ndarray]:
+    """Probabilities of an image, page after page from top to bottom, [rows, W, K] float32.
+
+    Every page by its own limits. With rotations a page is one slab: it is turned as a whole.
+    Where memory does not suffice the tiles are halved, which is said.
+    Raises UserError naming the file if the smallest are too large, or the model gives NaN.
+    """
+    for page in range(source.count):
+        begun = False
+        while True:
+            layout = _layout(trained, source.height, source.width, tile)
+            try:
+                for slab in _page_slabs(trained, source, page, layout, tile, rotations):
+                    _check_finite(source.path, slab)
+                    begun = True
+                    yield slab
+                break
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                smaller = _half(trained, layout)
+                if begun or not smaller:
+                    advice = f"; try --tile {smaller}" if smaller else " for the smallest tiles"
+                    raise UserError(f"{source.path}: out of memory{advice}") from None
+                tile = smaller
+            print(f"{source.path}: out of memory, now tiles of {tile} px", file=sys.stderr)
+
+
+def _half(trained: Trained, layout: tiling.Plan) -> int:
+    """Half the tile side, at least the smallest that is of use; 0 if there is none."""
+    least = tiling.smallest_tile(trained.halo, trained.stride)
+    half = max(least, tiling.round_up(max(layout.window) // 2, trained.stride))
+    return half if half < max(layout.window) and not trained.window else 0
+
+
+def _check_finite(path: Path, slab: np.ndarray) -> None:
+    if not np.isfinite(slab).all():
+        raise UserError(f"{path}: the model gives NaN for this image; use another checkpoint")
+
+
+def _page_slabs(
     trained: Trained,
-    path: Path,
-    page: np.ndarray,
+    source: slabs.Source,
+    page: int,
+    layout: tiling.Plan,
     tile: int,
     rotations: int,
-    done: Callable[[], object] = lambda: None,
-) -> np.ndarray:
-    """Class probabilities of one page, [H, W, K] float32, by the limits of that page.
+) -> Iterator[np.ndarray]:
+    limits = slabs.limits(source, page, trained.normalization, trained.percentiles)
 
-    page: [H, W, C] raw, from the image `path`; done: called after each tile.
-    """
-    low, high = normalize.limits(page, trained.normalization, trained.percentiles)
-    layout = _layout(trained, *page.shape[:2], tile)
+    def read(start: int, stop: int) -> np.ndarray:
+        return normalize.apply(source.rows(page, start, stop), *limits)
 
     def network(image: np.ndarray) -> np.ndarray:
         plan = _layout(trained, *image.shape[:2], tile)
-        return tiling.apply_tiled(image, trained.apply, plan, done)
+        return tiling.apply_tiled(image, trained.apply, plan)
 
-    try:
-        result = rotation.mean(network, normalize.apply(page, low, high), max(1, rotations))
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        smaller = tiling.round_up(max(layout.window) // 2, trained.stride)
-        smaller = max(smaller, tiling.smallest_tile(trained.halo, trained.stride))
-        raise UserError(f"{path}: out of memory; try --tile {smaller}") from None
-    if not np.isfinite(result).all():
-        raise UserError(f"{path}: the model gives NaN for this image; use another checkpoint")
-    return result
+    if rotations > 1:
+        return iter([rotation.mean(network, read(0, source.height), rotations)])
+    return tiling.slabs(tiling.strips(read, layout), trained.apply, layout)
 
 
 def fit_channels(path: Path, pages: np.ndarray, channels: int) -> np.ndarray:
-    """Pages [P, H, W, C] with the model's number of channels.
+    """Pixels [..., C] with the model's number of channels.
 
     Equal channels are one grey channel. Raises UserError for colour where the model takes grey
     and for any other difference: which channel counts is the user's decision.
     """
-    have = pages.shape[3]
+    have = pages.shape[-1]
     if have == channels:
         return pages
     if channels == 1 and (pages == pages[..., :1]).all():

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg import compiler, image_io, loading, predict
+from feedseg import compiler, image_io, loading, predict, slabs
 from feedseg.errors import UserError
 
 
@@ -62,11 +62,11 @@ class Segmenter:
         """
         pages, single = _pages(np.asarray(image), self.trained.channels)
         model = loading.for_images(self.trained, dihedral, uncertainty)
-        name = Path("image")
-        predict.check_range(name, pages, model.normalization)
-        results = np.stack(
-            [predict.predict_page(model, name, page, tile, rotations) for page in pages]
+        source = slabs.Source(
+            Path("image"), pages.shape, pages.dtype, lambda page, a, b: pages[page, a:b]
         )
+        found = predict.source_slabs(model, predict.fitting(source, model), tile, rotations)
+        results = np.concatenate(list(found)).reshape(*pages.shape[:3], -1)
         results = results[0] if single else results
         probabilities = results[..., : len(model.class_names)]
         return Segmentation(

@@ -79,12 +79,12 @@ def one_line(text: object) -> str:
     return line if len(line) <= 160 else line[:157] + "..."
 
 
-def strictly(path: Path, work: Callable[[tifffile.TiffFile], _Result]) -> _Result:
-    """`work(file)`, where every failure and every complaint of tifffile becomes BadImage."""
+@contextmanager
+def strict(path: Path) -> Iterator[None]:
+    """Here every failure and every complaint of tifffile in this thread becomes BadImage."""
     with _listening() as messages:
         try:
-            with tifffile.TiffFile(path, _multifile=False) as tif:
-                result = work(tif)
+            yield
         except UserError:
             raise
         except OSError as error:
@@ -101,10 +101,20 @@ def strictly(path: Path, work: Callable[[tifffile.TiffFile], _Result]) -> _Resul
         if messages:
             reason = one_line(messages[0])
             raise BadImage(f"{path}: damaged or unsupported TIFF ({reason}); {RESAVE}")
-    return result
 
 
-def _main_series(path: Path, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
+def open_tiff(path: Path) -> tifffile.TiffFile:
+    """The file alone: an OME-TIFF's other files are not followed."""
+    return tifffile.TiffFile(path, _multifile=False)
+
+
+def strictly(path: Path, work: Callable[[tifffile.TiffFile], _Result]) -> _Result:
+    """`work(file)` under `strict`."""
+    with strict(path), open_tiff(path) as tif:
+        return work(tif)
+
+
+def main_series(path: Path, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     """The image of the file; a smaller embedded preview is passed over."""
     if len(tif.pages) > MAX_PAGES:
         raise BadImage(f"{path}: more than {MAX_PAGES} pages; split the stack")
@@ -122,12 +132,15 @@ def _main_series(path: Path, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     return main
 
 
-def check_size(path: Path, num_bytes: int, stored: int) -> None:
-    """Raises BadImage if a file of `stored` bytes claims too many decoded bytes."""
-    if num_bytes > MAX_BYTES:
+def check_size(path: Path, num_bytes: int, stored: int, limit: float = MAX_BYTES) -> None:
+    """Raises BadImage if a file of `stored` bytes claims too many decoded bytes.
+
+    limit: decoded bytes allowed; infinity where they are read piece by piece.
+    """
+    if num_bytes > limit:
         raise BadImage(
             f"{path}: {num_bytes / 2**30:.1f} GiB of pixels, the limit is "
-            f"{MAX_BYTES // 2**30} GiB; split or crop the image"
+            f"{limit // 2**30} GiB; split or crop the image"
         )
     ratio = CODEC_RATIO if num_bytes <= FREE_BYTES else MAX_RATIO
     if num_bytes > ratio * stored:
@@ -151,12 +164,15 @@ def _check_page(path: Path, index: int, page, stored: int) -> None:
         raise BadImage(f"{path}: page {index + 1} has the wrong number of bytes; {RESAVE}")
 
 
-def _check_header(path: Path, series: tifffile.TiffPageSeries) -> None:
-    """Raises BadImage for a size, a type or pages that cannot be right, before decoding."""
+def check_header(path: Path, series: tifffile.TiffPageSeries, limit: float = MAX_BYTES) -> None:
+    """Raises BadImage for a size, a type or pages that cannot be right, before decoding.
+
+    limit: decoded bytes allowed, see `check_size`.
+    """
     stored = path.stat().st_size
     if series.dtype is None or series.dtype.kind not in "buif":
         raise BadImage(f"{path}: pixel type {series.dtype} is not supported; save as 8 or 16 bit")
-    check_size(path, math.prod(series.shape) * series.dtype.itemsize, stored)
+    check_size(path, math.prod(series.shape) * series.dtype.itemsize, stored, limit)
     if series.dataoffset is not None:  # one contiguous block, checked as a whole
         if series.dataoffset + series.size * series.dtype.itemsize > stored:
             raise BadImage(f"{path}: the stack is incomplete; {RESAVE}")
@@ -168,14 +184,14 @@ def _check_header(path: Path, series: tifffile.TiffPageSeries) -> None:
         _check_page(path, index, page, stored)
 
 
-def _has_alpha(page) -> bool:
+def has_alpha(page) -> bool:
     """Whether the last sample of a pixel is its opacity."""
     extra = any(int(kind) in (1, 2) for kind in page.extrasamples)
     rgb = page.photometric == tifffile.PHOTOMETRIC.RGB
     return (rgb and page.samplesperpixel == 4) or (extra and page.samplesperpixel == 2)
 
 
-def _to_pages(path: Path, array: np.ndarray, axes: str) -> np.ndarray:
+def to_pages(path: Path, array: np.ndarray, axes: str) -> np.ndarray:
     """Array [P, H, W, C] from tifffile's axes: Y, X; S or C are channels, all else are pages."""
     if len(axes) != array.ndim or "Y" not in axes or "X" not in axes:
         raise BadImage(f"{path}: axes {axes} are not those of an image; save as a plain TIFF")
@@ -202,11 +218,11 @@ def read_tiff(path: Path) -> tuple[np.ndarray, bool]:
     """
 
     def work(tif: tifffile.TiffFile):
-        series = _main_series(path, tif)
-        _check_header(path, series)
+        series = main_series(path, tif)
+        check_header(path, series)
         array = series.asarray(maxworkers=1)
         if array.shape != series.shape:
             raise BadImage(f"{path}: decoded to {array.shape}, announced {series.shape}; {RESAVE}")
-        return _to_pages(path, array, series.axes), _has_alpha(series.keyframe)
+        return to_pages(path, array, series.axes), has_alpha(series.keyframe)
 
     return strictly(path, work)

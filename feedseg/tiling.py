@@ -12,7 +12,8 @@ A network of unpadded convolutions gets the overlap-tile strategy of the origina
 side, and no tile keeps anything of its margin.
 """
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -55,8 +56,8 @@ def smallest_tile(halo: int, stride: int) -> int:
 
 
 def automatic_tile(halo: int, stride: int) -> int:
-    """A tile side that spends at least a quarter of the work on pixels kept, at least 512 px."""
-    return round_up(max(512, 4 * round_up(halo, stride)), stride)
+    """A tile side that spends at least half of the work on pixels kept, at least 512 px."""
+    return round_up(max(512, 7 * round_up(halo, stride)), stride)
 
 
 def whole_image_halo(window: int, halo: int, stride: int) -> int:
@@ -111,23 +112,78 @@ def plan(
     return Plan(height, width, window, padded, margin, rows, columns)
 
 
-def tiles(image: np.ndarray, layout: Plan) -> Iterator[tuple[np.ndarray, Span, Span]]:
-    """Windows [h, w, C] of an image [H, W, C], each with its spans.
+def padding(layout: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of the image that stand at each place of the padded image, int64.
 
     Rows and columns that are added are mirrored (repeatedly for tiny images), at the centre of the
     outermost pixels where the network needs a margin, else at their edge.
     """
-    added = [
-        (layout.margin, padded - layout.margin - side)
-        for padded, side in zip(layout.padded, (layout.height, layout.width), strict=True)
-    ]
     kind = "reflect" if layout.margin else "symmetric"
-    filled = np.pad(image, (*added, (0, 0)), mode=kind)
+    rows, columns = (
+        np.pad(np.arange(side), (layout.margin, padded - layout.margin - side), mode=kind)
+        for padded, side in zip(layout.padded, (layout.height, layout.width), strict=True)
+    )
+    return rows, columns
+
+
+def strips(read: Callable[[int, int], np.ndarray], layout: Plan) -> Iterator[np.ndarray]:
+    """What a row of tiles sees, [h, padded width, C], from top to bottom.
+
+    read: (first row, one past the last) of the image -> [rows, W, C].
+    """
+    rows, columns = padding(layout)
+    for span in layout.rows:
+        seen = rows[span.start : span.start + layout.window[0]]
+        first, last = int(seen.min()), int(seen.max())
+        yield read(first, last + 1)[seen - first][:, columns]
+
+
+def slabs(
+    seen: Iterable[np.ndarray],
+    network: Callable[[np.ndarray], np.ndarray],
+    layout: Plan,
+    done: Callable[[], object] = lambda: None,
+) -> Iterator[np.ndarray]:
+    """The network's output from top to bottom, [rows, W, K] float32, a slab per row of tiles.
+
+    seen: of `strips`. network: [1, h, w, C] -> [1, h, w, K] at the window's size.
+    done: called after each tile.
+    """
     height, width = layout.window
+    outputs = _dispatched(
+        network,
+        (
+            np.ascontiguousarray(strip[None, :height, column.start : column.start + width])
+            for strip in seen
+            for column in layout.columns
+        ),
+    )
     for row in layout.rows:
+        slab = None
         for column in layout.columns:
-            y, x = row.start, column.start
-            yield filled[y : y + height, x : x + width], row, column
+            output = next(outputs)[0]
+            if slab is None:
+                slab = np.empty((row.stop - row.keep, layout.padded[1], output.shape[-1]), "f4")
+            slab[:, column.keep : column.stop] = output[
+                row.keep - row.start : row.stop - row.start,
+                column.keep - column.start : column.stop - column.start,
+            ]
+            done()
+        stop = min(row.stop, layout.margin + layout.height)
+        yield slab[: stop - row.keep, layout.margin : layout.margin + layout.width]
+
+
+def _dispatched(network: Callable, windows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Results in order; a window is given to the network before the last one's result is awaited,
+    so that reading goes on while the device computes.
+    """
+    waiting: deque = deque()
+    for window in windows:
+        waiting.append(network(window))
+        if len(waiting) > 1:
+            yield np.asarray(waiting.popleft())
+    while waiting:
+        yield np.asarray(waiting.popleft())
 
 
 def apply_tiled(
@@ -136,21 +192,6 @@ def apply_tiled(
     layout: Plan,
     done: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
-    """The network's output for a whole image, [H, W, K] float32.
-
-    image: [H, W, C] float32. network: [1, h, w, C] -> [1, h, w, K] at the window's size.
-    done: called after each tile.
-    """
-    result = None
-    for window, row, column in tiles(image, layout):
-        output = np.asarray(network(window[None]))[0]
-        if result is None:
-            result = np.empty((*layout.padded, output.shape[-1]), np.float32)
-        inside = output[
-            row.keep - row.start : row.stop - row.start,
-            column.keep - column.start : column.stop - column.start,
-        ]
-        result[row.keep : row.stop, column.keep : column.stop] = inside
-        done()
-    top = left = layout.margin
-    return result[top : top + layout.height, left : left + layout.width]
+    """The network's output for a whole image [H, W, C] float32: [H, W, K] float32; see `slabs`."""
+    seen = strips(lambda first, last: image[first:last], layout)
+    return np.concatenate(list(slabs(seen, network, layout, done)))

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from feedseg import image_io, predict
+from feedseg import image_io, jobs, predict
 from feedseg.errors import BadImage, UserError
 from feedseg.trained import with_disagreement
 from feedseg.uncertainty import disagreement
@@ -43,10 +43,10 @@ def run(inputs, output, trained=None, **options):
     """`predict.predict` without a stored run."""
     tile = options.pop("tile", 0)
     kinds = [options.pop(name, False) for name in ("probabilities", "uncertainty")]
-    jobs = predict.plan_jobs(Path(inputs), Path(output), *kinds)
+    planned = jobs.plan_jobs(Path(inputs), Path(output), *kinds)
     if not options.pop("overwrite", False):
-        predict.refuse_existing(jobs)
-    return predict.predict_files(trained or Fake(), jobs, tile=tile, progress=False)
+        jobs.refuse_existing(planned)
+    return predict.predict_files(trained or Fake(), planned, tile=tile, progress=False)
 
 
 def expected(image: np.ndarray) -> np.ndarray:
@@ -112,9 +112,9 @@ def test_a_folder_with_equal_stems(tmp_path):
     written = run(folder, tmp_path / "out")
     names = {"a_png_labels.tif", "a_tif_labels.tif", "b_bmp_labels.tif"}
     assert {p.name for p in written} == names == {p.name for p in (tmp_path / "out").iterdir()}
-    assert predict.output_names([Path("a.png"), Path("a_png.tif")]) == ["a", "a_png"]
+    assert jobs.output_names([Path("a.png"), Path("a_png.tif")]) == ["a", "a_png"]
     with pytest.raises(UserError, match="rename"):
-        predict.output_names([Path("x/A.png"), Path("x/a.png")])
+        jobs.output_names([Path("x/A.png"), Path("x/a.png")])
 
 
 def test_nothing_is_overwritten_unless_asked(tmp_path):
@@ -131,19 +131,77 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
     assert image_io.read_label(out / "b_labels.tif").shape == (1, 20, 20)
 
 
-def test_the_model_is_loaded_only_when_all_is_well(tmp_path, monkeypatch):
+def stand_in(monkeypatch, apply=bright) -> list:
+    """Every model is `Fake(apply)`; returns the list of those that will be asked for."""
     loaded = []
     module = types.ModuleType("feedseg.loading")
     module.for_images = lambda trained, dihedral, uncertainty: trained
-    module.load = lambda path, checkpoint, rounds: loaded.append((path, checkpoint)) or Fake()
+    module.load = lambda path, checkpoint, rounds: loaded.append((path, checkpoint)) or Fake(apply)
     monkeypatch.setitem(__import__("sys").modules, "feedseg.loading", module)
+    return loaded
+
+
+def test_the_model_is_loaded_only_when_all_is_well(tmp_path, monkeypatch):
+    loaded = stand_in(monkeypatch)
     image = tmp_path / "a.png"
     Image.fromarray(RNG.integers(0, 256, (20, 20), dtype=np.uint8)).save(image)
     options = {"probabilities": False, "overwrite": False, "tile": 0, "progress": False}
-    predict.predict(Path("run"), image, tmp_path / "out", checkpoint="latest", **options)
+    run = tmp_path / "run"
+    predict.predict(run, image, tmp_path / "out", checkpoint="latest", **options)
     with pytest.raises(UserError, match="exists"):
-        predict.predict(Path("run"), image, tmp_path / "out", checkpoint="best", **options)
-    assert loaded == [(Path("run"), "latest")]
+        predict.predict(run, image, tmp_path / "out", checkpoint="best", **options)
+    assert loaded == [(run, "latest")]
+
+
+def test_a_stopped_command_goes_on_where_it_was(tmp_path, monkeypatch):
+    folder, calls = tmp_path / "in", []
+    folder.mkdir()
+    for name in "abc":
+        tifffile.imwrite(folder / f"{name}.tif", RNG.integers(0, 256, (40, 30), dtype=np.uint8))
+    kinds = dict(probabilities=True, tile=16, progress=False)
+
+    def counted(image):
+        calls.append(1)
+        return bright(image)
+
+    stand_in(monkeypatch, counted)
+    predict.predict(tmp_path / "run", folder, tmp_path / "whole", **kinds)
+    of_one = len(calls) // 3
+
+    def interrupted(image):
+        if len(calls) == of_one + 3:
+            raise KeyboardInterrupt
+        return counted(image)
+
+    calls.clear()
+    stand_in(monkeypatch, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict.predict(tmp_path / "run", folder, tmp_path / "out", **kinds)
+    done = {path.name for path in (tmp_path / "out").iterdir()}
+    assert done == {"a_labels.tif", "a_probabilities.tif", jobs.RECORD}
+    calls.clear()
+    stand_in(monkeypatch, counted)
+    written = predict.predict(tmp_path / "run", folder, tmp_path / "out", **kinds)
+    assert len(calls) == 2 * of_one and len(written) == 4
+    for path in (tmp_path / "whole").glob("*.tif"):
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+    assert predict.predict(tmp_path / "run", folder, tmp_path / "out", **kinds) == []
+    tifffile.imwrite(folder / "b.tif", np.zeros((40, 31), np.uint8))
+    with pytest.raises(UserError, match=r"b_labels\.tif and 1 more: exists"):
+        predict.predict(tmp_path / "run", folder, tmp_path / "out", **kinds)
+
+
+def test_a_bad_image_does_not_stop_the_others(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in "ac":
+        tifffile.imwrite(folder / f"{name}.tif", RNG.integers(0, 256, (20, 20), dtype=np.uint8))
+    (folder / "b.tif").write_bytes(b"II*\0")
+    (folder / "d.tif").write_bytes(b"")
+    with pytest.raises(UserError, match=r"2 of 4 images failed, the first: .*b\.tif"):
+        run(folder, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a_labels.tif", "c_labels.tif"}
+    assert capsys.readouterr().err.count("feedseg: ") == 2
 
 
 def test_colour_and_grey(tmp_path):
@@ -188,11 +246,27 @@ def test_values_and_memory(tmp_path):
     def not_a_number(image):
         return bright(image) * np.nan
 
-    with pytest.raises(UserError, match=r"a\.tif: out of memory; try --tile 52"):
+    with pytest.raises(UserError, match=r"a\.tif: out of memory for the smallest tiles"):
         run(path, out, Fake(apply=exhausted), overwrite=True, probabilities=True)
     with pytest.raises(UserError, match=r"a\.tif: the model gives NaN"):
         run(path, out, Fake(apply=not_a_number), overwrite=True)
     assert [p.name for p in out.iterdir()] == ["a_labels.tif"]  # of the good run, nothing torn
+
+
+def test_tiles_are_halved_where_memory_does_not_suffice(tmp_path, capsys):
+    image = RNG.integers(0, 256, (100, 90), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    seen = []
+
+    def small(window):
+        seen.append(window.shape[1])
+        if window.shape[1] > 32:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return bright(window)
+
+    (path,) = run(tmp_path / "a.tif", tmp_path / "out", Fake(apply=small))
+    assert seen[:3] == [100, 52, 28] and "now tiles of 28 px" in capsys.readouterr().err
+    np.testing.assert_array_equal(image_io.read_label(path)[0], expected(image / 255))
 
 
 def test_places_that_cannot_be_used(tmp_path):
@@ -210,8 +284,8 @@ def test_places_that_cannot_be_used(tmp_path):
 
 def test_progress_goes_to_stderr_as_plain_lines_without_a_terminal(tmp_path, capsys):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
-    jobs = predict.plan_jobs(tmp_path / "a.png", tmp_path / "out", False)
-    predict.predict_files(Fake(), jobs, progress=True)
+    planned = jobs.plan_jobs(tmp_path / "a.png", tmp_path / "out", False)
+    predict.predict_files(Fake(), planned, progress=True)
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.splitlines() == [
         f"{tmp_path / 'a.png'} -> {tmp_path / 'out' / 'a_labels.tif'}"
@@ -237,7 +311,7 @@ def test_uncertainty_is_written_and_left_out_of_the_labels(tmp_path):
     plain = run(tmp_path / "a.tif", tmp_path / "plain")
     np.testing.assert_array_equal(tifffile.imread(files[0]), tifffile.imread(plain[0]))
     with pytest.raises(UserError, match="exists; add --overwrite"):
-        predict.refuse_existing([predict.Job(tmp_path / "a.tif", files[1], None, None)])
+        jobs.refuse_existing([jobs.Job(tmp_path / "a.tif", files[1], None, None)])
 
 
 def test_a_network_of_whole_images_sees_windows_as_in_training(tmp_path):
