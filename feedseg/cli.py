@@ -35,6 +35,8 @@ def _predict(args: argparse.Namespace) -> int:
         rotations=args.rotations,
         rounds=args.rounds,
         uncertainty=args.uncertainty,
+        overlay=args.overlay,
+        tables=args.tables,
     )
     print(f"wrote {len(files)} file(s) in {args.output}" if files else "all of it is there already")
     return 0
@@ -219,6 +221,10 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument(
         "--uncertainty", action="store_true", help="also how far its answers disagree, in bits"
+    )
+    verb.add_argument("--overlay", action="store_true", help="also a PNG tinted by class")
+    verb.add_argument(
+        "--tables", action="store_true", help="also CSV files: areas, and every connected part"
     )
     verb.set_defaults(action=_predict)
 

@@ -5,10 +5,11 @@ those of this model, of these options and of this input.
 """
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from feedseg import atomic, image_io
+from feedseg import atomic, image_io, objects
 from feedseg.errors import UserError
 from feedseg.rundir import read_json
 
@@ -20,18 +21,22 @@ class Job(NamedTuple):
 
     image: Path
     labels: Path
-    probabilities: Path | None
-    uncertainty: Path | None
+    probabilities: Path | None = None
+    uncertainty: Path | None = None
+    overlay: Path | None = None
+    tables: tuple[Path, ...] = ()  # of classes and of objects
 
     def outputs(self) -> list[Path]:
         """The files to be written."""
-        return [path for path in (self.labels, self.probabilities, self.uncertainty) if path]
+        maps = (self.labels, self.probabilities, self.uncertainty, self.overlay)
+        return [path for path in maps if path] + list(self.tables)
 
 
-def plan_jobs(
-    inputs: Path, output: Path, probabilities: bool, uncertainty: bool = False
-) -> list[Job]:
-    """The files to read and to write.
+KINDS = ("probabilities", "uncertainty", "overlay", "tables")
+
+
+def plan_jobs(inputs: Path, output: Path, kinds: Collection[str] = ()) -> list[Job]:
+    """The files to read and to write; kinds: of `KINDS`, what to write beside the labels.
 
     Raises UserError if there is no image, or if a folder would receive its own results (they
     would be taken for images the next time).
@@ -42,15 +47,21 @@ def plan_jobs(
     if inputs.is_dir() and inputs.resolve() == output.resolve():
         raise UserError(f"{output}: is the folder of the images; give another --output folder")
     names = output_names(files)
-    return [
-        Job(
-            file,
-            output / f"{name}_labels.tif",
-            output / f"{name}_probabilities.tif" if probabilities else None,
-            output / f"{name}_uncertainty.tif" if uncertainty else None,
-        )
-        for file, name in zip(files, names, strict=True)
-    ]
+    return [_job(file, output / name, kinds) for file, name in zip(files, names, strict=True)]
+
+
+def _job(image: Path, stem: Path, kinds: Collection[str]) -> Job:
+    def beside(kind: str, suffix: str) -> Path | None:
+        return stem.with_name(f"{stem.name}_{kind}.{suffix}") if kind in kinds else None
+
+    return Job(
+        image,
+        stem.with_name(f"{stem.name}_labels.tif"),
+        beside("probabilities", "tif"),
+        beside("uncertainty", "tif"),
+        beside("overlay", "png"),
+        objects.table_paths(stem) if "tables" in kinds else (),
+    )
 
 
 def output_names(files: list[Path]) -> list[str]:

@@ -1,7 +1,6 @@
-"""Applies a trained model to image files: class labels for Fiji, optionally probabilities.
+"""Applies a trained model to image files: class labels for Fiji, and on request more.
 
-Each page is normalised by its own limits (never per tile), cut into tiles with a true halo, and
-written when whole. Nothing is computed before it is sure that no file would be overwritten.
+Nothing is computed before it is sure that no file would be overwritten; a file appears when whole.
 """
 
 import sys
@@ -9,30 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from feedseg import image_io, normalize, rotation, slabs, tiling
+from feedseg import segment, slabs
 from feedseg.box import fingerprint
 from feedseg.errors import UserError
-from feedseg.jobs import Job, Record, plan_jobs, refuse_existing
-from feedseg.planes import Planes
-
-
-class Trained(Protocol):
-    """What prediction needs of a trained model."""
-
-    apply: Callable  # image [N, H, W, C] float32 in [0, 1] -> probabilities [N, H, W, K]
-    stride: int  # total down-sampling, px
-    halo: int  # radius of the receptive field, px
-    window: int  # px, side of the windows that a network of whole images takes; 0: any
-    margin: int  # px on each side of a tile without result (unpadded convolutions), else 0
-    channels: int
-    class_names: tuple[str, ...]
-    class_colors: tuple[tuple[int, int, int], ...]  # RGB 0-255
-    normalization: str
-    percentiles: tuple[float, float]
+from feedseg.jobs import KINDS, Job, Record, plan_jobs, refuse_existing
+from feedseg.outputs import Outputs
+from feedseg.segment import Trained
 
 
 def predict(
@@ -48,6 +32,8 @@ def predict(
     rotations: int = 0,
     rounds: int = 0,
     uncertainty: bool = False,
+    overlay: bool = False,
+    tables: bool = False,
     progress: bool = True,
 ) -> list[Path]:
     """Segments an image file or every image of a folder with a trained model.
@@ -62,6 +48,9 @@ def predict(
     rounds: of a network with feedback, 0: as trained.
     uncertainty: `<stem>_uncertainty.tif`, how far the answers of ensemble members, rounds or
     orientations (with dihedral) disagree, float, in bits (`feedseg.uncertainty.disagreement`).
+    overlay: `<stem>_overlay.png`, the first page tinted by class, at most 2048 px wide and high.
+    tables: `<stem>_classes.csv` and `<stem>_objects.csv`, areas and connected components, in the
+    image's unit too where it has one (`feedseg.objects`).
     Given again, it goes on where it was stopped: what this model made of the same images with the
     same options is left as it is. Memory does not grow with the images but with `rotations`.
     Returns the files written. Raises UserError, naming the file, for bad images, for images that
@@ -72,7 +61,9 @@ def predict(
     options = dict(
         tile=tile, rotations=rotations, dihedral=dihedral, rounds=rounds, checkpoint=checkpoint
     )
-    jobs = plan_jobs(Path(inputs), Path(output), probabilities, uncertainty)
+    wanted = (probabilities, uncertainty, overlay, tables)
+    kinds = [kind for kind, asked in zip(KINDS, wanted, strict=True) if asked]
+    jobs = plan_jobs(Path(inputs), Path(output), kinds)
     record = Record(Path(output), {"model": fingerprint(model, checkpoint), **options})
     if not overwrite:
         jobs = [job for job in jobs if not record.has(job)]
@@ -145,156 +136,17 @@ def _megapixels(path: Path) -> float:
 
 def _predict_file(trained: Trained, job: Job, tile: int, rotations: int, bar) -> list[Path]:
     """Outputs of one image file, streamed from slab to slab."""
-    names = trained.class_names
-    calibration = image_io.read_calibration(job.image)
     with slabs.open_source(job.image) as file, ExitStack() as files:
-        source = fitting(file, trained)
-        shape = (source.count, source.height, source.width)
+        source = segment.fitting(file, trained)
+        outputs = Outputs(job, source, trained, files)
         bar.set_description(job.image.name, refresh=False)
 
-        def planes(path: Path | None, channels: int) -> Planes | None:
-            return files.enter_context(Planes(path, shape, channels)) if path else None
-
-        soft, spread = planes(job.probabilities, len(names)), planes(job.uncertainty, 1)
-
-        def label_slabs() -> Iterator[np.ndarray]:
-            for result in source_slabs(trained, source, tile, rotations):
+        def labels() -> Iterator[np.ndarray]:
+            for result in segment.slabs_of(trained, source, tile, rotations):
                 bar.update(result.shape[0] * result.shape[1] / 1e6)
-                if soft:
-                    soft.add(result[..., : len(names)])
-                if spread:
-                    spread.add(result[..., -1:])
-                yield result[..., : len(names)].argmax(-1).astype(np.uint8)
+                yield outputs.add(result)
 
-        labels = label_slabs()
-        first = next(labels)  # an image that cannot be segmented leaves nothing behind
-        image_io.write_labels(
-            job.labels, chain([first], labels), names, trained.class_colors, calibration, shape
-        )
-        for maps, titles in ((soft, names), (spread, ("uncertainty, bits",))):
-            if maps:
-                maps.write(titles, calibration)
+        rows = labels()
+        first = next(rows)  # an image that cannot be segmented leaves nothing behind
+        outputs.write(chain([first], rows))
     return job.outputs()
-
-
-def _layout(trained: Trained, height: int, width: int, tile: int) -> tiling.Plan:
-    """Tiles of an image; a network of whole images gets windows as in its training."""
-    if not trained.window:
-        side = tile or tiling.automatic_tile(trained.halo, trained.stride)
-        mirrored = trained.margin > 0
-        return tiling.plan(height, width, side, trained.halo, trained.stride, mirrored=mirrored)
-    if tile not in (0, trained.window):
-        raise UserError(
-            f"--tile {tile}: this network depends on the size of what it sees at once, "
-            f"{trained.window} px as in training; leave it out"
-        )
-    halo = tiling.whole_image_halo(trained.window, trained.halo, trained.stride)
-    return tiling.plan(height, width, trained.window, halo, trained.stride, exact=True)
-
-
-def fitting(file: slabs.Source, trained: Trained) -> slabs.Source:
-    """An image with the model's number of channels and in its range, checked as it is read."""
-
-    def rows(page: int, start: int, stop: int) -> np.ndarray:
-        pixels = fit_channels(file.path, file.rows(page, start, stop), trained.channels)
-        check_range(file.path, pixels, trained.normalization)
-        return pixels
-
-    shape = (file.count, file.height, file.width, trained.channels)
-    return slabs.Source(file.path, shape, file.dtype, rows)
-
-
-def source_slabs(
-    trained: Trained, source: slabs.Source, tile: int = 0, rotations: int = 0
-) -> Iterator[np.ndarray]:
-    """Probabilities of an image, page after page from top to bottom, [rows, W, K] float32.
-
-    Every page by its own limits. With rotations a page is one slab: it is turned as a whole.
-    Where memory does not suffice the tiles are halved, which is said.
-    Raises UserError naming the file if the smallest are too large, or the model gives NaN.
-    """
-    for page in range(source.count):
-        begun = False
-        while True:
-            layout = _layout(trained, source.height, source.width, tile)
-            try:
-                for slab in _page_slabs(trained, source, page, layout, tile, rotations):
-                    _check_finite(source.path, slab)
-                    begun = True
-                    yield slab
-                break
-            except (MemoryError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                smaller = _half(trained, layout)
-                if begun or not smaller:
-                    advice = f"; try --tile {smaller}" if smaller else " for the smallest tiles"
-                    raise UserError(f"{source.path}: out of memory{advice}") from None
-                tile = smaller
-            print(f"{source.path}: out of memory, now tiles of {tile} px", file=sys.stderr)
-
-
-def _half(trained: Trained, layout: tiling.Plan) -> int:
-    """Half the tile side, at least the smallest that is of use; 0 if there is none."""
-    least = tiling.smallest_tile(trained.halo, trained.stride)
-    half = max(least, tiling.round_up(max(layout.window) // 2, trained.stride))
-    return half if half < max(layout.window) and not trained.window else 0
-
-
-def _check_finite(path: Path, slab: np.ndarray) -> None:
-    if not np.isfinite(slab).all():
-        raise UserError(f"{path}: the model gives NaN for this image; use another checkpoint")
-
-
-def _page_slabs(
-    trained: Trained,
-    source: slabs.Source,
-    page: int,
-    layout: tiling.Plan,
-    tile: int,
-    rotations: int,
-) -> Iterator[np.ndarray]:
-    limits = slabs.limits(source, page, trained.normalization, trained.percentiles)
-
-    def read(start: int, stop: int) -> np.ndarray:
-        return normalize.apply(source.rows(page, start, stop), *limits)
-
-    def network(image: np.ndarray) -> np.ndarray:
-        plan = _layout(trained, *image.shape[:2], tile)
-        return tiling.apply_tiled(image, trained.apply, plan)
-
-    if rotations > 1:
-        return iter([rotation.mean(network, read(0, source.height), rotations)])
-    return tiling.slabs(tiling.strips(read, layout), trained.apply, layout)
-
-
-def fit_channels(path: Path, pages: np.ndarray, channels: int) -> np.ndarray:
-    """Pixels [..., C] with the model's number of channels.
-
-    Equal channels are one grey channel. Raises UserError for colour where the model takes grey
-    and for any other difference: which channel counts is the user's decision.
-    """
-    have = pages.shape[-1]
-    if have == channels:
-        return pages
-    if channels == 1 and (pages == pages[..., :1]).all():
-        return pages[..., :1]
-    if channels == 1:
-        remedy = "convert it to grey (Fiji: Image > Type > 8-bit) or save the channel to segment"
-    elif have == 1:
-        remedy = "give the colour image the model was trained for"
-    else:
-        remedy = f"save its {channels} channels as they were in training"
-    raise UserError(f"{path}: {have} channel(s), the model takes {channels}; {remedy}")
-
-
-def check_range(path: Path, pages: np.ndarray, kind: str) -> None:
-    """Raises UserError for floating point pixels that `dtype_range` would clip."""
-    if kind != "dtype_range" or pages.dtype.kind != "f":
-        return
-    low, high = float(pages.min()), float(pages.max())
-    if low < 0 or high > 1:
-        raise UserError(
-            f"{path}: floating point values from {low:g} to {high:g}, the model takes 0 to 1; "
-            "save it as 8 or 16 bit or divide by its full scale"
-        )

@@ -22,8 +22,8 @@ from feedseg.drawing import drawing
 from feedseg.errors import SaveFailed, UserError
 from feedseg.layers.attention import attention_rows
 from feedseg.panel import panel
-from feedseg.predict import fit_channels
 from feedseg.rundir import RunDir, read_json
+from feedseg.segment import fit_channels
 from feedseg.trained import Trained, load_run, read_variables
 
 MENDED, SPOILED, OTHERWISE = (0, 170, 0), (220, 0, 0), (230, 170, 0)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg import compiler, image_io, loading, predict, slabs
+from feedseg import compiler, image_io, loading, segment, slabs
 from feedseg.errors import UserError
 
 
@@ -65,7 +65,7 @@ class Segmenter:
         source = slabs.Source(
             Path("image"), pages.shape, pages.dtype, lambda page, a, b: pages[page, a:b]
         )
-        found = predict.source_slabs(model, predict.fitting(source, model), tile, rotations)
+        found = segment.slabs_of(model, segment.fitting(source, model), tile, rotations)
         results = np.concatenate(list(found)).reshape(*pages.shape[:3], -1)
         results = results[0] if single else results
         probabilities = results[..., : len(model.class_names)]

@@ -1,5 +1,6 @@
 """Prediction on files: what is written, what is refused, and that tiles leave no trace."""
 
+import csv
 import types
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import tifffile
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from feedseg import image_io, jobs, predict
+from feedseg import colors, image_io, jobs, predict, preview
 from feedseg.errors import BadImage, UserError
 from feedseg.trained import with_disagreement
 from feedseg.uncertainty import disagreement
@@ -42,8 +43,8 @@ class Fake(NamedTuple):
 def run(inputs, output, trained=None, **options):
     """`predict.predict` without a stored run."""
     tile = options.pop("tile", 0)
-    kinds = [options.pop(name, False) for name in ("probabilities", "uncertainty")]
-    planned = jobs.plan_jobs(Path(inputs), Path(output), *kinds)
+    kinds = [name for name in jobs.KINDS if options.pop(name, False)]
+    planned = jobs.plan_jobs(Path(inputs), Path(output), kinds)
     if not options.pop("overwrite", False):
         jobs.refuse_existing(planned)
     return predict.predict_files(trained or Fake(), planned, tile=tile, progress=False)
@@ -269,6 +270,36 @@ def test_tiles_are_halved_where_memory_does_not_suffice(tmp_path, capsys):
     np.testing.assert_array_equal(image_io.read_label(path)[0], expected(image / 255))
 
 
+def test_tables_and_an_overlay(tmp_path):
+    image = np.zeros((2, 60, 50), np.uint8)
+    image[0, 10:30, 20:40], image[1, 40:50] = 255, 255
+    metadata = {"axes": "ZYX", "unit": "um"}
+    tifffile.imwrite(tmp_path / "a.tif", image, imagej=True, resolution=(2, 2), metadata=metadata)
+    files = run(tmp_path / "a.tif", tmp_path / "out", overlay=True, tables=True, tile=16)
+    names = ["a_labels.tif", "a_overlay.png", "a_classes.csv", "a_objects.csv"]
+    assert [file.name for file in files] == names
+    labels = image_io.read_label(files[0])
+    with files[3].open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["class_name"] == "bright"]
+    assert [(row["page"], row["touches_border"]) for row in rows] == [("1", "0"), ("2", "1")]
+    for row, page in zip(rows, labels, strict=True):
+        assert float(row["area_um2"]) == page.sum() / 4
+    picture = np.asarray(Image.open(files[1]))
+    inside = labels[0] == 1
+    assert (picture[inside] == (255, 255, 153)).all(-1).mean() > 0.8  # white under 40 % yellow
+    assert (picture[~inside][:, 0] == picture[~inside][:, 2]).all()
+
+
+def test_a_large_overlay_is_thinned_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "SIDE", 20)
+    ramp = np.tile(np.arange(0, 250, 5, dtype=np.uint8), (61, 1))
+    tifffile.imwrite(tmp_path / "a.tif", ramp)
+    files = run(tmp_path / "a.tif", tmp_path / "out", overlay=True, tile=16)
+    labels = image_io.read_label(files[0])[0, ::4, ::4]
+    expected = colors.overlay(ramp[::4, ::4], labels, COLORS)
+    np.testing.assert_array_equal(np.asarray(Image.open(files[1])), expected)
+
+
 def test_places_that_cannot_be_used(tmp_path):
     (tmp_path / "empty").mkdir()
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
@@ -284,7 +315,7 @@ def test_places_that_cannot_be_used(tmp_path):
 
 def test_progress_goes_to_stderr_as_plain_lines_without_a_terminal(tmp_path, capsys):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
-    planned = jobs.plan_jobs(tmp_path / "a.png", tmp_path / "out", False)
+    planned = jobs.plan_jobs(tmp_path / "a.png", tmp_path / "out")
     predict.predict_files(Fake(), planned, progress=True)
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.splitlines() == [
@@ -311,7 +342,7 @@ def test_uncertainty_is_written_and_left_out_of_the_labels(tmp_path):
     plain = run(tmp_path / "a.tif", tmp_path / "plain")
     np.testing.assert_array_equal(tifffile.imread(files[0]), tifffile.imread(plain[0]))
     with pytest.raises(UserError, match="exists; add --overwrite"):
-        jobs.refuse_existing([jobs.Job(tmp_path / "a.tif", files[1], None, None)])
+        jobs.refuse_existing([jobs.Job(tmp_path / "a.tif", files[1])])
 
 
 def test_a_network_of_whole_images_sees_windows_as_in_training(tmp_path):

@@ -1,0 +1,351 @@
+"""What is in a segmented image: areas per class and connected components.
+
+`Measure` takes a label map slab by slab. Every row of pixels is cut into runs of one class; a run
+and the runs of its class that it touches in the row above are joined in a graph, and the connected
+components of the graph are those of the image. Of the rows before a slab only the last one is kept,
+with the sums over the components that reach it, so memory does not grow with the image but with
+the components: 64 bytes for each one found.
+"""
+
+import csv
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from feedseg.calibration import Calibration
+from feedseg.errors import UserError
+from feedseg.image_io import write_atomically
+
+BLOCK_PX = 2**19  # rows are taken in blocks of so many pixels, whatever the slab
+
+
+class Parts(NamedTuple):
+    """Components or pieces of them, one int64 [n] per quantity; pixels count from 0."""
+
+    class_id: np.ndarray
+    area: np.ndarray  # px
+    sum_x: np.ndarray  # over the pixels
+    sum_y: np.ndarray
+    left: np.ndarray  # first column
+    right: np.ndarray  # one past the last column
+    bottom: np.ndarray  # one past the last row
+    first: np.ndarray  # first pixel in raster order, y * page width + x
+
+
+_JOIN = Parts(
+    np.minimum, np.add, np.add, np.add, np.minimum, np.maximum, np.maximum, np.minimum
+)  # how pieces become one
+
+
+class Page(NamedTuple):
+    """A page that was measured."""
+
+    height: int  # px
+    width: int
+    area: np.ndarray  # px per class
+    components: np.ndarray  # number per class, small ones and ignored classes too
+    too_small: np.ndarray  # number per class below the smallest area
+    objects: Parts  # by class, then by first pixel
+
+
+def _take(parts: Parts, index) -> Parts:
+    return Parts(*(values[index] for values in parts))
+
+
+def _together(several: Iterable[Parts]) -> Parts:
+    return Parts(*map(np.concatenate, zip(*several, strict=True)))
+
+
+def _nothing() -> Parts:
+    return Parts(*np.zeros((len(Parts._fields), 0), np.int64))
+
+
+def check_connectivity(connectivity: int) -> None:
+    """Raises UserError unless it is 4 or 8."""
+    if connectivity not in (4, 8):
+        raise UserError(f"connectivity {connectivity}: choose 4 (sides) or 8 (sides and corners)")
+
+
+class Measure:
+    """Areas and connected components of label maps that come as slabs of rows.
+
+        measure = Measure(class_names, calibration)
+        for page in pages:
+            for rows in page:  # uint8 [h, W], from the top
+                measure.add(rows)
+            measure.end_page()
+        write_tables(table_paths(stem), measure)
+
+    The result does not depend on the heights of the slabs.
+    class_names: of the class ids 0, 1, 2, ...; calibration: adds columns in its unit.
+    connectivity: 8, pixels of a component touch at sides or corners, or 4, at sides only.
+    ignore: class ids whose components are not listed as objects; None: class 0 where it is called
+    background. min_area_px: smaller components are counted but not listed.
+    Raises UserError for a connectivity, a class or an area that cannot be.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        calibration: Calibration | None = None,
+        *,
+        connectivity: int = 8,
+        ignore: Sequence[int] | None = None,
+        min_area_px: int = 0,
+    ) -> None:
+        check_connectivity(connectivity)
+        self.class_names = tuple(class_names)
+        self.calibration = calibration
+        if ignore is None:
+            ignore = (0,) if self.class_names[0].lower() == "background" else ()
+        for class_id in ignore:
+            _check_class(class_id, len(self.class_names))
+        if min_area_px < 0:
+            raise UserError(f"smallest area {min_area_px} px: must not be below 0")
+        self._reach = 1 if connectivity == 8 else 0
+        self._listed = ~np.isin(np.arange(len(self.class_names)), ignore)
+        self._min_area = min_area_px
+        self._pages: list[Page] = []
+        self._begin_page()
+
+    def _begin_page(self) -> None:
+        self._height = 0
+        self._last = None  # the last row seen, [1, W]
+        self._open = _nothing()  # components that touch it
+        self._above = np.zeros(0, np.int64)  # component, by index into _open, of each of its runs
+        self._found: list[Parts] = []  # components that end above it
+        self._area, self._components, self._too_small = np.zeros(
+            (3, len(self.class_names)), np.int64
+        )
+
+    def add(self, rows: np.ndarray) -> None:
+        """The next rows of the page, [h, W] uint8 class ids.
+
+        Raises ValueError for another form, another width, or a value that is no class.
+        """
+        if rows.ndim != 2 or rows.dtype != np.uint8 or not rows.shape[1]:
+            raise ValueError(f"rows have to be [h, W] uint8, not {rows.shape} {rows.dtype}")
+        if self._last is not None and rows.shape[1] != self._last.shape[1]:
+            raise ValueError(f"rows of {rows.shape[1]} px on a page {self._last.shape[1]} px wide")
+        if rows.size and rows.max() >= len(self.class_names):
+            raise ValueError(f"label {rows.max()}: there are {len(self.class_names)} classes")
+        step = max(1, BLOCK_PX // rows.shape[1])
+        for start in range(0, len(rows), step):
+            self._add(rows[start : start + step])
+
+    def _add(self, rows: np.ndarray) -> None:
+        known = len(self._above)  # runs of the row above, whose pixels are counted already
+        block = rows if self._last is None else np.concatenate([self._last, rows])
+        starts, stops = _runs(block)
+        classes = block.ravel()[starts]
+        lower, upper = _touching(starts, stops, classes, block.shape[1], self._reach)
+        lower = np.concatenate([lower, np.arange(known)])
+        upper = np.concatenate([upper, len(starts) + self._above])
+        group = _components(lower, upper, len(starts) + len(self._open.area))
+        top = self._height - len(block) + len(rows)
+        new = _pieces(starts[known:], stops[known:], classes[known:], block.shape[1], top)
+        self._area += np.bincount(new.class_id, new.area, len(self._area)).astype(np.int64)
+        joined = _joined(_together([new, self._open]), group[known:])
+        self._height += len(rows)
+        self._last = block[-1:].copy()  # the caller may use its slab again
+        at_last = group[np.searchsorted(starts, block.size - block.shape[1]) : len(starts)]
+        still_open, self._above = np.unique(at_last, return_inverse=True)
+        self._open = _take(joined, still_open)
+        self._finish(_take(joined, joined.bottom < self._height))
+
+    def _finish(self, whole: Parts) -> None:
+        """Counts whole components and keeps those to be listed."""
+        classes, small = len(self.class_names), whole.area < self._min_area
+        self._components += np.bincount(whole.class_id, minlength=classes)
+        self._too_small += np.bincount(whole.class_id[small], minlength=classes)
+        self._found.append(_take(whole, self._listed[whole.class_id] & ~small))
+
+    def end_page(self) -> None:
+        """The page is complete. Raises ValueError if it has no rows."""
+        if not self._height:
+            raise ValueError("a page without rows")
+        self._finish(self._open)
+        objects = _together(self._found)
+        objects = _take(objects, np.lexsort((objects.first, objects.class_id)))
+        size = self._height, self._last.shape[1]
+        self._pages.append(Page(*size, self._area, self._components, self._too_small, objects))
+        self._begin_page()
+
+    def classes(self) -> Iterator[dict]:
+        """A row per page and class: page (from 1), class, class_name, area_px, fraction of the
+        page, components (all of them), components_too_small (left out of `objects` for their
+        area); calibrated images have the area in their unit too, e.g. area_um2.
+        """
+        for number, page in enumerate(self._finished_pages(), 1):
+            for class_id, name in enumerate(self.class_names):
+                area = int(page.area[class_id])
+                yield {
+                    "page": number,
+                    "class": class_id,
+                    "class_name": name,
+                    **self._area_columns(area),
+                    "fraction": area / (page.height * page.width),
+                    "components": int(page.components[class_id]),
+                    "components_too_small": int(page.too_small[class_id]),
+                }
+
+    def objects(self) -> Iterator[dict]:
+        """A row per listed component, by page, class and first pixel in raster order.
+
+        page, class, class_name; object: number within page and class from 1 (the id that
+        `instances` gives it by method components); area_px; centroid_x_px, centroid_y_px;
+        bbox_x_px, bbox_y_px (first column and row), bbox_width_px, bbox_height_px of the bounding
+        box; touches_border, 1 if it reaches an outermost row or column, else 0; calibrated images
+        have area and centroid in their unit too.
+        As in Fiji x runs to the right, y down, and the origin is the upper left *corner* of the
+        page: the centre of the first pixel is (0.5, 0.5), in pixels.
+        """
+        for number, page in enumerate(self._finished_pages(), 1):
+            count = [0] * len(self.class_names)
+            for values in zip(*page.objects, strict=True):
+                part = Parts(*map(int, values))
+                count[part.class_id] += 1
+                yield self._object(number, count[part.class_id], part, page.height, page.width)
+
+    def _finished_pages(self) -> list[Page]:
+        if self._height or not self._pages:
+            raise ValueError("no page was measured, or end_page() is missing after the last rows")
+        return self._pages
+
+    def object_columns(self) -> list[str]:
+        """The keys of the rows of `objects`."""
+        return list(self._object(1, 1, Parts(0, 1, 0, 0, 0, 1, 1, 0), 1, 1))
+
+    def _object(self, page: int, number: int, part: Parts, height: int, width: int) -> dict:
+        top = part.first // width
+        x, y = (total / part.area + 0.5 for total in (part.sum_x, part.sum_y))
+        at_border = not (part.left and top and part.right < width and part.bottom < height)
+        row = {
+            "page": page,
+            "class": part.class_id,
+            "class_name": self.class_names[part.class_id],
+            "object": number,
+            **self._area_columns(part.area),
+            "centroid_x_px": x,
+            "centroid_y_px": y,
+        }
+        if self.calibration:
+            unit = unit_name(self.calibration.unit)
+            row[f"centroid_x_{unit}"] = x * self.calibration.pixel_width
+            row[f"centroid_y_{unit}"] = y * self.calibration.pixel_height
+        return row | {
+            "bbox_x_px": part.left,
+            "bbox_y_px": top,
+            "bbox_width_px": part.right - part.left,
+            "bbox_height_px": part.bottom - top,
+            "touches_border": int(at_border),
+        }
+
+    def _area_columns(self, area: int) -> dict:
+        if self.calibration is None:
+            return {"area_px": area}
+        pixel = self.calibration.pixel_width * self.calibration.pixel_height
+        return {"area_px": area, f"area_{unit_name(self.calibration.unit)}2": area * pixel}
+
+
+def _check_class(class_id: int, count: int) -> None:
+    if not 0 <= class_id < count:
+        raise UserError(f"class {class_id}: there are the classes 0 to {count - 1}")
+
+
+def _runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First pixels of the runs of equal values in every row, and one past their last, [n] flat."""
+    begins = np.ones(rows.shape, bool)
+    np.not_equal(rows[:, 1:], rows[:, :-1], out=begins[:, 1:])
+    starts = np.flatnonzero(begins)
+    return starts, np.append(starts[1:], rows.size)
+
+
+def _touching(starts, stops, classes, width: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of runs of one class in neighbouring rows: indices of the lower and the upper ones.
+
+    reach: 1 if corners count, else 0.
+    """
+    lower = np.arange(np.searchsorted(starts, width), len(starts))
+    row = starts[lower] // width * width
+    left = np.maximum(starts[lower] - reach, row) - width
+    right = np.minimum(stops[lower] + reach, row + width) - width - 1
+    first = np.searchsorted(starts, left, "right") - 1
+    count = np.searchsorted(starts, right, "right") - first
+    lower = np.repeat(lower, count)
+    upper = np.arange(len(lower)) - np.repeat(np.cumsum(count) - count - first, count)
+    same = classes[lower] == classes[upper]
+    return lower[same], upper[same]
+
+
+def _components(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+    """Component of each of `count` nodes, numbered from 0, from the edges between them."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
+    return connected_components(edges, directed=False)[1]
+
+
+def _pieces(starts, stops, classes, width: int, top: int) -> Parts:
+    """Runs as pieces of components; `top` is the page row of flat index 0."""
+    row, left = np.divmod(starts, width)
+    row += top
+    length = stops - starts
+    right = left + length
+    sum_x = (left + right - 1) * length // 2
+    first = row * width + left
+    class_id = classes.astype(np.int64)
+    return Parts(class_id, length, sum_x, row * length, left, right, row + 1, first)
+
+
+def _joined(pieces: Parts, group: np.ndarray) -> Parts:
+    """One part per group, numbered from 0 without gaps."""
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    columns = zip(_JOIN, pieces, strict=True)
+    return Parts(*(join.reduceat(values[order], starts) for join, values in columns))
+
+
+def unit_name(unit: str) -> str:
+    """A unit of length in plain ASCII letters and digits, as it stands in column names."""
+    unit = unit.strip().replace("Å", "angstrom").replace("\u212b", "angstrom")
+    unit = re.sub(r"^[µμ]", "u", unit)
+    plain = unicodedata.normalize("NFKD", unit).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")
+    micron = plain.lower() in ("micron", "microns", "micrometer", "micrometre", "um")
+    return "um" if micron else plain or "unit"
+
+
+def table_paths(stem: Path) -> tuple[Path, Path]:
+    """Where the tables of an image are written: `<stem>_classes.csv` and `<stem>_objects.csv`."""
+    return stem.with_name(f"{stem.name}_classes.csv"), stem.with_name(f"{stem.name}_objects.csv")
+
+
+def write_tables(paths: tuple[Path, Path], measure: Measure) -> None:
+    """The rows of `Measure.classes` and `Measure.objects` as two CSV files (see `table_paths`).
+
+    UTF-8, commas, decimal points, a header; numbers to 12 digits. Each file appears when whole.
+    Raises UserError naming the file if it cannot be written.
+    """
+    classes, objects = paths
+    _write_csv(objects, measure.object_columns(), measure.objects())
+    rows = list(measure.classes())
+    _write_csv(classes, list(rows[0]), rows)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(columns)
+            for row in rows:
+                writer.writerow(
+                    float(f"{v:.12g}") if isinstance(v, float) else v for v in row.values()
+                )
+
+    write_atomically(path, write)

@@ -1,0 +1,72 @@
+"""The files made of one segmented image, fed with its probabilities row by row."""
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from feedseg import image_io
+from feedseg.jobs import Job
+from feedseg.objects import Measure, write_tables
+from feedseg.planes import Planes
+from feedseg.preview import Preview
+from feedseg.segment import Trained
+from feedseg.slabs import Source
+
+
+class Outputs:
+    """What a job asks for; temporary files are removed with `files`."""
+
+    def __init__(self, job: Job, source: Source, trained: Trained, files: ExitStack):
+        self._job, self._source, self._trained = job, source, trained
+        self._names = trained.class_names
+        self._calibration = image_io.read_calibration(job.image)
+        self._shape = (source.count, source.height, source.width)
+        self._rows = 0  # of all pages
+
+        def planes(path: Path | None, channels: int) -> Planes | None:
+            return files.enter_context(Planes(path, self._shape, channels)) if path else None
+
+        self._soft = planes(job.probabilities, len(self._names))
+        self._spread = planes(job.uncertainty, 1)
+        self._preview = Preview(self._shape[1:]) if job.overlay else None
+        self._measure = Measure(self._names, self._calibration, ignore=()) if job.tables else None
+
+    def add(self, result: np.ndarray) -> np.ndarray:
+        """The next rows of a page, [h, W, K] or with the uncertainty as one channel more.
+
+        Returns their labels, [h, W] uint8.
+        """
+        probabilities = result[..., : len(self._names)]
+        labels = probabilities.argmax(-1).astype(np.uint8)
+        if self._soft:
+            self._soft.add(probabilities)
+        if self._spread:
+            self._spread.add(result[..., -1:])
+        if self._preview:
+            self._preview.add(labels)
+        self._rows += len(labels)
+        if self._measure:
+            self._measure.add(labels)
+            if self._rows % self._shape[1] == 0:
+                self._measure.end_page()
+        return labels
+
+    def write(self, labels: Iterable[np.ndarray]) -> None:
+        """All files; labels: what `add` returned, slab by slab, which may be made on the way.
+
+        Raises UserError if one cannot be written.
+        """
+        job, colors = self._job, self._trained.class_colors
+        image_io.write_labels(
+            job.labels, labels, self._names, colors, self._calibration, self._shape
+        )
+        if self._soft:
+            self._soft.write(self._names, self._calibration)
+        if self._spread:
+            self._spread.write(("uncertainty, bits",), self._calibration)
+        if self._preview:
+            self._preview.write(job.overlay, self._source, colors)
+        if self._measure:
+            write_tables(job.tables, self._measure)
