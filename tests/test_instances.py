@@ -5,6 +5,7 @@ import pytest
 
 from feedseg.errors import UserError
 from feedseg.instances import METHODS, instances
+from feedseg.objects import Measure
 
 
 def _discs(count: int = 30, size: int = 200) -> np.ndarray:
