@@ -98,8 +98,8 @@ def predict_files(
 
     terminal = sys.stderr.isatty()
     written, failures = [], []
-    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} MPixel {rate_fmt} [{remaining} left]"
-    total = sum(_megapixels(job.image) for job in jobs) if progress and terminal else None
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} {rate_fmt} [{remaining} left]"
+    total = 1e-6 + sum(_megapixels(job.image) for job in jobs) if progress and terminal else None
     with tqdm(
         total=total,
         desc="compiling",
