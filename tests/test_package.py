@@ -223,3 +223,12 @@ def test_predict_takes_a_model_file(file, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", page)
     (written,) = predict.predict(file, tmp_path / "a.tif", tmp_path / "out", progress=False)
     np.testing.assert_array_equal(tifffile.imread(written), feedseg.load(file).predict(page).labels)
+
+
+@pytest.mark.parametrize("name", sorted(box.models()))
+def test_models_that_come_along_are_whole_small_and_described(name):
+    path = box.models()[name]
+    assert path.stat().st_size < 2e6 and loading.verify(path) < loading.TOLERANCE
+    described = package.read_manifest(path)
+    assert set(described["card"]) == set(cli.CARD)
+    assert described["scores"]["final"]["miou"] > 0.7
