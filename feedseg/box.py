@@ -18,14 +18,14 @@ def models() -> dict[str, Path]:
 def find(where: str | Path) -> Path:
     """The path of a model: one that exists, or that of a model of this name.
 
+    A folder that is no run, such as that of a data set, does not hide a name.
     Raises UserError listing the names if it is neither.
     """
-    path = Path(where)
+    path, known = Path(where), models()
+    if str(where) in known and not (path.is_file() or (path / "config.json").exists()):
+        return known[str(where)]
     if path.exists() or path.name != str(where):
         return path
-    known = models()
-    if str(where) in known:
-        return known[str(where)]
     near = difflib.get_close_matches(str(where), known, 1)
     hint = f", did you mean {near[0]!r}?" if near else ""
     names = f" Models that come along: {', '.join(known)}." if known else ""
@@ -71,8 +71,9 @@ def listing() -> str:
     lines = []
     for name, path in models().items():
         described = package.read_manifest(path)
-        card, final = described["card"], described["scores"].get("final", {})
+        about, final = described["card"], described["scores"].get("final", {})
         score = f"{100 * final['miou']:.1f}" if "miou" in final else "-"
         classes = ", ".join(described["facts"]["class_names"])
-        lines.append(f"{name:16} mean IoU {score:>5}  {classes}\n    {card.get('description', '')}")
+        lines.append(f"{name:16} mean IoU {score:>5}  {classes}")
+        lines.append(f"    {about.get('description', '')}")
     return "\n".join(lines)

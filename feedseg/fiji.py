@@ -89,7 +89,7 @@ def write_labels(
     labels: [P, H, W] uint8 class ids, or an iterable of slabs of rows [h, W], page after page,
     which keeps a slab in memory at a time; then `shape` gives (P, H, W). class_colors: RGB 0-255.
     Names stand in the slice labels and in Fiji's Image > Show Info. Lossless (zlib).
-    Above 4 GiB of labels OME-BigTIFF, which Fiji opens through Bio-Formats.
+    Above 4 GiB of labels OME-BigTIFF without the names, which Fiji opens through Bio-Formats.
     Raises UserError if the file cannot be written, ValueError for labels of another form.
     """
     if isinstance(labels, np.ndarray):

@@ -16,29 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from feedseg import runs
 from feedseg.calibration import Calibration
 from feedseg.errors import UserError
 from feedseg.image_io import write_atomically
 
 BLOCK_PX = 2**19  # rows are taken in blocks of so many pixels, whatever the slab
-
-
-class Parts(NamedTuple):
-    """Components or pieces of them, one int64 [n] per quantity; pixels count from 0."""
-
-    class_id: np.ndarray
-    area: np.ndarray  # px
-    sum_x: np.ndarray  # over the pixels
-    sum_y: np.ndarray
-    left: np.ndarray  # first column
-    right: np.ndarray  # one past the last column
-    bottom: np.ndarray  # one past the last row
-    first: np.ndarray  # first pixel in raster order, y * page width + x
-
-
-_JOIN = Parts(
-    np.minimum, np.add, np.add, np.add, np.minimum, np.maximum, np.maximum, np.minimum
-)  # how pieces become one
 
 
 class Page(NamedTuple):
@@ -49,19 +32,7 @@ class Page(NamedTuple):
     area: np.ndarray  # px per class
     components: np.ndarray  # number per class, small ones and ignored classes too
     too_small: np.ndarray  # number per class below the smallest area
-    objects: Parts  # by class, then by first pixel
-
-
-def _take(parts: Parts, index) -> Parts:
-    return Parts(*(values[index] for values in parts))
-
-
-def _together(several: Iterable[Parts]) -> Parts:
-    return Parts(*map(np.concatenate, zip(*several, strict=True)))
-
-
-def _nothing() -> Parts:
-    return Parts(*np.zeros((len(Parts._fields), 0), np.int64))
+    objects: runs.Parts  # by class, then by first pixel
 
 
 def check_connectivity(connectivity: int) -> None:
@@ -115,9 +86,9 @@ class Measure:
     def _begin_page(self) -> None:
         self._height = 0
         self._last = None  # the last row seen, [1, W]
-        self._open = _nothing()  # components that touch it
+        self._open = runs.nothing()  # components that touch it
         self._above = np.zeros(0, np.int64)  # component, by index into _open, of each of its runs
-        self._found: list[Parts] = []  # components that end above it
+        self._found: list[runs.Parts] = []  # components that end above it
         self._area, self._components, self._too_small = np.zeros(
             (3, len(self.class_names)), np.int64
         )
@@ -140,37 +111,37 @@ class Measure:
     def _add(self, rows: np.ndarray) -> None:
         known = len(self._above)  # runs of the row above, whose pixels are counted already
         block = rows if self._last is None else np.concatenate([self._last, rows])
-        starts, stops = _runs(block)
+        starts, stops = runs.find(block)
         classes = block.ravel()[starts]
-        lower, upper = _touching(starts, stops, classes, block.shape[1], self._reach)
+        lower, upper = runs.touching(starts, stops, classes, block.shape[1], self._reach)
         lower = np.concatenate([lower, np.arange(known)])
         upper = np.concatenate([upper, len(starts) + self._above])
-        group = _components(lower, upper, len(starts) + len(self._open.area))
+        group = runs.components(lower, upper, len(starts) + len(self._open.area))
         top = self._height - len(block) + len(rows)
-        new = _pieces(starts[known:], stops[known:], classes[known:], block.shape[1], top)
+        new = runs.pieces(starts[known:], stops[known:], classes[known:], block.shape[1], top)
         self._area += np.bincount(new.class_id, new.area, len(self._area)).astype(np.int64)
-        joined = _joined(_together([new, self._open]), group[known:])
+        joined = runs.joined(runs.together([new, self._open]), group[known:])
         self._height += len(rows)
         self._last = block[-1:].copy()  # the caller may use its slab again
         at_last = group[np.searchsorted(starts, block.size - block.shape[1]) : len(starts)]
         still_open, self._above = np.unique(at_last, return_inverse=True)
-        self._open = _take(joined, still_open)
-        self._finish(_take(joined, joined.bottom < self._height))
+        self._open = runs.take(joined, still_open)
+        self._finish(runs.take(joined, joined.bottom < self._height))
 
-    def _finish(self, whole: Parts) -> None:
+    def _finish(self, whole: runs.Parts) -> None:
         """Counts whole components and keeps those to be listed."""
         classes, small = len(self.class_names), whole.area < self._min_area
         self._components += np.bincount(whole.class_id, minlength=classes)
         self._too_small += np.bincount(whole.class_id[small], minlength=classes)
-        self._found.append(_take(whole, self._listed[whole.class_id] & ~small))
+        self._found.append(runs.take(whole, self._listed[whole.class_id] & ~small))
 
     def end_page(self) -> None:
         """The page is complete. Raises ValueError if it has no rows."""
         if not self._height:
             raise ValueError("a page without rows")
         self._finish(self._open)
-        objects = _together(self._found)
-        objects = _take(objects, np.lexsort((objects.first, objects.class_id)))
+        objects = runs.together(self._found)
+        objects = runs.take(objects, np.lexsort((objects.first, objects.class_id)))
         size = self._height, self._last.shape[1]
         self._pages.append(Page(*size, self._area, self._components, self._too_small, objects))
         self._begin_page()
@@ -207,7 +178,7 @@ class Measure:
         for number, page in enumerate(self._finished_pages(), 1):
             count = [0] * len(self.class_names)
             for values in zip(*page.objects, strict=True):
-                part = Parts(*map(int, values))
+                part = runs.Parts(*map(int, values))
                 count[part.class_id] += 1
                 yield self._object(number, count[part.class_id], part, page.height, page.width)
 
@@ -218,9 +189,9 @@ class Measure:
 
     def object_columns(self) -> list[str]:
         """The keys of the rows of `objects`."""
-        return list(self._object(1, 1, Parts(0, 1, 0, 0, 0, 1, 1, 0), 1, 1))
+        return list(self._object(1, 1, runs.Parts(0, 1, 0, 0, 0, 1, 1, 0), 1, 1))
 
-    def _object(self, page: int, number: int, part: Parts, height: int, width: int) -> dict:
+    def _object(self, page: int, number: int, part: runs.Parts, height: int, width: int) -> dict:
         top = part.first // width
         x, y = (total / part.area + 0.5 for total in (part.sum_x, part.sum_y))
         at_border = not (part.left and top and part.right < width and part.bottom < height)
@@ -255,60 +226,6 @@ class Measure:
 def _check_class(class_id: int, count: int) -> None:
     if not 0 <= class_id < count:
         raise UserError(f"class {class_id}: there are the classes 0 to {count - 1}")
-
-
-def _runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First pixels of the runs of equal values in every row, and one past their last, [n] flat."""
-    begins = np.ones(rows.shape, bool)
-    np.not_equal(rows[:, 1:], rows[:, :-1], out=begins[:, 1:])
-    starts = np.flatnonzero(begins)
-    return starts, np.append(starts[1:], rows.size)
-
-
-def _touching(starts, stops, classes, width: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of runs of one class in neighbouring rows: indices of the lower and the upper ones.
-
-    reach: 1 if corners count, else 0.
-    """
-    lower = np.arange(np.searchsorted(starts, width), len(starts))
-    row = starts[lower] // width * width
-    left = np.maximum(starts[lower] - reach, row) - width
-    right = np.minimum(stops[lower] + reach, row + width) - width - 1
-    first = np.searchsorted(starts, left, "right") - 1
-    count = np.searchsorted(starts, right, "right") - first
-    lower = np.repeat(lower, count)
-    upper = np.arange(len(lower)) - np.repeat(np.cumsum(count) - count - first, count)
-    same = classes[lower] == classes[upper]
-    return lower[same], upper[same]
-
-
-def _components(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
-    """Component of each of `count` nodes, numbered from 0, from the edges between them."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    edges = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
-    return connected_components(edges, directed=False)[1]
-
-
-def _pieces(starts, stops, classes, width: int, top: int) -> Parts:
-    """Runs as pieces of components; `top` is the page row of flat index 0."""
-    row, left = np.divmod(starts, width)
-    row += top
-    length = stops - starts
-    right = left + length
-    sum_x = (left + right - 1) * length // 2
-    first = row * width + left
-    class_id = classes.astype(np.int64)
-    return Parts(class_id, length, sum_x, row * length, left, right, row + 1, first)
-
-
-def _joined(pieces: Parts, group: np.ndarray) -> Parts:
-    """One part per group, numbered from 0 without gaps."""
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    columns = zip(_JOIN, pieces, strict=True)
-    return Parts(*(join.reduceat(values[order], starts) for join, values in columns))
 
 
 def unit_name(unit: str) -> str:

@@ -14,6 +14,9 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +36,16 @@ _CHECKED = (_WEIGHTS, _INPUT, _OUTPUT)
 _FACTS = ("class_names", "class_colors", "channels", "size_px", "normalization", "percentiles")
 _KINDS = {"format": str, "version": int, "network": dict, "compute_dtype": str, "facts": dict}
 _FACT_KINDS = {**dict.fromkeys(_FACTS, list), "channels": int, "normalization": str}
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    KeyError,  # a file is missing in it
+    RuntimeError,  # encrypted, or a compression that is not known
+    ValueError,
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+)
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the time of every file in it
 
 
@@ -46,7 +59,7 @@ class Package(NamedTuple):
 
 
 def is_package(path: Path) -> bool:
-    """Whether a path is to be read as a package: a file that ends in `.zip`."""
+    """Whether a path is to be read as a package: a file, or what is called one."""
     return Path(path).suffix.lower() == ".zip" or Path(path).is_file()
 
 
@@ -77,8 +90,12 @@ def write(
     variables: Tree,
     test_input: np.ndarray,
     test_output: np.ndarray,
+    check: Callable[[Path], object],
 ) -> None:
-    """Write a package; described: of `manifest`. Raises UserError if it cannot be written."""
+    """Write a package; described: of `manifest`; check: called with it before it gets its name.
+
+    Raises UserError if it cannot be written, and what `check` raises.
+    """
     from safetensors.numpy import save
 
     from feedseg.fiji import write_atomically
@@ -102,6 +119,7 @@ def write(
                 entry = zipfile.ZipInfo(name, _LONG_AGO)
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, data)
+        check(temporary)
 
     write_atomically(path, pack)
 
@@ -112,15 +130,8 @@ def read(path: Path) -> Package:
     Raises UserError, naming the file, if it is none, of a newer form, or damaged.
     """
     path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            described, files = _files(path, archive)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such model file") from None
-    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, EOFError) as error:
-        raise _damaged(path, error) from None
-    except (NotImplementedError, ValueError, KeyError) as error:
-        raise _damaged(path, error) from None
+    with _opened(path) as archive:
+        described, files = _files(path, archive)
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != described["sha256"].get(name):
             raise UserError(f"{path}: {name} is not what {_MANIFEST} says; copy the file again")
@@ -129,10 +140,21 @@ def read(path: Path) -> Package:
 
 def read_manifest(path: Path) -> dict:
     """model.json of a package alone; UserError as in `read`."""
+    with _opened(Path(path)) as archive:
+        return _manifest(Path(path), archive)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive; whatever goes wrong with it is said in a line that names it."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return _manifest(Path(path), archive)
-    except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError) as error:
+            yield archive
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such model file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder; `feedseg export` makes a model file of a run") from None
+    except _UNREADABLE as error:
         raise _damaged(path, error) from None
 
 
@@ -154,6 +176,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> dict:
             f"{VERSION}; it was made by feedseg {described.get('feedseg')}, install that"
         )
     _check_kinds(path, described, {**_KINDS, "sha256": dict})
+    _check_kinds(path, described["network"], {"name": str})
     _check_kinds(path, described["facts"], _FACT_KINDS)
     return described
 

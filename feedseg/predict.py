@@ -52,7 +52,8 @@ def predict(
     tables: `<stem>_classes.csv` and `<stem>_objects.csv`, areas and connected components, in the
     image's unit too where it has one (`feedseg.objects`).
     Given again, it goes on where it was stopped: what this model made of the same images with the
-    same options is left as it is. Memory does not grow with the images but with `rotations`.
+    same options is left as it is. Memory grows with the width of an image, not with its height or
+    its pages; with `rotations` with the whole page.
     Returns the files written. Raises UserError, naming the file, for bad images, for images that
     do not fit the model, and for existing files unless `overwrite`.
     """

@@ -142,12 +142,10 @@ def slabs(
     seen: Iterable[np.ndarray],
     network: Callable[[np.ndarray], np.ndarray],
     layout: Plan,
-    done: Callable[[], object] = lambda: None,
 ) -> Iterator[np.ndarray]:
     """The network's output from top to bottom, [rows, W, K] float32, a slab per row of tiles.
 
     seen: of `strips`. network: [1, h, w, C] -> [1, h, w, K] at the window's size.
-    done: called after each tile.
     """
     height, width = layout.window
     outputs = _dispatched(
@@ -168,7 +166,6 @@ def slabs(
                 row.keep - row.start : row.stop - row.start,
                 column.keep - column.start : column.stop - column.start,
             ]
-            done()
         stop = min(row.stop, layout.margin + layout.height)
         yield slab[: stop - row.keep, layout.margin : layout.margin + layout.width]
 
@@ -190,8 +187,7 @@ def apply_tiled(
     image: np.ndarray,
     network: Callable[[np.ndarray], np.ndarray],
     layout: Plan,
-    done: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
     """The network's output for a whole image [H, W, C] float32: [H, W, K] float32; see `slabs`."""
     seen = strips(lambda first, last: image[first:last], layout)
-    return np.concatenate(list(slabs(seen, network, layout, done)))
+    return np.concatenate(list(slabs(seen, network, layout)))

@@ -406,6 +406,35 @@ def test_probabilities_round_trip(tmp_path):
     assert image_io.read_calibration(path) is None
 
 
+@pytest.mark.parametrize("heights", [(1,), (7, 20), (50,)])
+def test_labels_come_by_slabs_of_any_height(tmp_path, monkeypatch, heights):
+    monkeypatch.setattr(fiji, "STRIP_BYTES", 6 * 28)
+    labels = RNG.integers(0, 3, (2, 20, 28)).astype(np.uint8)
+    whole, cut = tmp_path / "whole.tif", tmp_path / "cut.tif"
+    image_io.write_labels(whole, labels, NAMES, COLORS, MICRONS)
+    slabs = []
+    for page in labels:
+        ends = np.cumsum(np.resize(heights, 20))
+        slabs += [part for part in np.split(page, ends[ends < 20]) if len(part)]
+    image_io.write_labels(cut, iter(slabs), NAMES, COLORS, MICRONS, labels.shape)
+    assert cut.read_bytes() == whole.read_bytes()
+    np.testing.assert_array_equal(image_io.read_label(cut), labels)
+    with tifffile.TiffFile(cut) as tif:
+        assert tif.pages[0].rowsperstrip == 6 and tif.imagej_metadata["slices"] == 2
+
+
+def test_labels_beyond_classic_tiff(tmp_path, monkeypatch):
+    monkeypatch.setattr(fiji, "CLASSIC_LIMIT", 1000)
+    path = tmp_path / "a.tif"
+    labels = RNG.integers(0, 3, (2, 20, 28)).astype(np.uint8)
+    image_io.write_labels(path, labels, NAMES, COLORS, MICRONS)
+    np.testing.assert_array_equal(image_io.read_label(path), labels)
+    assert image_io.read_calibration(path) == MICRONS
+    with tifffile.TiffFile(path) as tif:
+        assert tif.is_bigtiff and tif.is_ome
+        assert tuple(tif.pages[0].colormap[:, 1] // 257) == COLORS[1]
+
+
 def test_probabilities_beyond_classic_tiff(tmp_path, monkeypatch):
     monkeypatch.setattr(fiji, "CLASSIC_LIMIT", 1000)
     path = tmp_path / "a.tif"

@@ -147,7 +147,10 @@ def test_class_table_has_areas_fractions_and_what_was_left_out():
 
 def test_background_is_not_listed_unless_asked_and_other_classes_can_be_ignored():
     page = np.array([[0, 1, 2]], np.uint8)
-    listed = lambda **options: [row["class"] for row in _measured([page], **options).objects()]  # noqa: E731
+
+    def listed(**options):
+        return [row["class"] for row in _measured([page], **options).objects()]
+
     assert listed() == [1, 2]
     assert listed(ignore=()) == [0, 1, 2]
     assert listed(ignore=(0, 2)) == [1]

@@ -11,7 +11,7 @@ import pytest
 
 import feedseg
 from configs import baseline, feedback_unet
-from feedseg import atomic, box, cli, loading, models, package, predict
+from feedseg import atomic, box, cli, loading, models, options, package, predict
 from feedseg import config as configs
 from feedseg.checkpoint import Checkpoints
 from feedseg.errors import UserError
@@ -80,6 +80,15 @@ def test_feedback_keeps_its_rounds(tmp_path):
         loading.load(file, rounds=3)
 
 
+def test_a_file_that_does_not_prove_itself_gets_no_name(run, file, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "verify", lambda path: 0.5)
+    kept = tmp_path / "kept.feedseg.zip"
+    kept.write_bytes(b"good")
+    with pytest.raises(UserError, match=r"kept\.feedseg\.zip: read again it gives other"):
+        loading.export(run, kept, {}, overwrite=True)
+    assert kept.read_bytes() == b"good" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_export_refuses(run, file, tmp_path):
     with pytest.raises(UserError, match=r"model\.feedseg\.zip: exists; add --overwrite"):
         loading.export(run, file, {})
@@ -114,6 +123,7 @@ def test_damaged_files_are_named(file, tmp_path):
         r"no whole feedseg model \(KeyError": dict(weights=None),
         r"form 2 of a model file": dict(model=manifest_with(file, version=2)),
         "is no feedseg model": dict(model=b"[]"),
+        "no proper 'name'": dict(model=manifest_with(file, network={})),
         "no proper 'facts'": dict(model=manifest_with(file, facts=[])),
         "no proper 'channels'": dict(model=manifest_with(file, facts=FACTS | {"channels": "one"})),
     }
@@ -125,6 +135,12 @@ def test_damaged_files_are_named(file, tmp_path):
         bad.write_bytes(cut)
         with pytest.raises(UserError, match=r"bad\.feedseg\.zip: is no whole feedseg model"):
             package.read(bad)
+    for at in range(60, len(whole) - 400, 97):  # a byte anywhere in the packed files
+        bad.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with pytest.raises(UserError, match=r"bad\.feedseg\.zip"):
+            package.read(bad)
+    with pytest.raises(UserError, match="`feedseg export` makes a model file"):
+        package.read_manifest(tmp_path)
     with pytest.raises(UserError, match="no such model file"):
         package.read(tmp_path / "none.feedseg.zip")
 
@@ -174,11 +190,14 @@ def has_default(field) -> bool:
 # Names and Python -------------------------------------------------------------------------------
 
 
-def test_models_by_name(file, monkeypatch, capsys):
+def test_models_by_name(file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(box, "FOLDER", file.parent)
     assert box.models() == {"model": file} and box.find("model") == file
     with pytest.raises(UserError, match=r"did you mean 'model'\? Models that come along: model"):
         box.find("modell")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()  # of a data set, say
+    assert box.find("model") == file
     assert "membrane" in box.listing() and "50.0" in box.listing()
     assert cli.run(["models", "model"]) == 0
     said = capsys.readouterr().out
@@ -230,5 +249,5 @@ def test_models_that_come_along_are_whole_small_and_described(name):
     path = box.models()[name]
     assert path.stat().st_size < 2e6 and loading.verify(path) < loading.TOLERANCE
     described = package.read_manifest(path)
-    assert set(described["card"]) == set(cli.CARD)
+    assert set(described["card"]) == set(options.CARD)
     assert described["scores"]["final"]["miou"] > 0.7

@@ -1,6 +1,8 @@
 """Prediction on files: what is written, what is refused, and that tiles leave no trace."""
 
 import csv
+import resource
+import signal
 import types
 from pathlib import Path
 from typing import NamedTuple
@@ -298,6 +300,21 @@ def test_a_large_overlay_is_thinned_out(tmp_path, monkeypatch):
     labels = image_io.read_label(files[0])[0, ::4, ::4]
     expected = colors.overlay(ramp[::4, ::4], labels, COLORS)
     np.testing.assert_array_equal(np.asarray(Image.open(files[1])), expected)
+
+
+def test_a_full_disk_is_the_users_error_and_leaves_nothing(tmp_path):
+    """A limit on the file size fails like a full disk."""
+    tifffile.imwrite(tmp_path / "a.tif", RNG.integers(0, 256, (200, 200), dtype=np.uint8))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        with pytest.raises(UserError, match="cannot be written .*free space"):
+            run(tmp_path / "a.tif", tmp_path / "out", probabilities=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_places_that_cannot_be_used(tmp_path):
