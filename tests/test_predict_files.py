@@ -309,7 +309,7 @@ def test_a_full_disk_is_the_users_error_and_leaves_nothing(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
     try:
-        with pytest.raises(UserError, match="cannot be written .*free space"):
+        with pytest.raises(UserError, match=r"cannot be written .*free space"):
             run(tmp_path / "a.tif", tmp_path / "out", probabilities=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

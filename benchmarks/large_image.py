@@ -1,0 +1,75 @@
+"""Time and memory of `feedseg predict` on one large image, in a process of its own.
+
+    python -m benchmarks.large_image --side 6000 12000 --output results/benchmarks/large_image.json
+
+A 16-bit mosaic of one smooth random picture, in a temporary folder, by a model that comes along.
+One JSON line per side: seconds from command to files, MPixel/s, highest resident size. Linux.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import scipy
+import tifffile
+
+from benchmarks import measure
+
+PICTURE = 1024  # px, side of what the mosaic repeats
+
+
+def mosaic(path: Path, side: int) -> None:
+    """An uncompressed uint16 TIFF of side x side px, written by rows of pictures."""
+    noise = np.random.default_rng(0).normal(size=(PICTURE, PICTURE))
+    smooth = scipy.ndimage.gaussian_filter(noise, 4, mode="wrap")
+    low, high = smooth.min(), smooth.max()
+    picture = ((smooth - low) / (high - low) * 65535).astype(np.uint16)
+    rows = np.tile(picture, (1, -(-side // PICTURE)))[:, :side]
+    image = tifffile.memmap(path, shape=(side, side), dtype=np.uint16)
+    for top in range(0, side, PICTURE):
+        image[top : top + PICTURE] = rows[: side - top]
+    image.flush()
+
+
+def case(side: int, model: str, more: list[str]) -> dict:
+    """One image, compiled programs not kept from before."""
+    with tempfile.TemporaryDirectory() as folder:
+        mosaic(Path(folder) / "image.tif", side)
+        command = [sys.executable, "-m", "feedseg.cli", "predict", "--model", model, *more]
+        command += ["--input", f"{folder}/image.tif", "--output", f"{folder}/labels"]
+        begun = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of the largest one so far
+    return {
+        "case": "large_image",
+        "side": side,
+        "model": model,
+        "options": more,
+        "seconds": seconds,
+        "mpixel_per_s": side**2 / 1e6 / seconds,
+        "peak_mib": peak / 1024,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--side", type=int, nargs="+", default=[6000, 12000], help="px, growing")
+    parser.add_argument("--model", default="sstem")
+    parser.add_argument("--output", type=Path, help="JSON file that keeps the cases")
+    options, more = parser.parse_known_args()
+    line = measure.Lines(options.output, ("case", "side", "model", "options", "device"))
+    facts = measure.machine()
+    for side in sorted(options.side):
+        line(**case(side, options.model, more), **facts)
+
+
+if __name__ == "__main__":
+    main()
