@@ -18,19 +18,35 @@ def _predict(args: argparse.Namespace) -> int:
         args.model,
         args.input,
         args.output,
+        channels=_numbers(args.channels),
         probabilities=args.probabilities,
+        uncertainty=args.uncertainty,
+        overlay=args.overlay,
+        tables=args.tables,
+        instances=_instances(args),
         overwrite=args.overwrite,
         tile=args.tile,
         checkpoint=args.checkpoint,
         dihedral=args.dihedral,
         rotations=args.rotations,
         rounds=args.rounds,
-        uncertainty=args.uncertainty,
-        overlay=args.overlay,
-        tables=args.tables,
     )
     print(f"wrote {len(files)} file(s) in {args.output}" if files else "all of it is there already")
     return 0
+
+
+def _instances(args: argparse.Namespace):
+    from feedseg.instances import Rule
+
+    if args.instances and args.instances_between:
+        raise UserError("--instances and --instances-between: give one of them")
+    name = args.instances or args.instances_between
+    if not name and (args.watershed or args.min_area):
+        raise UserError("--watershed and --min-area are about --instances or --instances-between")
+    if args.min_area < 0:
+        raise UserError(f"--min-area {args.min_area}: must not be below 0")
+    method = "watershed" if args.watershed else "components"
+    return Rule(name, bool(args.instances_between), method, args.min_area) if name else None
 
 
 def _export(args: argparse.Namespace) -> int:

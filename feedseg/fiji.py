@@ -3,7 +3,7 @@
 Files are written beside their place and renamed, so a name never stands for half a file.
 """
 
-import contextlib
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from feedseg import atomic
 from feedseg.calibration import Calibration
 from feedseg.colors import VOID_COLOR
 from feedseg.errors import UserError
@@ -24,24 +25,21 @@ CLASSIC_LIMIT = 2**32 - 2**25  # bytes, what fits a TIFF with 32-bit offsets
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """`write(temporary)` beside `path`, then a rename onto it.
 
+    What killed processes left beside it is removed (`atomic.temporary`).
     Raises UserError naming the file if it cannot be written; nothing is left behind then.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with atomic.temporary(path) as temporary:
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise UserError(
             f"{path}: cannot be written ({reason}); free space or choose another place"
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _ascii(text: str) -> str:
@@ -159,11 +157,13 @@ def write_probabilities(
     class_names: Sequence[str],
     calibration: Calibration | None = None,
     shape: tuple[int, int, int, int] | None = None,
+    dtype="float32",
 ) -> None:
-    """Float hyperstack, one channel per class named after it, one slice per page.
+    """Hyperstack, one channel per class named after it, one slice per page.
 
-    probabilities: [P, H, W, K] float32, or an iterable of its P pages [H, W, K], which keeps one
+    probabilities: [P, H, W, K] of `dtype`, or an iterable of its P pages [H, W, K], which keeps one
     page in memory at a time; then `shape` gives (P, H, W, K).
+    dtype: float32, float16 (for Python: neither ImageJ nor OME knows it), or uint8 (255 p).
     ImageJ TIFF; above 4 GiB OME-BigTIFF, which Fiji opens through Bio-Formats.
     Raises UserError if the file cannot be written.
     """
@@ -172,14 +172,28 @@ def write_probabilities(
     if shape is None or len(shape) != 4:
         raise ValueError("probabilities need the shape (P, H, W, K)")
     count, height, width, classes = shape
-    large = count * height * width * classes * 4 > CLASSIC_LIMIT
-    form = _ome(class_names, calibration) if large else _imagej(count, class_names, calibration)
-    order = "<" if large else ">"
-    rows = min(height, max(1, STRIP_BYTES // (4 * width)))
+    dtype = np.dtype(dtype)
+    large = count * height * width * classes * dtype.itemsize > CLASSIC_LIMIT
+    if dtype == np.float16:
+        form = {"bigtiff": large, "metadata": {"axes": "ZCYX", "Channel": {"Name": [*class_names]}}}
+    elif large:
+        form = _ome(class_names, calibration)
+    else:
+        top = 255.0 if dtype == np.uint8 else 1.0
+        form = _imagej(list(class_names) * count, calibration, top)
+    planes = (page[..., k] for page in probabilities for k in range(classes))
+    _write_planes(path, planes, (count, classes, height, width), dtype, form)
+
+
+def _write_planes(path: Path, planes: Iterable[np.ndarray], shape, dtype, form: dict) -> None:
+    """Planes [H, W] as compressed strips, one plane in memory at a time."""
+    height, width = shape[-2:]
+    order = ">" if form.get("imagej") else "<"
+    stored = np.dtype(dtype).newbyteorder(order)
+    rows = min(height, max(1, STRIP_BYTES // (stored.itemsize * width)))
     strips = (
-        zlib.compress(np.ascontiguousarray(page[start : start + rows, :, k], f"{order}f4"))
-        for page in probabilities
-        for k in range(classes)
+        zlib.compress(np.ascontiguousarray(plane[start : start + rows], stored))
+        for plane in planes
         for start in range(0, height, rows)
     )
 
@@ -187,8 +201,8 @@ def write_probabilities(
         tifffile.imwrite(
             temporary,
             strips,
-            shape=(count, classes, height, width),
-            dtype=np.float32,
+            shape=shape,
+            dtype=dtype,
             byteorder=order,
             photometric="minisblack",
             compression="zlib",
@@ -199,14 +213,42 @@ def write_probabilities(
     write_atomically(path, write)
 
 
-def _imagej(count: int, class_names: Sequence[str], calibration: Calibration | None) -> dict:
-    metadata = {
-        "axes": "ZCYX",
-        "mode": "grayscale",
-        "min": 0.0,
-        "max": 1.0,
-        "Labels": list(class_names) * count,
-    }
+def write_instances(
+    path: Path,
+    pages: Iterable[np.ndarray],
+    calibration: Calibration | None,
+    shape: tuple[int, int, int],
+    top: int,
+) -> None:
+    """Instance ids, 0 where there is none, with a table of mixed colours.
+
+    pages: P of [H, W]; shape: (P, H, W); top: the largest id. 16-bit ImageJ TIFF where the ids fit,
+    else 32-bit OME-TIFF, which Fiji opens through Bio-Formats, as it does files above 4 GiB.
+    Raises UserError if the file cannot be written.
+    """
+    dtype = np.uint16 if top < 2**16 else np.uint32
+    if top < 2**16 and 2 * math.prod(shape) <= CLASSIC_LIMIT:
+        form = _imagej([], calibration, max(255.0, top))
+        form["metadata"] |= {"axes": "ZYX", "LUTs": [_mixed_colors()]}
+    else:
+        form = _ome_labels(calibration)
+    _write_planes(path, pages, shape, dtype, form)
+
+
+def _mixed_colors() -> np.ndarray:
+    """A table of 256 colours, [3, 256] uint8: black, then bright ones, neighbours far apart."""
+    hues = np.arange(255) * 0.618034 % 1 * 6
+    waves = [np.abs((hues + shift) % 6 - 3) - 1 for shift in (0, 4, 2)]
+    table = np.zeros((3, 256), np.uint8)
+    table[:, 1:] = 55 + 200 * np.clip(waves, 0, 1)
+    return table
+
+
+def _imagej(labels: list[str], calibration: Calibration | None, top: float) -> dict:
+    """labels: of the slices; top: the value shown brightest."""
+    metadata = {"axes": "ZCYX", "mode": "grayscale", "min": 0.0, "max": top}
+    if labels:
+        metadata["Labels"] = labels
     if calibration:
         metadata["unit"] = _ascii(calibration.unit)
         if calibration.spacing:

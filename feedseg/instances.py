@@ -1,11 +1,49 @@
 """Instances of a label map: connected pixels of a class, or what a class separates."""
 
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from feedseg.errors import UserError
 from feedseg.objects import check_connectivity
 
 METHODS = ("components", "watershed")
+_BYTES = {"components": 40, "watershed": 110}  # per pixel, at the peak
+
+
+class Rule(NamedTuple):
+    """Which instances of a segmented image are wanted, in names."""
+
+    class_name: str
+    separates: bool = False  # they are what the class separates, else the parts of the class
+    method: str = "components"
+    min_area_px: int = 0
+
+    def check(self, class_names: Sequence[str]) -> None:
+        """Raises UserError if the model has no such class."""
+        if self.class_name not in class_names:
+            raise UserError(
+                f"instances of {self.class_name!r}: the model has the classes "
+                f"{', '.join(class_names)}"
+            )
+
+    def check_memory(self, height: int, width: int) -> None:
+        """Raises UserError if a page is too large for the memory of this machine."""
+        need = _BYTES[self.method] * height * width
+        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if need > 0.9 * have:
+            raise UserError(
+                f"instances of a page of {width} x {height} px take about {need / 2**30:.0f} GiB, "
+                f"this machine has {have / 2**30:.0f}; crop the image or leave them out"
+            )
+
+    def find(self, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+        """Ids of the instances of a page, int32 [H, W], see `instances`."""
+        class_id = class_names.index(self.class_name)
+        which = {"boundary_class" if self.separates else "class_id": class_id}
+        return instances(labels, method=self.method, min_area_px=self.min_area_px, **which)
 
 
 def instances(

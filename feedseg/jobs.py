@@ -4,16 +4,31 @@ A command that was stopped goes on where it was: a record beside the results say
 those of this model, of these options and of this input.
 """
 
+import glob
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from feedseg import atomic, image_io, objects
+from feedseg import atomic, image_io, object_tables
 from feedseg.errors import UserError
+from feedseg.instances import Rule
 from feedseg.rundir import read_json
 
 RECORD = "feedseg-predict.json"
+
+
+class Wanted(NamedTuple):
+    """What to write of an image beside its labels."""
+
+    probabilities: str = ""  # their type, of `planes.TYPES`; none: no probabilities
+    uncertainty: bool = False
+    overlay: bool = False
+    tables: bool = False
+    instances: Rule | None = None
+
+
+ONLY_LABELS = Wanted()
 
 
 class Job(NamedTuple):
@@ -21,46 +36,63 @@ class Job(NamedTuple):
 
     image: Path
     labels: Path
+    wanted: Wanted = ONLY_LABELS
     probabilities: Path | None = None
     uncertainty: Path | None = None
     overlay: Path | None = None
     tables: tuple[Path, ...] = ()  # of classes and of objects
+    instances: tuple[Path, ...] = ()  # ids and a table
 
     def outputs(self) -> list[Path]:
         """The files to be written."""
         maps = (self.labels, self.probabilities, self.uncertainty, self.overlay)
-        return [path for path in maps if path] + list(self.tables)
+        return [path for path in maps if path] + [*self.tables, *self.instances]
 
 
-KINDS = ("probabilities", "uncertainty", "overlay", "tables")
-
-
-def plan_jobs(inputs: Path, output: Path, kinds: Collection[str] = ()) -> list[Job]:
-    """The files to read and to write; kinds: of `KINDS`, what to write beside the labels.
+def plan_jobs(
+    inputs: Path | Sequence[Path], output: Path, wanted: Wanted = ONLY_LABELS
+) -> list[Job]:
+    """The files to read and to write; inputs: files, folders and patterns such as `day1/*.tif`.
 
     Raises UserError if there is no image, or if a folder would receive its own results (they
     would be taken for images the next time).
     """
-    files = image_io.list_images(inputs)
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; --output takes a folder")
-    if inputs.is_dir() and inputs.resolve() == output.resolve():
-        raise UserError(f"{output}: is the folder of the images; give another --output folder")
+    files: list[Path] = []
+    for each in [inputs] if isinstance(inputs, str | Path) else inputs:
+        found = _files(Path(each))
+        if not Path(each).is_file() and output.resolve() in {f.parent.resolve() for f in found}:
+            raise UserError(f"{output}: is the folder of the images; give another --output folder")
+        files += [file for file in found if file not in files]
     names = output_names(files)
-    return [_job(file, output / name, kinds) for file, name in zip(files, names, strict=True)]
+    return [_job(file, output / name, wanted) for file, name in zip(files, names, strict=True)]
 
 
-def _job(image: Path, stem: Path, kinds: Collection[str]) -> Job:
-    def beside(kind: str, suffix: str) -> Path | None:
-        return stem.with_name(f"{stem.name}_{kind}.{suffix}") if kind in kinds else None
+def _files(where: Path) -> list[Path]:
+    """Image files that a path or a pattern stands for; a path that exists is no pattern."""
+    if where.exists() or not glob.has_magic(str(where)):
+        return image_io.list_images(where)
+    matches = map(Path, sorted(glob.glob(str(where), recursive=True)))  # noqa: PTH207 (also absolute)
+    files = [file for file in matches if file.suffix.lower() in image_io.SUFFIXES]
+    if not files:
+        raise UserError(f"{where}: no image fits; expected {', '.join(image_io.SUFFIXES)}")
+    return files
+
+
+def _job(image: Path, stem: Path, wanted: Wanted) -> Job:
+    def beside(kind: str) -> Path:
+        return stem.with_name(f"{stem.name}_{kind}")
 
     return Job(
         image,
-        stem.with_name(f"{stem.name}_labels.tif"),
-        beside("probabilities", "tif"),
-        beside("uncertainty", "tif"),
-        beside("overlay", "png"),
-        objects.table_paths(stem) if "tables" in kinds else (),
+        beside("labels.tif"),
+        wanted,
+        beside("probabilities.tif") if wanted.probabilities else None,
+        beside("uncertainty.tif") if wanted.uncertainty else None,
+        beside("overlay.png") if wanted.overlay else None,
+        object_tables.table_paths(stem) if wanted.tables else (),
+        (beside("instances.tif"), beside("instances.csv")) if wanted.instances else (),
     )
 
 
@@ -73,7 +105,10 @@ def output_names(files: list[Path]) -> list[str]:
     if _repeated(names):
         names = [f"{file.stem}_{file.suffix[1:].lower()}" for file in files]
     if repeated := _repeated(names):
-        raise UserError(f"{files[0].parent}: several images are called {repeated}; rename them")
+        raise UserError(
+            f"{files[0].parent}: several images are called {repeated}; rename them or give each "
+            "folder an --output of its own"
+        )
     return names
 
 

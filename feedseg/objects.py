@@ -7,19 +7,15 @@ with the sums over the components that reach it, so memory does not grow with th
 the components: 64 bytes for each one found.
 """
 
-import csv
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from feedseg import runs
+from feedseg import object_tables, runs
 from feedseg.calibration import Calibration
 from feedseg.errors import UserError
-from feedseg.image_io import write_atomically
 
 BLOCK_PX = 2**19  # rows are taken in blocks of so many pixels, whatever the slab
 
@@ -49,7 +45,7 @@ class Measure:
             for rows in page:  # uint8 [h, W], from the top
                 measure.add(rows)
             measure.end_page()
-        write_tables(table_paths(stem), measure)
+        write_tables(object_tables.table_paths(stem), measure)
 
     The result does not depend on the heights of the slabs.
     class_names: of the class ids 0, 1, 2, ...; calibration: adds columns in its unit.
@@ -158,7 +154,7 @@ class Measure:
                     "page": number,
                     "class": class_id,
                     "class_name": name,
-                    **self._area_columns(area),
+                    **object_tables.area(area, self.calibration),
                     "fraction": area / (page.height * page.width),
                     "components": int(page.components[class_id]),
                     "components_too_small": int(page.too_small[class_id]),
@@ -168,12 +164,8 @@ class Measure:
         """A row per listed component, by page, class and first pixel in raster order.
 
         page, class, class_name; object: number within page and class from 1 (the id that
-        `instances` gives it by method components); area_px; centroid_x_px, centroid_y_px;
-        bbox_x_px, bbox_y_px (first column and row), bbox_width_px, bbox_height_px of the bounding
-        box; touches_border, 1 if it reaches an outermost row or column, else 0; calibrated images
-        have area and centroid in their unit too.
-        As in Fiji x runs to the right, y down, and the origin is the upper left *corner* of the
-        page: the centre of the first pixel is (0.5, 0.5), in pixels.
+        `instances` gives it by method components); the other columns are those of
+        `object_tables.shape`.
         """
         for number, page in enumerate(self._finished_pages(), 1):
             count = [0] * len(self.class_names)
@@ -182,45 +174,23 @@ class Measure:
                 count[part.class_id] += 1
                 yield self._object(number, count[part.class_id], part, page.height, page.width)
 
-    def _finished_pages(self) -> list[Page]:
-        if self._height or not self._pages:
-            raise ValueError("no page was measured, or end_page() is missing after the last rows")
-        return self._pages
-
     def object_columns(self) -> list[str]:
         """The keys of the rows of `objects`."""
         return list(self._object(1, 1, runs.Parts(0, 1, 0, 0, 0, 1, 1, 0), 1, 1))
 
     def _object(self, page: int, number: int, part: runs.Parts, height: int, width: int) -> dict:
-        top = part.first // width
-        x, y = (total / part.area + 0.5 for total in (part.sum_x, part.sum_y))
-        at_border = not (part.left and top and part.right < width and part.bottom < height)
-        row = {
+        return {
             "page": page,
             "class": part.class_id,
             "class_name": self.class_names[part.class_id],
             "object": number,
-            **self._area_columns(part.area),
-            "centroid_x_px": x,
-            "centroid_y_px": y,
-        }
-        if self.calibration:
-            unit = unit_name(self.calibration.unit)
-            row[f"centroid_x_{unit}"] = x * self.calibration.pixel_width
-            row[f"centroid_y_{unit}"] = y * self.calibration.pixel_height
-        return row | {
-            "bbox_x_px": part.left,
-            "bbox_y_px": top,
-            "bbox_width_px": part.right - part.left,
-            "bbox_height_px": part.bottom - top,
-            "touches_border": int(at_border),
+            **object_tables.shape(part, height, width, self.calibration),
         }
 
-    def _area_columns(self, area: int) -> dict:
-        if self.calibration is None:
-            return {"area_px": area}
-        pixel = self.calibration.pixel_width * self.calibration.pixel_height
-        return {"area_px": area, f"area_{unit_name(self.calibration.unit)}2": area * pixel}
+    def _finished_pages(self) -> list[Page]:
+        if self._height or not self._pages:
+            raise ValueError("no page was measured, or end_page() is missing after the last rows")
+        return self._pages
 
 
 def _check_class(class_id: int, count: int) -> None:
@@ -228,41 +198,13 @@ def _check_class(class_id: int, count: int) -> None:
         raise UserError(f"class {class_id}: there are the classes 0 to {count - 1}")
 
 
-def unit_name(unit: str) -> str:
-    """A unit of length in plain ASCII letters and digits, as it stands in column names."""
-    unit = unit.strip().replace("Å", "angstrom").replace("\u212b", "angstrom")
-    unit = re.sub(r"^[µμ]", "u", unit)
-    plain = unicodedata.normalize("NFKD", unit).encode("ascii", "ignore").decode()
-    plain = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")
-    micron = plain.lower() in ("micron", "microns", "micrometer", "micrometre", "um")
-    return "um" if micron else plain or "unit"
-
-
-def table_paths(stem: Path) -> tuple[Path, Path]:
-    """Where the tables of an image are written: `<stem>_classes.csv` and `<stem>_objects.csv`."""
-    return stem.with_name(f"{stem.name}_classes.csv"), stem.with_name(f"{stem.name}_objects.csv")
-
-
 def write_tables(paths: tuple[Path, Path], measure: Measure) -> None:
-    """The rows of `Measure.classes` and `Measure.objects` as two CSV files (see `table_paths`).
+    """The rows of `Measure.classes` and `Measure.objects` as two CSV files.
 
-    UTF-8, commas, decimal points, a header; numbers to 12 digits. Each file appears when whole.
+    paths: see `object_tables.table_paths`. Each file appears when whole.
     Raises UserError naming the file if it cannot be written.
     """
     classes, objects = paths
-    _write_csv(objects, measure.object_columns(), measure.objects())
+    object_tables.write_csv(objects, measure.object_columns(), measure.objects())
     rows = list(measure.classes())
-    _write_csv(classes, list(rows[0]), rows)
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(columns)
-            for row in rows:
-                writer.writerow(
-                    float(f"{v:.12g}") if isinstance(v, float) else v for v in row.values()
-                )
-
-    write_atomically(path, write)
+    object_tables.write_csv(classes, list(rows[0]), rows)

@@ -42,9 +42,17 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--model", required=True, help="run directory, model file, or a name of `feedseg models`"
     )
-    verb.add_argument("--input", type=Path, required=True, help="image file or folder of images")
+    verb.add_argument(
+        "--input", type=Path, nargs="+", required=True, help='images, folders, "patterns/*.tif"'
+    )
     verb.add_argument("--output", type=Path, required=True, help="folder for the results")
-    verb.add_argument("--probabilities", action="store_true", help="write float probabilities too")
+    verb.add_argument(
+        "--channels", default="", help="channels of the images to be seen, counted from 1: 2 or 3,1"
+    )
+    verb.add_argument(
+        "--probabilities", metavar="TYPE", nargs="?", const="float32", default="",
+        help="write probabilities too: float32, float16 or uint8 (255 times)",
+    )  # fmt: skip
     verb.add_argument("--overwrite", action="store_true", help="replace results that exist")
     verb.add_argument("--tile", type=int, default=0, help="side seen at once in px (0: automatic)")
     verb.add_argument("--checkpoint", choices=("best", "latest"), default="best")
@@ -64,6 +72,14 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--tables", action="store_true", help="also CSV files: areas, and every connected part"
     )
+    verb.add_argument(
+        "--instances", metavar="CLASS", default="", help="also single objects: parts of this class"
+    )
+    verb.add_argument(
+        "--instances-between", metavar="CLASS", default="", help="or what this class separates"
+    )
+    verb.add_argument("--watershed", action="store_true", help="cut instances at their necks")
+    verb.add_argument("--min-area", type=int, default=0, help="of an instance, px")
 
     verb = verbs.add_parser("export", help="the model of a run as one file, to share and to keep")
     verb.add_argument("run", type=Path, help="run directory")

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from feedseg import image_io
+from feedseg.instance_maps import InstanceMaps
 from feedseg.jobs import Job
 from feedseg.objects import Measure, write_tables
-from feedseg.planes import Planes
+from feedseg.planes import Planes, encoded
 from feedseg.preview import Preview
 from feedseg.segment import Trained
 from feedseg.slabs import Source
@@ -25,11 +26,14 @@ class Outputs:
         self._shape = (source.count, source.height, source.width)
         self._rows = 0  # of all pages
 
-        def planes(path: Path | None, channels: int) -> Planes | None:
-            return files.enter_context(Planes(path, self._shape, channels)) if path else None
+        def kept(path: Path | None, kind: type, *arguments):
+            return files.enter_context(kind(path, self._shape, *arguments)) if path else None
 
-        self._soft = planes(job.probabilities, len(self._names))
-        self._spread = planes(job.uncertainty, 1)
+        wanted = job.wanted
+        self._soft = kept(job.probabilities, Planes, len(self._names), wanted.probabilities)
+        self._spread = kept(job.uncertainty, Planes, 1)
+        first = job.instances[0] if job.instances else None
+        self._instances = kept(first, InstanceMaps, wanted.instances, self._names)
         self._preview = Preview(self._shape[1:]) if job.overlay else None
         self._measure = Measure(self._names, self._calibration, ignore=()) if job.tables else None
 
@@ -41,9 +45,11 @@ class Outputs:
         probabilities = result[..., : len(self._names)]
         labels = probabilities.argmax(-1).astype(np.uint8)
         if self._soft:
-            self._soft.add(probabilities)
+            self._soft.add(encoded(probabilities, self._job.wanted.probabilities))
         if self._spread:
             self._spread.add(result[..., -1:])
+        if self._instances:
+            self._instances.add(labels)
         if self._preview:
             self._preview.add(labels)
         self._rows += len(labels)
@@ -63,9 +69,11 @@ class Outputs:
             job.labels, labels, self._names, colors, self._calibration, self._shape
         )
         if self._soft:
-            self._soft.write(self._names, self._calibration)
+            self._soft.write(job.probabilities, self._names, self._calibration)
         if self._spread:
-            self._spread.write(("uncertainty, bits",), self._calibration)
+            self._spread.write(job.uncertainty, ("uncertainty, bits",), self._calibration)
+        if self._instances:
+            self._instances.write(job.instances, self._calibration)
         if self._preview:
             self._preview.write(job.overlay, self._source, colors)
         if self._measure:

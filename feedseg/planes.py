@@ -1,7 +1,7 @@
 """Maps of several channels, made slab by slab and written plane by plane."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,25 @@ from feedseg import image_io
 from feedseg.calibration import Calibration
 from feedseg.errors import UserError
 
+TYPES = ("float32", "float16", "uint8")  # uint8: 255 p to the nearest
+
+
+def encoded(probabilities: np.ndarray, kind: str) -> np.ndarray:
+    """Probabilities in one of `TYPES`."""
+    if kind == "uint8":
+        return np.rint(probabilities * np.float32(255)).astype(np.uint8)
+    return probabilities.astype(kind)
+
 
 class Planes:
     """Maps [P, H, W, K] on their way to a file, kept on the disk beside it.
 
-    They come by slabs of rows of all K and are written plane by plane.
+    They come by slabs of rows of all K and are read plane by plane. shape: (P, H, W); dtype: of
+    what is kept.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], channels: int):
-        self._path, self._shape = path, (*shape, channels)
+    def __init__(self, path: Path, shape: tuple[int, int, int], channels: int, dtype="float32"):
+        self._shape, self._type = (*shape, channels), np.dtype(dtype)
         self._kept = path.with_name(f".{path.name}.{os.getpid()}.raw")
         self._row = 0  # of all pages
 
@@ -31,14 +41,15 @@ class Planes:
     def add(self, slab: np.ndarray) -> None:
         """The next rows of a page, [h, W, K]. Raises UserError if the disk cannot take them."""
         _, height, width, channels = self._shape
+        size = self._type.itemsize
         page, row = divmod(self._row, height)
         try:
             self._kept.parent.mkdir(parents=True, exist_ok=True)
             # Not by a memory map: on a full disk that would kill the process.
             with self._kept.open("r+b" if self._row else "wb") as file:
                 for channel in range(channels):
-                    file.seek(4 * width * ((page * channels + channel) * height + row))
-                    file.write(np.ascontiguousarray(slab[..., channel], np.float32))
+                    file.seek(size * width * ((page * channels + channel) * height + row))
+                    file.write(np.ascontiguousarray(slab[..., channel], self._type))
         except OSError as error:
             raise UserError(
                 f"{self._kept}: cannot be written ({error.strerror or error}); free space, these "
@@ -46,10 +57,15 @@ class Planes:
             ) from None
         self._row += len(slab)
 
-    def write(self, titles: Sequence[str], calibration: Calibration | None) -> None:
-        """The file with all of it."""
+    def pages(self) -> Iterator[np.ndarray]:
+        """Page after page, [H, W, K], as a map of the disk."""
         count, height, width, channels = self._shape
         order = (count, channels, height, width)
-        maps = np.memmap(self._kept, np.float32, "r", shape=order)
-        pages = (page.transpose(1, 2, 0) for page in maps)
-        image_io.write_probabilities(self._path, pages, titles, calibration, self._shape)
+        for page in np.memmap(self._kept, self._type, "r", shape=order):
+            yield page.transpose(1, 2, 0)
+
+    def write(self, path: Path, titles: Sequence[str], calibration: Calibration | None) -> None:
+        """A file of channels with all of it."""
+        image_io.write_probabilities(
+            path, self.pages(), titles, calibration, self._shape, self._type
+        )

@@ -4,68 +4,76 @@ Nothing is computed before it is sure that no file would be overwritten; a file 
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from feedseg import segment, slabs
+from feedseg import planes, segment, slabs
 from feedseg.box import fingerprint
 from feedseg.errors import UserError
-from feedseg.jobs import KINDS, Job, Record, plan_jobs, refuse_existing
+from feedseg.instances import Rule
+from feedseg.jobs import Job, Record, Wanted, plan_jobs, refuse_existing
 from feedseg.outputs import Outputs
 from feedseg.segment import Trained
 
 
 def predict(
     model: str | Path,
-    inputs: Path,
+    inputs: Path | Sequence[Path],
     output: Path,
     *,
-    probabilities: bool = False,
+    channels: Sequence[int] = (),
+    probabilities: str = "",
+    uncertainty: bool = False,
+    overlay: bool = False,
+    tables: bool = False,
+    instances: Rule | None = None,
     overwrite: bool = False,
     tile: int = 0,
     checkpoint: str = "best",
     dihedral: bool = False,
     rotations: int = 0,
     rounds: int = 0,
-    uncertainty: bool = False,
-    overlay: bool = False,
-    tables: bool = False,
     progress: bool = True,
 ) -> list[Path]:
-    """Segments an image file or every image of a folder with a trained model.
+    """Segments images with a trained model: files, folders of them, patterns.
 
     Writes `<stem>_labels.tif` (8-bit class ids with colours, names and the input's calibration)
-    into the folder `output`, and with `probabilities` `<stem>_probabilities.tif` (float channels).
+    into the folder `output`.
     model: a run directory, a model file, or the name of one that comes along (`loading.load`).
-    tile: side of the square the network sees at once, px; 0 chooses it.
-    checkpoint: `best` (highest validation mean IoU) or `latest`.
-    dihedral: average the probabilities over 8 rotations and mirrors (8 times the work).
-    rotations: average them over so many rotations by equal angles (see `feedseg.rotation`).
-    rounds: of a network with feedback, 0: as trained.
+    channels: of the images, counted from 1, that the model is to see; none: all.
+    probabilities: `<stem>_probabilities.tif`, a channel per class, of this type (`planes.TYPES`).
     uncertainty: `<stem>_uncertainty.tif`, how far the answers of ensemble members, rounds or
     orientations (with dihedral) disagree, float, in bits (`feedseg.uncertainty.disagreement`).
     overlay: `<stem>_overlay.png`, the first page tinted by class, at most 2048 px wide and high.
     tables: `<stem>_classes.csv` and `<stem>_objects.csv`, areas and connected components, in the
     image's unit too where it has one (`feedseg.objects`).
+    instances: `<stem>_instances.tif` and `.csv`, ids, sizes and places of single objects.
+    tile: side of the square the network sees at once, px; 0 chooses it.
+    checkpoint: `best` (highest validation mean IoU) or `latest`.
+    dihedral: average the probabilities over 8 rotations and mirrors (8 times the work).
+    rotations: average them over so many rotations by equal angles (see `feedseg.rotation`).
+    rounds: of a network with feedback, 0: as trained.
     Given again, it goes on where it was stopped: what this model made of the same images with the
     same options is left as it is. Memory grows with the width of an image, not with its height or
-    its pages; with `rotations` with the whole page.
+    its pages; with `rotations` and `instances` with the whole page.
     Returns the files written. Raises UserError, naming the file, for bad images, for images that
     do not fit the model, and for existing files unless `overwrite`.
     """
     if rotations < 0:
         raise UserError(f"--rotations {rotations}: must not be below 0")
+    if probabilities not in ("", *planes.TYPES):
+        raise UserError(f"probabilities as {probabilities!r}: use {', '.join(planes.TYPES)}")
     options = dict(
         tile=tile, rotations=rotations, dihedral=dihedral, rounds=rounds, checkpoint=checkpoint
     )
-    wanted = (probabilities, uncertainty, overlay, tables)
-    kinds = [kind for kind, asked in zip(KINDS, wanted, strict=True) if asked]
-    jobs = plan_jobs(Path(inputs), Path(output), kinds)
-    record = Record(Path(output), {"model": fingerprint(model, checkpoint), **options})
+    wanted = Wanted(probabilities, uncertainty, overlay, tables, instances)
+    jobs = plan_jobs(inputs, Path(output), wanted)
+    what = {"channels": list(channels), "wanted": [probabilities, instances and list(instances)]}
+    record = Record(Path(output), {"model": fingerprint(model, checkpoint), **options, **what})
     if not overwrite:
         jobs = [job for job in jobs if not record.has(job)]
         refuse_existing(jobs)
@@ -76,8 +84,16 @@ def predict(
 
     compiler.keep_programs()
     trained = for_images(load(model, checkpoint, rounds), dihedral, uncertainty)
+    if instances:
+        instances.check(trained.class_names)
     return predict_files(
-        trained, jobs, tile=tile, rotations=rotations, progress=progress, finished=record.add
+        trained,
+        jobs,
+        channels=channels,
+        tile=tile,
+        rotations=rotations,
+        progress=progress,
+        finished=record.add,
     )
 
 
@@ -85,6 +101,7 @@ def predict_files(
     trained: Trained,
     jobs: list[Job],
     *,
+    channels: Sequence[int] = (),
     tile: int = 0,
     rotations: int = 0,
     progress: bool = True,
@@ -110,7 +127,7 @@ def predict_files(
     ) as bar:
         for job in jobs:
             try:
-                written += _predict_file(trained, job, tile, rotations, bar)
+                written += _predict_file(trained, job, channels, tile, rotations, bar)
             except UserError as error:
                 failures.append(error)
                 if len(jobs) > 1:
@@ -135,10 +152,12 @@ def _megapixels(path: Path) -> float:
         return 0.0
 
 
-def _predict_file(trained: Trained, job: Job, tile: int, rotations: int, bar) -> list[Path]:
+def _predict_file(
+    trained: Trained, job: Job, channels: Sequence[int], tile: int, rotations: int, bar
+) -> list[Path]:
     """Outputs of one image file, streamed from slab to slab."""
     with slabs.open_source(job.image) as file, ExitStack() as files:
-        source = segment.fitting(file, trained)
+        source = segment.fitting(slabs.with_channels(file, channels), trained)
         outputs = Outputs(job, source, trained, files)
         bar.set_description(job.image.name, refresh=False)
 

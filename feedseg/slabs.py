@@ -6,13 +6,14 @@ where that is more (a page stored as one compressed strip has to be decoded as a
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from feedseg import image_io, normalize, tiff
+from feedseg.errors import UserError
 from feedseg.tiff_rows import TiffRows, plane_table
 
 SLAB_BYTES = 4 * 2**20  # pixels of a slab where the caller does not choose its height
@@ -112,6 +113,24 @@ def _tiff_source(path: Path) -> Source | None:
     _, _, height, width, samples = series.keyframe.shaped
     shape = (len(planes), height, width, planes.shape[1] * samples)
     return Source(path, shape, series.dtype, reader.rows, alpha, reader.close)
+
+
+def with_channels(source: Source, chosen: Sequence[int]) -> Source:
+    """These channels of a source, counted from 1, none: all. UserError where it has fewer."""
+    if not chosen:
+        return source
+    if max(chosen) > source.channels or min(chosen) < 1:
+        raise UserError(
+            f"{source.path}: channel(s) {', '.join(map(str, chosen))} asked for, it has "
+            f"{source.channels}, counted from 1"
+        )
+    places = [number - 1 for number in chosen]
+
+    def read(page: int, start: int, stop: int) -> np.ndarray:
+        return np.ascontiguousarray(source.rows(page, start, stop)[..., places])
+
+    shape = (source.count, source.height, source.width, len(places))
+    return Source(source.path, shape, source.dtype, read, close=source.close)
 
 
 def slab_height(source: Source) -> int:

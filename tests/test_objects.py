@@ -10,7 +10,8 @@ from skimage.measure import label, regionprops
 from feedseg import objects
 from feedseg.calibration import Calibration
 from feedseg.errors import UserError
-from feedseg.objects import Measure, table_paths, unit_name, write_tables
+from feedseg.object_tables import table_paths, unit_name
+from feedseg.objects import Measure, write_tables
 
 NAMES = ("background", "cell", "nucleus", "rim")
 

@@ -5,13 +5,12 @@ import resource
 import signal
 import types
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import tifffile
+from fake_model import COLORS, NAMES, Fake, bright, run
 from PIL import Image
-from scipy.ndimage import uniform_filter
 
 from feedseg import colors, image_io, jobs, predict, preview
 from feedseg.errors import BadImage, UserError
@@ -19,37 +18,6 @@ from feedseg.trained import with_disagreement
 from feedseg.uncertainty import disagreement
 
 RNG = np.random.default_rng(0)
-NAMES, COLORS = ("dark", "bright"), ((0, 0, 0), (255, 255, 0))
-
-
-def bright(image: np.ndarray) -> np.ndarray:
-    """P(bright) = mean grey value of the 5x5 neighbourhood: receptive radius 2 px."""
-    mean = uniform_filter(image.mean(-1), size=(0, 5, 5), mode="constant")
-    return np.stack([1 - mean, mean], -1).astype(np.float32)
-
-
-class Fake(NamedTuple):
-    apply: object = staticmethod(bright)
-    answers: object = None
-    stride: int = 4
-    halo: int = 2
-    window: int = 0
-    margin: int = 0
-    channels: int = 1
-    class_names: tuple = NAMES
-    class_colors: tuple = COLORS
-    normalization: str = "dtype_range"
-    percentiles: tuple = (1.0, 99.0)
-
-
-def run(inputs, output, trained=None, **options):
-    """`predict.predict` without a stored run."""
-    tile = options.pop("tile", 0)
-    kinds = [name for name in jobs.KINDS if options.pop(name, False)]
-    planned = jobs.plan_jobs(Path(inputs), Path(output), kinds)
-    if not options.pop("overwrite", False):
-        jobs.refuse_existing(planned)
-    return predict.predict_files(trained or Fake(), planned, tile=tile, progress=False)
 
 
 def expected(image: np.ndarray) -> np.ndarray:
@@ -80,7 +48,9 @@ def test_a_stack_keeps_pages_calibration_and_probabilities(tmp_path):
     tifffile.imwrite(
         tmp_path / "a.tif", stack, imagej=True, resolution=(0.25, 0.25), metadata=metadata
     )
-    labels, probabilities = run(tmp_path / "a.tif", tmp_path / "out", probabilities=True, tile=24)
+    labels, probabilities = run(
+        tmp_path / "a.tif", tmp_path / "out", probabilities="float32", tile=24
+    )
     assert probabilities.name == "a_probabilities.tif"
     for path in (labels, probabilities):
         assert image_io.read_calibration(path) == image_io.Calibration(4.0, 4.0, "nm", 50.0)
@@ -148,7 +118,7 @@ def test_the_model_is_loaded_only_when_all_is_well(tmp_path, monkeypatch):
     loaded = stand_in(monkeypatch)
     image = tmp_path / "a.png"
     Image.fromarray(RNG.integers(0, 256, (20, 20), dtype=np.uint8)).save(image)
-    options = {"probabilities": False, "overwrite": False, "tile": 0, "progress": False}
+    options = {"overwrite": False, "tile": 0, "progress": False}
     run = tmp_path / "run"
     predict.predict(run, image, tmp_path / "out", checkpoint="latest", **options)
     with pytest.raises(UserError, match="exists"):
@@ -161,7 +131,7 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, monkeypatch):
     folder.mkdir()
     for name in "abc":
         tifffile.imwrite(folder / f"{name}.tif", RNG.integers(0, 256, (40, 30), dtype=np.uint8))
-    kinds = dict(probabilities=True, tile=16, progress=False)
+    kinds = dict(probabilities="float32", tile=16, progress=False)
 
     def counted(image):
         calls.append(1)
@@ -215,7 +185,7 @@ def test_colour_and_grey(tmp_path):
     np.testing.assert_array_equal(image_io.read_label(written)[0], expected(grey / 255))
     Image.fromarray(RNG.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
     run(path, tmp_path / "colour", Fake(channels=3))
-    with pytest.raises(UserError, match=r"a\.png: 3 channel\(s\), the model takes 1; convert"):
+    with pytest.raises(UserError, match=r"a\.png: 3 channel\(s\), the model takes 1; choose"):
         run(path, tmp_path / "out")
     Image.fromarray(grey).save(path)
     with pytest.raises(UserError, match="give the colour image"):
@@ -231,7 +201,7 @@ def test_a_bad_file_is_named_and_finished_ones_stay(tmp_path):
     whole = (folder / "b.tif").read_bytes()
     (folder / "b.tif").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadImage, match=r"b\.tif"):
-        run(folder, out, probabilities=True)
+        run(folder, out, probabilities="float32")
     assert {p.name for p in out.iterdir()} == {"a_labels.tif", "a_probabilities.tif"}
 
 
@@ -250,7 +220,7 @@ def test_values_and_memory(tmp_path):
         return bright(image) * np.nan
 
     with pytest.raises(UserError, match=r"a\.tif: out of memory for the smallest tiles"):
-        run(path, out, Fake(apply=exhausted), overwrite=True, probabilities=True)
+        run(path, out, Fake(apply=exhausted), overwrite=True, probabilities="float32")
     with pytest.raises(UserError, match=r"a\.tif: the model gives NaN"):
         run(path, out, Fake(apply=not_a_number), overwrite=True)
     assert [p.name for p in out.iterdir()] == ["a_labels.tif"]  # of the good run, nothing torn
@@ -310,7 +280,7 @@ def test_a_full_disk_is_the_users_error_and_leaves_nothing(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
     try:
         with pytest.raises(UserError, match=r"cannot be written .*free space"):
-            run(tmp_path / "a.tif", tmp_path / "out", probabilities=True)
+            run(tmp_path / "a.tif", tmp_path / "out", probabilities="float32")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)

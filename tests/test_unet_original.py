@@ -168,7 +168,7 @@ def test_its_prediction_is_that_of_the_whole_image(run, tmp_path):
     workdir, _ = run
     image = np.random.default_rng(0).integers(0, 256, (60, 48), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", image)
-    predict(workdir, tmp_path / "a.tif", tmp_path / "out", tile=40, probabilities=True)
+    predict(workdir, tmp_path / "a.tif", tmp_path / "out", tile=40, probabilities="float32")
     found = tifffile.imread(tmp_path / "out" / "a_probabilities.tif")
     whole = load_run(workdir).apply(image[None, ..., None] / np.float32(255))[0]
     np.testing.assert_allclose(found, np.moveaxis(whole, -1, 0), atol=1e-5)
