@@ -5,10 +5,13 @@ place of the old file in one rename. Of several processes only process 0 writes.
 """
 
 import contextlib
+import fcntl
+import functools
 import json
 import math
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from feedseg import distributed
@@ -55,6 +58,74 @@ def write_text_atomic(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
         raise SaveFailed(_unwritable(path, error)) from error
     _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def temporary(path: Path, suffix: str = ".part") -> Iterator[Path]:
+    """An empty hidden file beside `path`, for what is to become it or is needed for it.
+
+    It is removed at the end unless it was renamed, and it is locked as long as it is in use: so
+    those of killed processes beside the same `path` are known by their free lock, and removed
+    first. Where a file system knows no locks they stay.
+    Raises OSError if the folder cannot be made or the file not be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+    form = re.compile(rf"\.{re.escape(path.name)}\.\d+{re.escape(suffix)}")
+    for name in filter(form.fullmatch, _hidden_at_first(path.parent.resolve())):
+        if name != own.name:
+            _remove_if_free(path.with_name(name))
+    descriptor = _hold(own)
+    try:
+        yield own
+    finally:
+        with contextlib.suppress(OSError):
+            if _is_open(own, descriptor):
+                own.unlink()
+        os.close(descriptor)
+
+
+@functools.lru_cache(maxsize=8)
+def _hidden_at_first(folder: Path) -> tuple[str, ...]:
+    """Names of the hidden files in a folder when this process first wrote there.
+
+    Kept, because to list a folder of many images for each of them takes long.
+    """
+    with os.scandir(folder) as entries:
+        return tuple(entry.name for entry in entries if entry.name.startswith("."))
+
+
+def _hold(path: Path) -> int:
+    """A descriptor of an empty file of that name, locked where that can be."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_open(path, descriptor):
+            os.ftruncate(descriptor, 0)
+            return descriptor
+        os.close(descriptor)  # before it was locked, it was taken for a leftover
+
+
+def _remove_if_free(path: Path) -> None:
+    """Remove a file that no process has locked."""
+    with contextlib.suppress(OSError):  # locked, gone, or somebody else's
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_open(path, descriptor):
+                path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _is_open(path: Path, descriptor: int) -> bool:
+    """Whether the file of that name is the open one."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def write_json_atomic(path: Path, obj) -> None:

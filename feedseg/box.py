@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from feedseg.errors import UserError
@@ -32,8 +33,14 @@ def find(where: str | Path) -> Path:
     raise UserError(f"{where}: no run directory, no model file and no such model{hint}{names}")
 
 
-def fingerprint(where: str | Path, checkpoint: str = "best") -> str:
-    """SHA-256 of a model file, or of the configuration and the newest checkpoint of a run."""
+def fingerprint(where: str | Path | Sequence[str | Path], checkpoint: str = "best") -> str:
+    """SHA-256 of a model file, or of the configuration and the newest checkpoint of a run.
+
+    Of several models that of their fingerprints in order.
+    """
+    if not isinstance(where, str | Path):
+        each = [fingerprint(model, checkpoint) for model in where]
+        return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
     path = find(where)
     files = [path]
     if path.is_dir():
@@ -57,6 +64,8 @@ def card(described: dict) -> str:
         f"classes        {', '.join(facts['class_names'])}",
         f"normalisation  {facts['normalization']}",
     ]
+    if members := described["network"].get("members"):
+        lines.insert(1, f"members        {described['network']['rule']} of {', '.join(members)}")
     for output, values in scores.items():
         each = [f"{key[4:]} {100 * v:.1f}" for key, v in values.items() if key.startswith("iou/")]
         lines.append(f"IoU, {output:9} mean {100 * values['miou']:.1f}; {', '.join(each)}")

@@ -7,7 +7,27 @@ from typing import NamedTuple
 
 import tifffile
 
+from feedseg import ngff
 from feedseg.tiff import strictly
+
+# Lengths: how OME abbreviates them, how OME-NGFF calls them.
+_LENGTHS = {
+    "pm": "picometer",
+    "Å": "angstrom",
+    "nm": "nanometer",
+    "µm": "micrometer",
+    "mm": "millimeter",
+    "cm": "centimeter",
+    "m": "meter",
+    "in": "inch",
+}
+_NAMES = {name: short for short, name in _LENGTHS.items()}
+_OTHERS = {"micron": "µm", "microns": "µm", "um": "µm", "\u03bcm": "µm"} | _NAMES
+_SECONDS = {"msec": 1e-3, "ms": 1e-3, "sec": 1, "s": 1, "min": 60, "h": 3600, "hour": 3600} | {
+    "millisecond": 1e-3,
+    "second": 1,
+    "minute": 60,
+}
 
 
 class Calibration(NamedTuple):
@@ -17,15 +37,29 @@ class Calibration(NamedTuple):
     pixel_width: float  # in `unit`
     unit: str  # e.g. "micron", "nm", "inch"
     spacing: float | None = None  # distance of two pages in `unit`
+    frame_interval: float | None = None  # s between two times
+
+
+def symbol(unit: str) -> str | None:
+    """OME's abbreviation of a unit of length, e.g. "µm" of "micron"; None if it knows none."""
+    short = _OTHERS.get(unit, unit)
+    return short if short in _LENGTHS else None
+
+
+def ngff_unit(unit: str) -> str | None:
+    """OME-NGFF's name of a unit of length, e.g. "micrometer"; None if it knows none."""
+    return _LENGTHS.get(symbol(unit) or "")
 
 
 def read_calibration(path: Path) -> Calibration | None:
-    """Pixel size from OME, ImageJ or plain TIFF tags; None where a file states none.
+    """Pixel size from OME, ImageJ or plain TIFF tags or OME-Zarr; None where a file states none.
 
     A plain TIFF at 72 dots per inch states a screen's default, not a microscope's.
-    Raises BadImage for a damaged TIFF.
+    Raises BadImage for a damaged TIFF or OME-Zarr.
     """
     path = Path(path)
+    if ngff.is_zarr(path):
+        return _ngff_calibration(ngff.find(path))
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None
 
@@ -37,14 +71,33 @@ def read_calibration(path: Path) -> Calibration | None:
     return strictly(path, work)
 
 
+def _ngff_calibration(layout: ngff.Layout) -> Calibration | None:
+    if layout.axes is None or layout.scale is None:
+        return None
+    sizes = dict(zip(layout.axes, layout.scale, strict=True))
+    units = dict(zip(layout.axes, layout.units, strict=True))
+    unit = units["x"]
+    if not unit or units["y"] != unit:
+        return None
+    spacing = sizes["z"] if units.get("z") == unit else None
+    found = _calibration(sizes["y"], sizes["x"], symbol(unit) or unit, spacing)
+    return found and found._replace(frame_interval=_interval(sizes.get("t"), units.get("t")))
+
+
 def _ome_calibration(xml: str) -> Calibration | None:
     pixels = re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", xml)
-    fields = dict(re.findall(r'(PhysicalSize\w+)="([^"]*)"', pixels.group(1))) if pixels else {}
+    fields = (
+        dict(re.findall(r'((?:PhysicalSize|TimeInc)\w+)="([^"]*)"', pixels.group(1)))
+        if pixels
+        else {}
+    )
     unit = fields.get("PhysicalSizeXUnit", "µm")
     if fields.get("PhysicalSizeYUnit", "µm") != unit:
         return None
     spacing = fields.get("PhysicalSizeZ") if fields.get("PhysicalSizeZUnit", "µm") == unit else None
-    return _calibration(fields.get("PhysicalSizeY"), fields.get("PhysicalSizeX"), unit, spacing)
+    found = _calibration(fields.get("PhysicalSizeY"), fields.get("PhysicalSizeX"), unit, spacing)
+    interval = _interval(fields.get("TimeIncrement"), fields.get("TimeIncrementUnit", "s"))
+    return found and found._replace(frame_interval=interval)
 
 
 def _tag_calibration(tif: tifffile.TiffFile) -> Calibration | None:
@@ -58,7 +111,18 @@ def _tag_calibration(tif: tifffile.TiffFile) -> Calibration | None:
     unit = _unescape(str(info.get("unit", ""))) or {2: "inch", 3: "cm"}.get(kind, "")
     if not unit or unit == "pixel" or (unit == "inch" and math.isclose(width, 1 / 72)):
         return None
-    return _calibration(height, width, unit, info.get("spacing"))
+    found = _calibration(height, width, unit, info.get("spacing"))
+    interval = _interval(info.get("finterval"), info.get("tunit", "sec"))
+    return found and found._replace(frame_interval=interval)
+
+
+def _interval(time, unit) -> float | None:
+    """Seconds between two times; None for what is no time, or without a unit that is known."""
+    try:
+        interval = float(time) * _SECONDS.get(str(unit), 0)
+    except (TypeError, ValueError):
+        return None
+    return interval if 0 < interval < math.inf else None
 
 
 def _unescape(unit: str) -> str:

@@ -15,7 +15,7 @@ def _predict(args: argparse.Namespace) -> int:
     from feedseg.predict import predict
 
     files = predict(
-        args.model,
+        args.model if len(args.model) > 1 else args.model[0],
         args.input,
         args.output,
         channels=_numbers(args.channels),
@@ -24,6 +24,7 @@ def _predict(args: argparse.Namespace) -> int:
         overlay=args.overlay,
         tables=args.tables,
         instances=_instances(args),
+        form=args.format,
         overwrite=args.overwrite,
         tile=args.tile,
         checkpoint=args.checkpoint,
@@ -54,9 +55,24 @@ def _export(args: argparse.Namespace) -> int:
 
     card = {key: getattr(args, key) for key in options.CARD if getattr(args, key)}
     path = loading.export(
-        args.run, args.to, card, checkpoint=args.checkpoint, overwrite=args.overwrite
+        args.run,
+        args.to,
+        card,
+        example=args.example,
+        checkpoint=args.checkpoint,
+        overwrite=args.overwrite,
     )
     print(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB; use it with predict --model {path}")
+    return 0
+
+
+def _ensemble(args: argparse.Namespace) -> int:
+    from feedseg import ensemble_file
+
+    card = {key: getattr(args, key) for key in options.CARD if getattr(args, key)}
+    how = dict(learn=args.learn, checkpoint=args.checkpoint, overwrite=args.overwrite)
+    print(ensemble_file.make(args.models, args.to, card, **how))
+    print(f"wrote {args.to}; use it with predict --model {args.to}")
     return 0
 
 
@@ -64,12 +80,16 @@ def _models(args: argparse.Namespace) -> int:
     from feedseg import box
 
     if not args.name:
+        if args.picture:
+            raise UserError(f"--picture {args.picture}: of which model? Name one before it")
         print(box.listing() or "no models come with this installation")
         return 0
-    from feedseg import loading, package
+    from feedseg import loading, model_picture, package
 
     path = box.find(args.name)
     print(box.card(package.read_manifest(path)))
+    if args.picture:
+        print(f"picture        {model_picture.picture(path, args.picture)}")
     off = loading.verify(path)
     print(f"its test image gives the stored probabilities to {off:.1g}: ", end="")
     print("as it should be" if off <= loading.TOLERANCE else "NOT the same model here")
@@ -77,13 +97,16 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from feedseg.scores import evaluate_folders
+    from feedseg import compare, scores
 
-    evaluate_folders(
-        args.pred,
+    several = len(args.pred) > 1
+    score = compare.compare_folders if several else scores.evaluate_folders
+    score(
+        args.pred if several else args.pred[0],
         args.truth,
         class_names=_names(args.classes) or None,
         membrane=args.membrane,
+        tolerance=args.tolerance,
         output=args.output,
     )
     return 0
@@ -186,6 +209,7 @@ def _names(text: str) -> tuple[str, ...]:
 ACTIONS = {
     "predict": _predict,
     "export": _export,
+    "ensemble": _ensemble,
     "models": _models,
     "evaluate": _evaluate,
     "figures": _figures,

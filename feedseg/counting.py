@@ -71,12 +71,13 @@ def _membrane_probability(pair: Pair, shape: tuple[int, ...], membrane: int) -> 
     from feedseg.image_io import read_array
 
     array = read_array(pair.probabilities)
-    if array.shape[:3] != shape or membrane >= array.shape[3] or array.dtype.kind != "f":
+    known = array.dtype.kind == "f" or array.dtype == np.uint8
+    if array.shape[:3] != shape or membrane >= array.shape[3] or not known:
         raise UserError(
-            f"{pair.probabilities}: {array.dtype} {array.shape}; expected float probabilities of "
+            f"{pair.probabilities}: {array.dtype} {array.shape}; expected probabilities of "
             f"{_size(np.empty(shape, bool))} with a channel per class; remove it or predict again"
         )
-    return array[..., membrane]
+    return array[..., membrane] / (255 if array.dtype == np.uint8 else 1)
 
 
 def _cells(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:

@@ -6,19 +6,21 @@ Files are written beside their place and renamed, so a name never stands for hal
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
-from feedseg import atomic
+from feedseg import atomic, ome_form
 from feedseg.calibration import Calibration
 from feedseg.colors import VOID_COLOR
 from feedseg.errors import UserError
+from feedseg.strips import in_strips
 from feedseg.tiff import one_line
 
 STRIP_BYTES = 2**18  # of a strip of labels, before compression
+_IMAGEJ_AXES = {"T": "frames", "Z": "slices"}
 CLASSIC_LIMIT = 2**32 - 2**25  # bytes, what fits a TIFF with 32-bit offsets
 
 
@@ -47,15 +49,26 @@ def _ascii(text: str) -> str:
     return "".join(c if ord(c) < 128 else f"\\u{ord(c):04X}" for c in text)
 
 
-def _description(pages: int, calibration: Calibration | None) -> str:
-    """ImageJ's text in the first page of a stack."""
+def _hyperstack(pages: int, axes: Sequence[tuple[str, int]] | None) -> dict[str, int]:
+    """T and Z of an ImageJ hyperstack: times, or the slices of each time; all else are slices."""
+    sizes = {name.upper(): size for name, size in axes or ()}
+    return sizes if list(sizes) in (["T"], ["T", "Z"]) else {"Z": pages}
+
+
+def _description(sizes: dict[str, int], calibration: Calibration | None) -> str:
+    """ImageJ's text in the first page; sizes: of `_hyperstack`."""
+    pages = math.prod(sizes.values())
     lines = ["ImageJ=1.11a", f"images={pages}"]
     if pages > 1:
-        lines += [f"slices={pages}", "loop=false"]
+        lines += [f"{_IMAGEJ_AXES[axis]}={size}" for axis, size in sizes.items() if size > 1]
+        lines += ["hyperstack=true"] if "T" in sizes else []
+        lines += ["loop=false"]
     if calibration:
         lines.append(f"unit={_ascii(calibration.unit)}")
         if calibration.spacing:
             lines.append(f"spacing={calibration.spacing!r}")
+        if calibration.frame_interval:
+            lines.append(f"finterval={calibration.frame_interval!r}")
     return "\n".join([*lines, "min=0.0", "max=255.0", ""])
 
 
@@ -81,32 +94,62 @@ def write_labels(
     class_colors: Sequence[tuple[int, int, int]],
     calibration: Calibration | None = None,
     shape: tuple[int, int, int] | None = None,
+    axes: Sequence[tuple[str, int]] | None = None,
 ) -> None:
     """8-bit ImageJ TIFF of class ids with the class colours as its look-up table.
 
     labels: [P, H, W] uint8 class ids, or an iterable of slabs of rows [h, W], page after page,
     which keeps a slab in memory at a time; then `shape` gives (P, H, W). class_colors: RGB 0-255.
-    Names stand in the slice labels and in Fiji's Image > Show Info. Lossless (zlib).
-    Above 4 GiB of labels OME-BigTIFF without the names, which Fiji opens through Bio-Formats.
+    axes: of the pages, as `page_axes.page_axes` gives them; None: slices.
+    Names stand in Fiji's Image > Show Info, and in the slice labels, of which Fiji shows that of a
+    single page (it drops those of compressed stacks). Lossless (zlib).
+    Above 4 GiB of labels OME-BigTIFF, which Fiji opens through Bio-Formats (`ome_form.classes`).
     Raises UserError if the file cannot be written, ValueError for labels of another form.
     """
+    count, height, width = label_shape(labels, shape)
+    sizes = _hyperstack(count, axes)
+    if count * height * width > CLASSIC_LIMIT:
+        classes = ome_form.classes(class_names, class_colors)
+        form = ome_form.form(path, f"{''.join(sizes)}YX", calibration, **classes)
+    else:
+        form = _imagej_labels(count, class_names, class_colors)
+        form |= {"description": _description(sizes, calibration), **_resolution(calibration)}
+    write_indexed(path, labels, (*sizes.values(), height, width), class_colors, form)
+
+
+def label_shape(
+    labels: np.ndarray | Iterable[np.ndarray], shape: tuple[int, int, int] | None
+) -> tuple[int, int, int]:
+    """(P, H, W) of labels, for slabs the one given. ValueError for labels of another form."""
     if isinstance(labels, np.ndarray):
         shape = labels.shape
         if labels.ndim != 3 or labels.dtype != np.uint8:
             raise ValueError(f"labels have to be [P, H, W] uint8, not {shape} {labels.dtype}")
     if shape is None or len(shape) != 3:
         raise ValueError("labels need the shape (P, H, W)")
-    count, height, width = shape
+    return shape
+
+
+def write_indexed(
+    path: Path,
+    labels: Iterable[np.ndarray],
+    shape: tuple[int, ...],
+    class_colors: Sequence[tuple[int, int, int]],
+    form: dict,
+) -> None:
+    """8-bit TIFF with a colour table, one slab in memory at a time.
+
+    labels: slabs [h, W], page after page; shape: (..., H, W); form: more arguments of
+    `tifffile.imwrite`.
+    Raises UserError if the file cannot be written.
+    """
+    height, width = shape[-2:]
     rows = min(height, max(1, STRIP_BYTES // width))
-    large = count * height * width > CLASSIC_LIMIT
-    form = _ome_labels(calibration) if large else _imagej_labels(count, class_names, class_colors)
-    if not large:
-        form |= {"description": _description(count, calibration), **_resolution(calibration)}
 
     def write(temporary: Path) -> None:
         tifffile.imwrite(
             temporary,
-            (zlib.compress(strip) for strip in _in_strips(labels, height, rows)),
+            (zlib.compress(strip) for strip in in_strips(labels, height, rows)),
             shape=shape,
             dtype=np.uint8,
             photometric="palette",
@@ -117,20 +160,6 @@ def write_labels(
         )
 
     write_atomically(path, write)
-
-
-def _in_strips(slabs: Iterable[np.ndarray], height: int, rows: int) -> Iterator[np.ndarray]:
-    """Slabs of whole pages as strips of equal height; only the last of a page may be lower."""
-    kept, done = [], 0  # slabs not yet given, rows of this page given
-    for slab in slabs:
-        kept.append(slab)
-        have = sum(len(part) for part in kept)
-        while have and have >= min(rows, height - done):
-            page = np.concatenate(kept) if len(kept) > 1 else kept[0]
-            count = min(rows, height - done)
-            yield np.ascontiguousarray(page[:count])
-            kept, have = [page[count:]], have - count
-            done = (done + count) % height
 
 
 def _imagej_labels(
@@ -144,13 +173,6 @@ def _imagej_labels(
     return {"metadata": None, "extratags": tags, "byteorder": "<"}
 
 
-def _ome_labels(calibration: Calibration | None) -> dict:
-    form = _ome((), calibration)
-    del form["metadata"]["Channel"]
-    form["metadata"]["axes"] = "ZYX"
-    return form
-
-
 def write_probabilities(
     path: Path,
     probabilities: np.ndarray | Iterable[np.ndarray],
@@ -158,12 +180,14 @@ def write_probabilities(
     calibration: Calibration | None = None,
     shape: tuple[int, int, int, int] | None = None,
     dtype="float32",
+    axes: Sequence[tuple[str, int]] | None = None,
 ) -> None:
     """Hyperstack, one channel per class named after it, one slice per page.
 
     probabilities: [P, H, W, K] of `dtype`, or an iterable of its P pages [H, W, K], which keeps one
     page in memory at a time; then `shape` gives (P, H, W, K).
     dtype: float32, float16 (for Python: neither ImageJ nor OME knows it), or uint8 (255 p).
+    axes: of the pages, as in `write_labels`. The names stand in Fiji's Image > Show Info too.
     ImageJ TIFF; above 4 GiB OME-BigTIFF, which Fiji opens through Bio-Formats.
     Raises UserError if the file cannot be written.
     """
@@ -172,17 +196,21 @@ def write_probabilities(
     if shape is None or len(shape) != 4:
         raise ValueError("probabilities need the shape (P, H, W, K)")
     count, height, width, classes = shape
-    dtype = np.dtype(dtype)
+    dtype, pages = np.dtype(dtype), (count,)
     large = count * height * width * classes * dtype.itemsize > CLASSIC_LIMIT
     if dtype == np.float16:
         form = {"bigtiff": large, "metadata": {"axes": "ZCYX", "Channel": {"Name": [*class_names]}}}
     elif large:
-        form = _ome(class_names, calibration)
+        form = ome_form.form(path, "ZCYX", calibration, Channel={"Name": [*class_names]})
     else:
         top = 255.0 if dtype == np.uint8 else 1.0
-        form = _imagej(list(class_names) * count, calibration, top)
+        sizes = _hyperstack(count, axes)
+        form = _imagej(f"{''.join(sizes)}CYX", calibration, top)
+        info = "".join(f"channel {k}: {name}\n" for k, name in enumerate(class_names, 1))
+        form["metadata"] |= {"Labels": list(class_names) * count, "Info": info}
+        pages = (*sizes.values(),)
     planes = (page[..., k] for page in probabilities for k in range(classes))
-    _write_planes(path, planes, (count, classes, height, width), dtype, form)
+    _write_planes(path, planes, (*pages, classes, height, width), dtype, form)
 
 
 def _write_planes(path: Path, planes: Iterable[np.ndarray], shape, dtype, form: dict) -> None:
@@ -219,19 +247,26 @@ def write_instances(
     calibration: Calibration | None,
     shape: tuple[int, int, int],
     top: int,
+    axes: Sequence[tuple[str, int]] | None = None,
 ) -> None:
     """Instance ids, 0 where there is none, with a table of mixed colours.
 
-    pages: P of [H, W]; shape: (P, H, W); top: the largest id. 16-bit ImageJ TIFF where the ids fit,
-    else 32-bit OME-TIFF, which Fiji opens through Bio-Formats, as it does files above 4 GiB.
+    pages: P of [H, W]; shape: (P, H, W); top: the largest id; axes: as in `write_labels`.
+    16-bit ImageJ TIFF where the ids fit, else 32-bit OME-TIFF, which Fiji opens through
+    Bio-Formats, as it does files above 4 GiB.
     Raises UserError if the file cannot be written.
     """
     dtype = np.uint16 if top < 2**16 else np.uint32
     if top < 2**16 and 2 * math.prod(shape) <= CLASSIC_LIMIT:
-        form = _imagej([], calibration, max(255.0, top))
-        form["metadata"] |= {"axes": "ZYX", "LUTs": [_mixed_colors()]}
+        sizes = _hyperstack(shape[0], axes)
+        form = _imagej(f"{''.join(sizes)}YX", calibration, max(255.0, top))
+        colors = _mixed_colors()
+        form["metadata"]["LUTs"] = [colors]
+        # ImageJ takes the table of a 16-bit image from the tag ColorMap.
+        form["extratags"] = [(320, "H", colors.size, colors.astype(np.uint16) * 257, True)]
+        shape = (*sizes.values(), *shape[1:])
     else:
-        form = _ome_labels(calibration)
+        form = ome_form.form(path, "ZYX", calibration)
     _write_planes(path, pages, shape, dtype, form)
 
 
@@ -244,27 +279,13 @@ def _mixed_colors() -> np.ndarray:
     return table
 
 
-def _imagej(labels: list[str], calibration: Calibration | None, top: float) -> dict:
-    """labels: of the slices; top: the value shown brightest."""
-    metadata = {"axes": "ZCYX", "mode": "grayscale", "min": 0.0, "max": top}
-    if labels:
-        metadata["Labels"] = labels
+def _imagej(axes: str, calibration: Calibration | None, top: float) -> dict:
+    """axes: as tifffile names them; top: the value shown brightest."""
+    metadata = {"axes": axes, "mode": "grayscale", "min": 0.0, "max": top}
     if calibration:
         metadata["unit"] = _ascii(calibration.unit)
         if calibration.spacing:
             metadata["spacing"] = calibration.spacing
+        if calibration.frame_interval:
+            metadata["finterval"] = calibration.frame_interval
     return {"imagej": True, "metadata": metadata, **_resolution(calibration)}
-
-
-def _ome(class_names: Sequence[str], calibration: Calibration | None) -> dict:
-    metadata = {"axes": "ZCYX", "Channel": {"Name": list(class_names)}}
-    if calibration:
-        unit = {"micron": "µm", "um": "µm"}.get(calibration.unit, calibration.unit)
-        for axis, size in zip(
-            "XYZ",
-            (calibration.pixel_width, calibration.pixel_height, calibration.spacing),
-            strict=True,
-        ):
-            if size:
-                metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": unit}
-    return {"ome": True, "bigtiff": True, "metadata": metadata}

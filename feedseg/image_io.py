@@ -1,7 +1,8 @@
 """Images and label images as arrays, whatever their file format. Bad files raise `BadImage`.
 
 TIFF goes through `feedseg.tiff`, PNG, JPG and BMP through Pillow, .npy through NumPy without
-pickles. Writing is in `feedseg.fiji`; its functions are named here too.
+pickles, folders of OME-Zarr through `feedseg.ome_zarr`. Writing is in `feedseg.fiji`; its functions
+are named here too.
 """
 
 import struct
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from feedseg import ngff
 from feedseg.calibration import Calibration, read_calibration
 from feedseg.errors import BadImage, UserError
 from feedseg.fiji import write_atomically, write_labels, write_probabilities
+from feedseg.ome_zarr import ZarrRows
 from feedseg.tiff import MAX_BYTES, check_size, one_line, read_tiff
 
 __all__ = [
@@ -29,12 +32,13 @@ __all__ = [
 TIFF = (".tif", ".tiff")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 SUFFIXES = (*TIFF, *PICTURES, ".npy")
+_EXPECTED = ", ".join((*SUFFIXES, ".zarr"))
 _ONE_CHANNEL = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
 _GREY_STEP = {2: 85, 4: 17}  # Pillow spreads 2- and 4-bit grey over 0-255
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Pixels of an image file, [P, H, W, C] uint8, uint16 or float32.
+    """Pixels of an image file or of an OME-Zarr folder, [P, H, W, C] uint8, uint16 or float32.
 
     P counts the pages of a stack, C the channels. Other integer types are converted where their
     values fit 16 bits, 1-bit images become 0 and 1, double precision becomes single. A palette
@@ -65,28 +69,44 @@ def read_label(path: Path) -> np.ndarray:
 
 
 def list_images(path: Path) -> list[Path]:
-    """The image files that a path stands for: the file itself, or those of a folder by name.
+    """The images that a path stands for: the file itself, or those of a folder by name.
 
-    Suffixes count in any case; hidden files and sub-folders are passed over.
-    Raises UserError if there is none.
+    An OME-Zarr folder is one image. Suffixes count in any case; hidden files and sub-folders not
+    called .zarr are passed over. Raises UserError if there is none.
     """
     path = Path(path)
-    if path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
-            raise UserError(f"{path}: not a known image type; use {', '.join(SUFFIXES)}")
+    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{path}: not a known image type; use {_EXPECTED}")
+    if is_image(path):
         return [path]
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder")
-    files = (f for f in path.iterdir() if f.is_file() and not f.name.startswith("."))
-    found = sorted(f for f in files if f.suffix.lower() in SUFFIXES)
+    names = (each for each in path.iterdir() if not each.name.startswith("."))
+    known = (each for each in names if each.suffix.lower() in (*SUFFIXES, ".zarr"))
+    found = sorted(each for each in known if is_image(each))
     if not found:
-        raise UserError(f"{path}: no image in this folder; expected {', '.join(SUFFIXES)}")
+        raise UserError(f"{path}: no image in this folder; expected {_EXPECTED}")
     return found
+
+
+def stem(path: Path) -> str:
+    """Name of an image without its suffix, also without the `.ome` of OME-TIFF and OME-Zarr."""
+    name, suffix = Path(path).stem, Path(path).suffix.lower()
+    ome = suffix in (*TIFF, ".zarr") and name.lower().endswith(".ome") and len(name) > len(".ome")
+    return name[: -len(".ome")] if ome else name
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is one image by its name, or by its metadata where it is a folder."""
+    path = Path(path)
+    return (path.is_file() and path.suffix.lower() in SUFFIXES) or ngff.is_zarr(path)
 
 
 def _read(path: Path, as_label: bool) -> tuple[np.ndarray, bool]:
     """Pixels [P, H, W, C] as stored and whether the last channel is an opacity."""
     suffix = path.suffix.lower()
+    if ngff.is_zarr(path):
+        return ZarrRows(path).whole(), False
     if not path.is_file():
         raise BadImage(f"{path}: no such file")
     if suffix in TIFF:
@@ -96,7 +116,7 @@ def _read(path: Path, as_label: bool) -> tuple[np.ndarray, bool]:
     elif suffix == ".npy":
         array, alpha = _read_npy(path), False
     else:
-        raise BadImage(f"{path}: not a known image type; use {', '.join(SUFFIXES)}")
+        raise BadImage(f"{path}: not a known image type; use {_EXPECTED}")
     return array, alpha
 
 

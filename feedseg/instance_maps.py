@@ -42,15 +42,16 @@ class InstanceMaps:
             self._planes.add(ids[..., None])
             self._row = 0
 
-    def write(self, paths: tuple[Path, Path], calibration: Calibration | None) -> None:
+    def write(self, paths: tuple[Path, Path], calibration: Calibration | None, axes) -> None:
         """The ids as TIFF, 16-bit where they fit, else 32-bit, and the table as CSV.
 
+        axes: of the pages, as `page_axes` gives them.
         Raises UserError if one cannot be written.
         """
         ids, table = paths
         most = max(len(parts.area) for parts in self._parts)
         pages = (page[..., 0] for page in self._planes.pages())
-        fiji.write_instances(ids, pages, calibration, self._shape, most)
+        fiji.write_instances(ids, pages, calibration, self._shape, most, axes)
         one = runs.Parts(0, 1, 0, 0, 0, 1, 1, 0)
         columns = list(self._row_of(1, 1, one, calibration))
         object_tables.write_csv(table, columns, self._rows(calibration))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from feedseg import atomic, image_io, object_tables
+from feedseg import atomic, image_io, label_formats, ngff, object_tables
 from feedseg.errors import UserError
 from feedseg.instances import Rule
 from feedseg.rundir import read_json
@@ -26,6 +26,7 @@ class Wanted(NamedTuple):
     overlay: bool = False
     tables: bool = False
     instances: Rule | None = None
+    form: str = "tiff"  # of the labels, of `label_formats.SUFFIXES`
 
 
 ONLY_LABELS = Wanted()
@@ -62,7 +63,8 @@ def plan_jobs(
     files: list[Path] = []
     for each in [inputs] if isinstance(inputs, str | Path) else inputs:
         found = _files(Path(each))
-        if not Path(each).is_file() and output.resolve() in {f.parent.resolve() for f in found}:
+        named = found == [Path(each)]
+        if not named and output.resolve() in {file.parent.resolve() for file in found}:
             raise UserError(f"{output}: is the folder of the images; give another --output folder")
         files += [file for file in found if file not in files]
     names = output_names(files)
@@ -74,7 +76,7 @@ def _files(where: Path) -> list[Path]:
     if where.exists() or not glob.has_magic(str(where)):
         return image_io.list_images(where)
     matches = map(Path, sorted(glob.glob(str(where), recursive=True)))  # noqa: PTH207 (also absolute)
-    files = [file for file in matches if file.suffix.lower() in image_io.SUFFIXES]
+    files = [file for file in matches if image_io.is_image(file)]
     if not files:
         raise UserError(f"{where}: no image fits; expected {', '.join(image_io.SUFFIXES)}")
     return files
@@ -86,7 +88,7 @@ def _job(image: Path, stem: Path, wanted: Wanted) -> Job:
 
     return Job(
         image,
-        beside("labels.tif"),
+        beside(f"labels{label_formats.SUFFIXES[wanted.form]}"),
         wanted,
         beside("probabilities.tif") if wanted.probabilities else None,
         beside("uncertainty.tif") if wanted.uncertainty else None,
@@ -101,9 +103,9 @@ def output_names(files: list[Path]) -> list[str]:
 
     Raises UserError if two names differ in upper and lower case only.
     """
-    names = [file.stem for file in files]
+    names = [image_io.stem(file) for file in files]
     if _repeated(names):
-        names = [f"{file.stem}_{file.suffix[1:].lower()}" for file in files]
+        names = [f"{name}_{f.suffix[1:].lower()}" for name, f in zip(names, files, strict=True)]
     if repeated := _repeated(names):
         raise UserError(
             f"{files[0].parent}: several images are called {repeated}; rename them or give each "
@@ -133,21 +135,37 @@ class Record:
         self._path = folder / RECORD
         self._what = what
         found = read_json(self._path) if self._path.exists() else {}
-        self._done = found.get("done", {}) if found.get("what") == what else {}
+        ours = found.get("what") == what
+        self._done = found.get("done", {}) if ours else {}
+        self._begun = found.get("begun", "") if ours else ""
 
     def has(self, job: Job) -> bool:
         """Whether all files of a job are there and are of its image as it is now."""
         mark = self._done.get(str(job.image.resolve()))
         return mark == _mark(job) and all(path.exists() for path in job.outputs())
 
+    def began(self, job: Job) -> bool:
+        """Whether this command was stopped while it wrote the files of a job."""
+        return self._begun == str(job.image.resolve())
+
+    def begin(self, job: Job) -> None:
+        """The files of a job are written from now on."""
+        self._begun = str(job.image.resolve())
+        self._save()
+
     def add(self, job: Job) -> None:
         """A job is done."""
         self._done[str(job.image.resolve())] = _mark(job)
-        atomic.write_json_atomic(self._path, {"what": self._what, "done": self._done})
+        self._begun = ""
+        self._save()
+
+    def _save(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"what": self._what, "done": self._done, "begun": self._begun}
+        atomic.write_json_atomic(self._path, content)
 
 
 def _mark(job: Job) -> dict:
     """Size and time of the image, names of the results."""
-    facts = job.image.stat()
     names = [path.name for path in job.outputs()]
-    return {"bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns, "files": names}
+    return {**ngff.stamp(job.image), "files": names}

@@ -5,10 +5,15 @@ from typing import NamedTuple
 
 from feedseg.errors import UserError
 
-# What tools append to the name of an image for its labels; left out when names are compared.
-ENDINGS = ("_labels", "_label", "_cp_masks", "_masks", "_mask", "_prediction", "_pred", "_truth")
+# What tools append to the name of an image for its labels, in any case; left out when names are
+# compared. Of feedseg, Cellpose, QuPath, ilastik and annotators.
+ENDINGS = (
+    *("_labels", "_label", "-labels", "-labelled", "_cp_masks", "_masks", "_mask"),
+    *("_prediction", "_predictions", "_pred", "_seg", "_segmentation", "_simple segmentation"),
+    *("_truth", "_groundtruth", "_ground_truth", "_gt", ".ome"),
+)
 PROBABILITIES = "_probabilities"
-UNCERTAINTY = "_uncertainty"
+NO_LABELS = ("_uncertainty", "_overlay", "_instances")  # what else `feedseg predict` writes
 
 
 class Pair(NamedTuple):
@@ -24,8 +29,8 @@ def pair_files(pred: Path, truth: Path) -> list[Pair]:
     """Label files of `pred` and `truth` that belong together, in the order of their names.
 
     Names are compared without suffix and without the `ENDINGS` of either side: `a_pred.tif`,
-    `a_labels.png` and `a.tif` are all `a`. Files `<name>_probabilities` and
-    `<name>_uncertainty` of `pred` are no labels.
+    `a_labels.png` and `a.tif` are all `a`. Files `<name>_probabilities` and those with one of
+    `NO_LABELS` are no labels.
     Two single files are a pair whatever their names.
     Raises UserError that lists the files without a partner, or two files of one name.
     """
@@ -51,10 +56,19 @@ def pair_files(pred: Path, truth: Path) -> list[Pair]:
 
 def plain_name(path: Path) -> str:
     """File name without suffix and without the endings that tools append."""
-    name = path.stem
-    while ending := next((e for e in ENDINGS if name.endswith(e) and name != e), None):
-        name = name.removesuffix(ending)
+    return _plain(path.stem)
+
+
+def _plain(name: str) -> str:
+    while length := _ending(name):
+        name = name[:-length]
     return name
+
+
+def _ending(name: str) -> int:
+    """Characters of what a tool has appended, 0 if nothing; a name is never eaten up."""
+    fits = (e for e in ENDINGS if name.lower().endswith(e) and len(name) > len(e))
+    return len(next(fits, ""))
 
 
 def _by_name(files: list[Path]) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -63,9 +77,9 @@ def _by_name(files: list[Path]) -> tuple[dict[str, Path], dict[str, Path]]:
     probabilities: dict[str, Path] = {}
     for path in files:
         if path.stem.endswith(PROBABILITIES):
-            probabilities[path.stem.removesuffix(PROBABILITIES)] = path
+            probabilities[_plain(path.stem.removesuffix(PROBABILITIES))] = path
             continue
-        if path.stem.endswith(UNCERTAINTY):
+        if path.stem.endswith(NO_LABELS):
             continue
         name = plain_name(path)
         if name in labels:

@@ -1,12 +1,14 @@
 """Trained models from where they lie: a run directory, a model file, or those that come along."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-from feedseg import box, package, trained
+from feedseg import box, ensemble, package, trained
 from feedseg import config as configs
+from feedseg import example as examples
 from feedseg.errors import UserError
 from feedseg.rundir import RunDir, read_json
 from feedseg.trained import Parts, Trained
@@ -15,18 +17,25 @@ TEST_SIDE = 64  # px, at least, of the image that proves a model
 TOLERANCE = 1e-3  # of a probability, between devices and versions of the compiler
 
 
-def load(where: str | Path, checkpoint: str = "best", rounds: int = 0) -> Trained:
+Where = str | Path | Sequence[str | Path]
+
+
+def load(where: Where, checkpoint: str = "best", rounds: int = 0) -> Trained:
     """The model of a run directory, of a `.feedseg.zip` file, or one that comes with feedseg.
 
-    where: a path, or a name of `feedseg models`. checkpoint, rounds: as in `trained.load_run`.
-    Raises UserError if there is no such model or it is damaged.
+    where: a path, or a name of `feedseg models`; of several the probabilities are averaged.
+    checkpoint, rounds: as in `trained.load_run`.
+    Raises UserError if there is no such model, it is damaged, or two of several do not fit.
     """
+    if not isinstance(where, str | Path):
+        each = [load(model, checkpoint, rounds) for model in where]
+        return each[0] if len(each) == 1 else ensemble.together(each, where)
     path = box.find(where)
     if not package.is_package(path):
         return trained.load_run(path, checkpoint, rounds)
     if checkpoint != "best":
         raise UserError(f"{path}: a model file holds the best checkpoint only, not {checkpoint!r}")
-    return trained.assemble(_parts(package.read(path)), path, rounds)
+    return _assembled(package.read(path), path, rounds)
 
 
 def for_images(model: Trained, dihedral: bool = False, uncertainty: bool = False) -> Trained:
@@ -38,22 +47,25 @@ def for_images(model: Trained, dihedral: bool = False, uncertainty: bool = False
 
 
 def export(
-    run: Path, to: Path, card: dict, *, checkpoint: str = "best", overwrite: bool = False
+    run: Path,
+    to: Path,
+    card: dict,
+    *,
+    example: Path | None = None,
+    checkpoint: str = "best",
+    overwrite: bool = False,
 ) -> Path:
     """Write the model of a run as one file; returns its path.
 
-    card: what people should know, see `package.manifest`. The scores are those of result.json,
+    card: what people should know, see `package.manifest`. example: an image file whose middle
+    proves the model and is its picture; without one, waves. The scores are those of result.json,
     where the run is finished and its best checkpoint is asked for.
     Raises UserError if the run has no whole model, `to` exists, or it cannot be written.
     """
-    to = Path(to)
-    if not to.name.endswith(box.SUFFIX):
-        raise UserError(f"{to}: a model file ends in {box.SUFFIX}")
-    if to.exists() and not overwrite:
-        raise UserError(f"{to}: exists; add --overwrite or choose another name")
+    to = target(to, overwrite)
     parts = trained.read_run(Path(run), checkpoint)
     model = trained.assemble(parts, Path(run))
-    image = test_image(model)
+    image = examples.crop(model, Path(example)) if example else test_image(model)
     described = package.manifest(
         parts.settings,
         parts.dtype,
@@ -62,19 +74,35 @@ def export(
         scores=_scores(Path(run)) if checkpoint == "best" else {},
     )
 
+    answer = examples.rounded(model.apply(image))
+    package.write(to, described, parts.variables, image, answer, proof(to))
+    return to
+
+
+def target(to: Path, overwrite: bool) -> Path:
+    """The path of a model file to be written; UserError if it cannot have this name."""
+    to = Path(to)
+    if not to.name.endswith(box.SUFFIX):
+        raise UserError(f"{to}: a model file ends in {box.SUFFIX}")
+    if to.exists() and not overwrite:
+        raise UserError(f"{to}: exists; add --overwrite or choose another name")
+    return to
+
+
+def proof(to: Path) -> Callable[[Path], None]:
+    """A check of the file that is to become `to`: UserError if it is not the model it was."""
+
     def prove(file: Path) -> None:
         if (off := verify(file)) > TOLERANCE:
             raise UserError(f"{to}: read again it gives other probabilities, {off:.3g} off")
 
-    answer = np.asarray(model.apply(image))
-    package.write(to, described, parts.variables, image, answer, prove)
-    return to
+    return prove
 
 
 def verify(path: Path) -> float:
     """How far the probabilities of a model file's test image are from those stored in it."""
     content = package.read(path)
-    model = trained.assemble(_parts(content), path)
+    model = _assembled(content, path)
     found = np.asarray(model.apply(jnp.asarray(content.test_input)))
     if found.shape != content.test_output.shape:
         raise UserError(f"{path}: its expected output has another shape; export the model again")
@@ -85,14 +113,29 @@ def test_image(model: Trained) -> np.ndarray:
     """A smooth random image that the model takes, [1, H, W, C] float32 in [0, 1]."""
     side = model.window or -(-TEST_SIDE // model.stride) * model.stride
     y, x = np.mgrid[:side, :side] / side
-    rng = np.random.default_rng(0)
-    waves = rng.uniform(-8, 8, (model.channels, 12, 2)) * np.pi
-    phases = rng.uniform(0, 2 * np.pi, (model.channels, 12))
+    rng, channels = np.random.default_rng(0), model.channels * max(1, len(model.contracts))
+    waves = rng.uniform(-8, 8, (channels, 12, 2)) * np.pi
+    phases = rng.uniform(0, 2 * np.pi, (channels, 12))
     planes = [
         sum(np.sin(a * y + b * x + p) for (a, b), p in zip(w, phase, strict=True))
         for w, phase in zip(waves, phases, strict=True)
     ]
     return np.clip(0.5 + np.stack(planes, -1) / 12, 0, 1)[None].astype(np.float32)
+
+
+def _assembled(content: package.Package, where: Path, rounds: int = 0) -> Trained:
+    """The model in a package; UserError as in `trained.assemble`."""
+    if not content.members:
+        return trained.assemble(_parts(content), where, rounds)
+    settings, weights = content.manifest["network"], content.variables["params"].get("weights")
+    if np.shape(weights) != (len(content.members),) or settings["rule"] not in ensemble.RULES:
+        raise UserError(f"{where}: is no ensemble that this feedseg knows; make it again")
+    names = [f"{where} {name}" for name in settings["members"]]
+    members = [
+        _assembled(member, Path(name), rounds)
+        for member, name in zip(content.members, names, strict=True)
+    ]
+    return ensemble.together(members, names, settings["rule"], weights)
 
 
 def _parts(content: package.Package) -> Parts:

@@ -40,12 +40,16 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("predict", help="segment images with a trained model")
     verb.add_argument(
-        "--model", required=True, help="run directory, model file, or a name of `feedseg models`"
-    )
+        "--model", required=True, nargs="+", action="extend",
+        help="run directory, model file, or a name of `feedseg models`; several are averaged",
+    )  # fmt: skip
     verb.add_argument(
         "--input", type=Path, nargs="+", required=True, help='images, folders, "patterns/*.tif"'
     )
     verb.add_argument("--output", type=Path, required=True, help="folder for the results")
+    verb.add_argument(
+        "--format", choices=("tiff", "ome-tiff", "ome-zarr"), default="tiff", help="of the labels"
+    )
     verb.add_argument(
         "--channels", default="", help="channels of the images to be seen, counted from 1: 2 or 3,1"
     )
@@ -86,17 +90,42 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--to", type=Path, required=True, help="NAME.feedseg.zip")
     for key, text in CARD.items():
         verb.add_argument(f"--{key.replace('_', '-')}", default="", help=text)
+    verb.add_argument(
+        "--example", type=Path, metavar="IMAGE", help="whose middle goes along as proof and picture"
+    )
+    verb.add_argument("--checkpoint", choices=("best", "latest"), default="best")
+    verb.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+
+    verb = verbs.add_parser("ensemble", help="several models as one, and what it gains")
+    verb.add_argument(
+        "models", nargs="+", metavar="MODEL", help="run, folder of runs, model file or name"
+    )
+    verb.add_argument("--to", type=Path, required=True, help="NAME.feedseg.zip")
+    verb.add_argument(
+        "--learn", action="store_true", help="weights from the runs' validation images (AWEL)"
+    )
+    for key, text in CARD.items():
+        verb.add_argument(f"--{key.replace('_', '-')}", default="", help=text)
     verb.add_argument("--checkpoint", choices=("best", "latest"), default="best")
     verb.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
     verb = verbs.add_parser("models", help="the models that come with feedseg, or one's card")
     verb.add_argument("name", nargs="?", default="", help="a name, or a model file: its card")
+    verb.add_argument(
+        "--picture", type=Path, metavar="FILE.png", help="draw its test image and classes there"
+    )
 
     verb = verbs.add_parser("evaluate", help="score label images of any tool against the truth")
-    verb.add_argument("--pred", type=Path, required=True, help="folder or file of predicted labels")
+    verb.add_argument(
+        "--pred", type=Path, nargs="+", action="extend", required=True,
+        help="folder or file of predicted labels; several are compared with the first",
+    )  # fmt: skip
     verb.add_argument("--truth", type=Path, required=True, help="folder or file of true labels")
     verb.add_argument("--classes", default="", help="names in the order of their ids, a,b,c")
     verb.add_argument("--membrane", help="class between cells: adds Rand and information scores")
+    verb.add_argument(
+        "--tolerance", type=float, default=2.0, help="of the boundary F-score, px (2)"
+    )
     verb.add_argument("--output", type=Path, help="folder for scores.csv and scores.json")
 
     verb = verbs.add_parser("figures", help="draw what a network with feedback or filters does")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg import image_io
+from feedseg import image_io, label_formats, page_axes
 from feedseg.instance_maps import InstanceMaps
 from feedseg.jobs import Job
 from feedseg.objects import Measure, write_tables
@@ -23,6 +23,7 @@ class Outputs:
         self._job, self._source, self._trained = job, source, trained
         self._names = trained.class_names
         self._calibration = image_io.read_calibration(job.image)
+        self._axes = page_axes.page_axes(job.image)
         self._shape = (source.count, source.height, source.width)
         self._rows = 0  # of all pages
 
@@ -65,15 +66,16 @@ class Outputs:
         Raises UserError if one cannot be written.
         """
         job, colors = self._job, self._trained.class_colors
-        image_io.write_labels(
-            job.labels, labels, self._names, colors, self._calibration, self._shape
+        label_formats.write_labels(
+            job.labels, labels, self._names, colors, self._calibration, self._shape, self._axes
         )
         if self._soft:
-            self._soft.write(job.probabilities, self._names, self._calibration)
+            self._soft.write(job.probabilities, self._names, self._calibration, self._axes)
         if self._spread:
-            self._spread.write(job.uncertainty, ("uncertainty, bits",), self._calibration)
+            title = ("uncertainty, bits",)
+            self._spread.write(job.uncertainty, title, self._calibration, self._axes)
         if self._instances:
-            self._instances.write(job.instances, self._calibration)
+            self._instances.write(job.instances, self._calibration, self._axes)
         if self._preview:
             self._preview.write(job.overlay, self._source, colors)
         if self._measure:

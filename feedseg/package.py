@@ -6,6 +6,8 @@
                          tree (`params/enc1_conv1/conv/kernel`)
     test_input.npy       an image [1, H, W, C] float32 in [0, 1]
     test_output.npy      the probabilities [1, H, W, K] that the model gave for it
+    members/0.feedseg.zip ...  of an ensemble, whose network is called `ensemble` and whose weights
+                         are those of its members (`feedseg.ensemble`)
 
 Reading it parses JSON, arrays and nothing else. The same model gives the same bytes.
 """
@@ -15,7 +17,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +58,7 @@ class Package(NamedTuple):
     variables: Tree
     test_input: np.ndarray
     test_output: np.ndarray
+    members: tuple["Package", ...] = ()  # of an ensemble
 
 
 def is_package(path: Path) -> bool:
@@ -91,8 +94,11 @@ def write(
     test_input: np.ndarray,
     test_output: np.ndarray,
     check: Callable[[Path], object],
+    members: Sequence[bytes] = (),
 ) -> None:
     """Write a package; described: of `manifest`; check: called with it before it gets its name.
+
+    members: the packages of an ensemble's members.
 
     Raises UserError if it cannot be written, and what `check` raises.
     """
@@ -108,6 +114,7 @@ def write(
         _WEIGHTS: save(dict(sorted(arrays.items()))),
         _INPUT: _npy(test_input),
         _OUTPUT: _npy(test_output),
+        **{_member(index): data for index, data in enumerate(members)},
     }
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     text = atomic.to_json({**described, "sha256": digests}, indent=1) + "\n"
@@ -129,26 +136,43 @@ def read(path: Path) -> Package:
 
     Raises UserError, naming the file, if it is none, of a newer form, or damaged.
     """
-    path = Path(path)
-    with _opened(path) as archive:
+    return _read(Path(path), Path(path))
+
+
+def _read(path: Path, archive_file: Path | io.BytesIO, inner: bool = False) -> Package:
+    """path: what the file is called in messages; inner: it is that of a member."""
+    with _opened(path, archive_file) as archive:
         described, files = _files(path, archive)
+    if inner and _members(described):
+        raise UserError(f"{path}: an ensemble in an ensemble; make one of all their members")
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != described["sha256"].get(name):
             raise UserError(f"{path}: {name} is not what {_MANIFEST} says; copy the file again")
-    return Package(described, *_arrays(path, files))
+    members = (_read(path / name, io.BytesIO(files[name]), True) for name in _members(described))
+    return Package(described, *_arrays(path, files), tuple(members))
+
+
+def _members(described: dict) -> list[str]:
+    """Names of the packages inside an ensemble's, in order."""
+    count = len(described["network"].get("members", ()))
+    return [_member(index) for index in range(count)]
+
+
+def _member(index: int) -> str:
+    return f"members/{index}.feedseg.zip"
 
 
 def read_manifest(path: Path) -> dict:
     """model.json of a package alone; UserError as in `read`."""
-    with _opened(Path(path)) as archive:
+    with _opened(Path(path), Path(path)) as archive:
         return _manifest(Path(path), archive)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def _opened(path: Path, archive_file: Path | io.BytesIO) -> Iterator[zipfile.ZipFile]:
     """The archive; whatever goes wrong with it is said in a line that names it."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(archive_file) as archive:
             yield archive
     except FileNotFoundError:
         raise UserError(f"{path}: no such model file") from None
@@ -163,7 +187,8 @@ def _files(path: Path, archive: zipfile.ZipFile) -> tuple[dict, dict[str, bytes]
     size = sum(entry.file_size for entry in archive.infolist())
     if size > MAX_BYTES:
         raise UserError(f"{path}: {size:,} bytes unpacked, the limit is {MAX_BYTES:,}")
-    return _manifest(path, archive), {name: archive.read(name) for name in _CHECKED}
+    described = _manifest(path, archive)
+    return described, {name: archive.read(name) for name in (*_CHECKED, *_members(described))}
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile) -> dict:
@@ -177,6 +202,8 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> dict:
         )
     _check_kinds(path, described, {**_KINDS, "sha256": dict})
     _check_kinds(path, described["network"], {"name": str})
+    if described["network"]["name"] == "ensemble":
+        _check_kinds(path, described["network"], {"members": list, "rule": str})
     _check_kinds(path, described["facts"], _FACT_KINDS)
     return described
 

@@ -1,12 +1,12 @@
 """Maps of several channels, made slab by slab and written plane by plane."""
 
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from feedseg import image_io
+from feedseg import atomic, image_io
 from feedseg.calibration import Calibration
 from feedseg.errors import UserError
 
@@ -28,15 +28,16 @@ class Planes:
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int], channels: int, dtype="float32"):
-        self._shape, self._type = (*shape, channels), np.dtype(dtype)
-        self._kept = path.with_name(f".{path.name}.{os.getpid()}.raw")
+        self._path, self._shape, self._type = path, (*shape, channels), np.dtype(dtype)
+        self._files = ExitStack()
+        self._kept: Path | None = None
         self._row = 0  # of all pages
 
     def __enter__(self) -> "Planes":
         return self
 
     def __exit__(self, *_) -> None:
-        self._kept.unlink(missing_ok=True)
+        self._files.close()
 
     def add(self, slab: np.ndarray) -> None:
         """The next rows of a page, [h, W, K]. Raises UserError if the disk cannot take them."""
@@ -44,15 +45,16 @@ class Planes:
         size = self._type.itemsize
         page, row = divmod(self._row, height)
         try:
-            self._kept.parent.mkdir(parents=True, exist_ok=True)
+            if self._kept is None:
+                self._kept = self._files.enter_context(atomic.temporary(self._path, ".raw"))
             # Not by a memory map: on a full disk that would kill the process.
-            with self._kept.open("r+b" if self._row else "wb") as file:
+            with self._kept.open("r+b") as file:
                 for channel in range(channels):
                     file.seek(size * width * ((page * channels + channel) * height + row))
                     file.write(np.ascontiguousarray(slab[..., channel], self._type))
         except OSError as error:
             raise UserError(
-                f"{self._kept}: cannot be written ({error.strerror or error}); free space, these "
+                f"{self._path}: cannot be written ({error.strerror or error}); free space, these "
                 "maps need it twice, or choose another place"
             ) from None
         self._row += len(slab)
@@ -64,8 +66,14 @@ class Planes:
         for page in np.memmap(self._kept, self._type, "r", shape=order):
             yield page.transpose(1, 2, 0)
 
-    def write(self, path: Path, titles: Sequence[str], calibration: Calibration | None) -> None:
-        """A file of channels with all of it."""
+    def write(
+        self,
+        path: Path,
+        titles: Sequence[str],
+        calibration: Calibration | None,
+        axes: Sequence[tuple[str, int]],
+    ) -> None:
+        """A file of channels with all of it; axes: of the pages, as `page_axes` gives them."""
         image_io.write_probabilities(
-            path, self.pages(), titles, calibration, self._shape, self._type
+            path, self.pages(), titles, calibration, self._shape, self._type, axes
         )

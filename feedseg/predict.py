@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg import planes, segment, slabs
+from feedseg import label_formats, planes, segment, slabs
 from feedseg.box import fingerprint
 from feedseg.errors import UserError
 from feedseg.instances import Rule
@@ -21,7 +21,7 @@ from feedseg.segment import Trained
 
 
 def predict(
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     inputs: Path | Sequence[Path],
     output: Path,
     *,
@@ -31,6 +31,7 @@ def predict(
     overlay: bool = False,
     tables: bool = False,
     instances: Rule | None = None,
+    form: str = "tiff",
     overwrite: bool = False,
     tile: int = 0,
     checkpoint: str = "best",
@@ -43,7 +44,8 @@ def predict(
 
     Writes `<stem>_labels.tif` (8-bit class ids with colours, names and the input's calibration)
     into the folder `output`.
-    model: a run directory, a model file, or the name of one that comes along (`loading.load`).
+    model: a run directory, a model file, or the name of one that comes along; the probabilities of
+    several are averaged (`loading.load`).
     channels: of the images, counted from 1, that the model is to see; none: all.
     probabilities: `<stem>_probabilities.tif`, a channel per class, of this type (`planes.TYPES`).
     uncertainty: `<stem>_uncertainty.tif`, how far the answers of ensemble members, rounds or
@@ -52,6 +54,7 @@ def predict(
     tables: `<stem>_classes.csv` and `<stem>_objects.csv`, areas and connected components, in the
     image's unit too where it has one (`feedseg.objects`).
     instances: `<stem>_instances.tif` and `.csv`, ids, sizes and places of single objects.
+    form: of the labels, tiff (for Fiji), ome-tiff or ome-zarr (`<stem>_labels.ome.zarr`).
     tile: side of the square the network sees at once, px; 0 chooses it.
     checkpoint: `best` (highest validation mean IoU) or `latest`.
     dihedral: average the probabilities over 8 rotations and mirrors (8 times the work).
@@ -67,16 +70,17 @@ def predict(
         raise UserError(f"--rotations {rotations}: must not be below 0")
     if probabilities not in ("", *planes.TYPES):
         raise UserError(f"probabilities as {probabilities!r}: use {', '.join(planes.TYPES)}")
+    label_formats.require(form, Path(output))
     options = dict(
         tile=tile, rotations=rotations, dihedral=dihedral, rounds=rounds, checkpoint=checkpoint
     )
-    wanted = Wanted(probabilities, uncertainty, overlay, tables, instances)
+    wanted = Wanted(probabilities, uncertainty, overlay, tables, instances, form)
     jobs = plan_jobs(inputs, Path(output), wanted)
     what = {"channels": list(channels), "wanted": [probabilities, instances and list(instances)]}
     record = Record(Path(output), {"model": fingerprint(model, checkpoint), **options, **what})
     if not overwrite:
         jobs = [job for job in jobs if not record.has(job)]
-        refuse_existing(jobs)
+        refuse_existing([job for job in jobs if not record.began(job)])
     if not jobs:
         return []
     from feedseg import compiler
@@ -93,6 +97,7 @@ def predict(
         tile=tile,
         rotations=rotations,
         progress=progress,
+        begun=record.begin,
         finished=record.add,
     )
 
@@ -105,12 +110,13 @@ def predict_files(
     tile: int = 0,
     rotations: int = 0,
     progress: bool = True,
+    begun: Callable[[Job], object] = lambda job: None,
     finished: Callable[[Job], object] = lambda job: None,
 ) -> list[Path]:
     """Reads, segments and writes file after file; returns the files written.
 
     An image that fails does not stop the others: its error is raised when they are done.
-    finished: called after each image that is done.
+    begun, finished: called before the first file of an image is written, and after the last.
     """
     from tqdm import tqdm
 
@@ -127,7 +133,7 @@ def predict_files(
     ) as bar:
         for job in jobs:
             try:
-                written += _predict_file(trained, job, channels, tile, rotations, bar)
+                written += _predict_file(trained, job, channels, tile, rotations, bar, begun)
             except UserError as error:
                 failures.append(error)
                 if len(jobs) > 1:
@@ -153,7 +159,13 @@ def _megapixels(path: Path) -> float:
 
 
 def _predict_file(
-    trained: Trained, job: Job, channels: Sequence[int], tile: int, rotations: int, bar
+    trained: Trained,
+    job: Job,
+    channels: Sequence[int],
+    tile: int,
+    rotations: int,
+    bar,
+    begun: Callable[[Job], object],
 ) -> list[Path]:
     """Outputs of one image file, streamed from slab to slab."""
     with slabs.open_source(job.image) as file, ExitStack() as files:
@@ -168,5 +180,6 @@ def _predict_file(
 
         rows = labels()
         first = next(rows)  # an image that cannot be segmented leaves nothing behind
+        begun(job)
         outputs.write(chain([first], rows))
     return job.outputs()

@@ -4,23 +4,31 @@ Files are paired by name, never by order. Every page of a file is an image. The 
 set come from one confusion matrix over all images; those per image are averaged over the images.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from feedseg import boundary_metrics as boundary
-from feedseg import metrics
-from feedseg.atomic import write_json_atomic, write_text_atomic
+from feedseg import contours, metrics
 from feedseg.counting import BOUNDARY_KEYS, Page, count_file
 from feedseg.datasets.base import VOID
-from feedseg.errors import SaveFailed, UserError
+from feedseg.errors import UserError
 from feedseg.label_pairs import Pair, pair_files
-from feedseg.text_table import console_table
+from feedseg.score_files import write_scores
+from feedseg.score_text import score_text
 
 MOST_INFERRED = 64  # more classes than that are taken for object numbers
+
+
+class Counted(NamedTuple):
+    """A folder of predictions, counted. swept: the membrane's probabilities were used."""
+
+    pairs: list[Pair]
+    pages: list[Page]
+    thresholds: tuple[float, ...]  # of the membrane; () without one
+    swept: bool
 
 
 def evaluate_folders(
@@ -30,6 +38,7 @@ def evaluate_folders(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     membrane: str | int | None = None,
+    tolerance: float = contours.TOLERANCE,
     output: Path | None = None,
 ) -> dict:
     """Compare label images and print the table of scores.
@@ -40,32 +49,55 @@ def evaluate_folders(
     of everything else are compared too (adapted Rand error, variation of information, ISBI 2012
     scores: swept over thresholds where all predictions have `<name>_probabilities` beside their
     labels, else from the labels as they are).
+    tolerance: px, how far a border may lie from the true one (`contours.boundary_f`).
     output: folder for `scores.csv` (a line per image) and `scores.json`.
-    Returns `dataset`, `per_image` (as `metrics.summary`), `boundary`, `images` (a mapping per
-    image), `confusion`, `class_names`, `rule`.
+    Returns `dataset`, `per_image` (as `metrics.summary`), `contours` (boundary F-scores),
+    `boundary` (of the membrane), `images` (a mapping per image), `confusion`, `class_names`,
+    `rule`, `tolerance_px`, `swept`.
     Raises UserError naming the file for unpaired files, differing sizes and ids out of range,
     SaveFailed if `output` cannot be written.
     """
-    names = _names_given(num_classes, class_names)
-    membrane_id = None if membrane is None else _class_id(membrane, names)
-    pairs = pair_files(Path(pred), Path(truth))
-    swept = membrane_id is not None and all(pair.probabilities for pair in pairs)
-    thresholds = boundary.THRESHOLDS if swept else (0.5,)
-    pages = []
-    for pair in _with_progress(pairs):
-        pages += count_file(pair, names, membrane_id, thresholds, swept)
-    _refuse_masks(pages, truth)
-    names = names or _names_found(pages)
-    if membrane_id is not None:
-        _class_id(membrane_id, names)  # the names may have become known only now
-    result = _scores(pages, names, thresholds if membrane_id is not None else ())
-    print(_text(result, swept))
+    given = names_given(num_classes, class_names)
+    (result,) = score_folders([Path(pred)], Path(truth), given, membrane, tolerance)
+    print(score_text(result))
     if output is not None:
-        _write(Path(output), result)
+        write_scores(Path(output), result["images"], result)
     return result
 
 
-def _names_given(num_classes: int | None, class_names: Sequence[str] | None) -> tuple[str, ...]:
+def score_folders(
+    preds: Sequence[Path],
+    truth: Path,
+    names: tuple[str, ...],
+    membrane: str | int | None,
+    tolerance: float,
+) -> list[dict]:
+    """The scores of every folder by the same classes; see `evaluate_folders`.
+
+    names: of the classes; () takes as many as the highest id of all folders needs.
+    """
+    if not tolerance >= 0:
+        raise UserError(f"tolerance {tolerance}: must not be below 0 px")
+    index = None if membrane is None else _class_id(membrane, names)
+    folders = [_count(pred, truth, names, index) for pred in preds]
+    names = names or _names_found([page for folder in folders for page in folder.pages])
+    if index is not None:
+        _class_id(index, names)  # the names may have become known only now
+    return [_scores(folder, names, tolerance) for folder in folders]
+
+
+def _count(pred: Path, truth: Path, names: tuple[str, ...], membrane: int | None) -> Counted:
+    pairs = pair_files(pred, truth)
+    swept = membrane is not None and all(pair.probabilities for pair in pairs)
+    thresholds = boundary.THRESHOLDS if swept else (0.5,)
+    pages = []
+    for pair in _with_progress(pairs, "scoring"):
+        pages += count_file(pair, names, membrane, thresholds, swept)
+    _refuse_masks(pages, truth)
+    return Counted(pairs, pages, thresholds if membrane is not None else (), swept)
+
+
+def names_given(num_classes: int | None, class_names: Sequence[str] | None) -> tuple[str, ...]:
     """Class names as far as the caller knows them; () if nothing is known."""
     if class_names and num_classes and len(class_names) != num_classes:
         raise UserError(f"{len(class_names)} class names for {num_classes} classes; give as many")
@@ -118,21 +150,36 @@ def _matrix(page: Page, num_classes: int) -> np.ndarray:
     return matrix
 
 
-def _scores(pages: Sequence[Page], names: tuple[str, ...], thresholds) -> dict:
+def _scores(folder: Counted, names: tuple[str, ...], tolerance: float) -> dict:
+    pages, thresholds = folder.pages, folder.thresholds
     matrices = np.stack([_matrix(page, len(names)) for page in pages])
     rows = []
     for page, matrix in zip(pages, matrices, strict=True):
         row = {"image": page.name, "page": page.page, "pixels": int(matrix.sum())}
         rows.append(row | metrics.summary(matrix, names))
+    borders = _borders(folder.pairs, len(names), tolerance)
+    for row, counts in zip(rows, borders, strict=True):
+        row |= contours.named(counts, names)
     return {
         "dataset": metrics.summary(matrices.sum(0), names),
         "per_image": metrics.per_image(matrices, names),
+        "contours": contours.named(borders.sum(0), names),
         "boundary": _add_boundary(rows, pages, thresholds) if thresholds else {},
         "images": rows,
         "confusion": matrices.sum(0).tolist(),
         "class_names": list(names),
         "rule": metrics.ABSENT_RULE,
+        "tolerance_px": tolerance,
+        "swept": folder.swept,
     }
+
+
+def _borders(pairs: Sequence[Pair], num_classes: int, tolerance: float) -> np.ndarray:
+    """Border pixels of every page, [P, K, 4]; how many classes there are is known only late."""
+    each = _with_progress(pairs, "borders")
+    return np.array(
+        [page for pair in each for page in contours.count_pair(pair, num_classes, tolerance)]
+    )
 
 
 def _add_boundary(rows: list[dict], pages: Sequence[Page], thresholds) -> dict:
@@ -147,45 +194,7 @@ def _add_boundary(rows: list[dict], pages: Sequence[Page], thresholds) -> dict:
     return means | {"vi": means["vi_splits"] + means["vi_merges"]} | best
 
 
-def _text(result: dict, swept: bool) -> str:
-    """What the console shows."""
-    each, names = result["per_image"], result["class_names"]
-    lines = [f"{len(result['images'])} images, one confusion matrix over all of them:"]
-    lines.append(console_table(result["dataset"], names))
-    lines.append(
-        f"mean over images: IoU {100 * each['miou']:.1f} %, Dice {100 * each['mdice']:.1f} %, "
-        f"accuracy {100 * each['accuracy']:.1f} %"
-    )
-    if scores := result["boundary"]:
-        how = "best threshold of the probabilities" if swept else "from the label images"
-        lines.append(
-            "cells (mean over images): adapted Rand error {arand_error:.4f}, variation of "
-            "information {vi:.3f} bit (splits {vi_splits:.3f}, merges {vi_merges:.3f})\n"
-            "ISBI 2012, borders thinned, {how}: V_rand {v_rand:.4f}, V_info {v_info:.4f}".format(
-                how=how, **scores
-            )
-        )
-    return "\n".join(lines)
-
-
-def _write(folder: Path, result: dict) -> None:
-    """scores.csv and scores.json in `folder`, which is made if needed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SaveFailed(f"{folder}: cannot be made ({error.strerror}); choose another") from None
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, fieldnames=list(result["images"][0]))
-    writer.writeheader()
-    writer.writerows(
-        {k: "" if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()}
-        for row in result["images"]
-    )
-    write_text_atomic(folder / "scores.csv", stream.getvalue().replace("\r\n", "\n"))
-    write_json_atomic(folder / "scores.json", result)
-
-
-def _with_progress(pairs: Sequence[Pair]):
+def _with_progress(pairs: Sequence[Pair], what: str):
     from tqdm import tqdm
 
-    return tqdm(pairs, desc="scoring", unit="file", disable=None)
+    return tqdm(pairs, desc=what, unit="file", disable=None)

@@ -1,6 +1,7 @@
 """A trained model on an image of any size: normalised, cut into tiles, put together, row by row.
 
-Each page is normalised by its own limits (never per tile) and cut into tiles with a true halo.
+Each page is normalised by its own limits (never per tile) and cut into tiles with a true halo, or
+for networks that depend on all they see into windows as in training, which are blended.
 """
 
 import sys
@@ -27,10 +28,14 @@ class Trained(Protocol):
     class_colors: tuple[tuple[int, int, int], ...]  # RGB 0-255
     normalization: str
     percentiles: tuple[float, float]
+    contracts: tuple[tuple[str, tuple[float, float]], ...]  # see `feedseg.trained`
 
 
-def _layout(trained: Trained, height: int, width: int, tile: int) -> tiling.Plan:
-    """Tiles of an image; a network of whole images gets windows as in its training."""
+def tiles_for(trained: Trained, height: int, width: int, tile: int = 0) -> tiling.Plan:
+    """Tiles of an image; a network of whole images gets windows as in its training.
+
+    tile: side, px, 0: chosen. Raises UserError for one that this network cannot take.
+    """
     if not trained.window:
         side = tile or tiling.automatic_tile(trained.halo, trained.stride)
         mirrored = trained.margin > 0
@@ -40,8 +45,18 @@ def _layout(trained: Trained, height: int, width: int, tile: int) -> tiling.Plan
             f"--tile {tile}: this network depends on the size of what it sees at once, "
             f"{trained.window} px as in training; leave it out"
         )
-    halo = tiling.whole_image_halo(trained.window, trained.halo, trained.stride)
-    return tiling.plan(height, width, trained.window, halo, trained.stride, exact=True)
+    return tiling.windows(height, width, trained.window)
+
+
+def tile_rule(trained: Trained) -> str:
+    """What a user should know of how images are cut; empty where tiles leave no trace."""
+    if not trained.window:
+        return ""
+    layout = tiling.windows(1, 1, trained.window)
+    return (
+        f"this network looks at {trained.window} px at once, as in training: windows of "
+        f"{trained.window} px, blended over {layout.overlap} px"
+    )
 
 
 def fitting(file: slabs.Source, trained: Trained) -> slabs.Source:
@@ -68,7 +83,7 @@ def slabs_of(
     for page in range(source.count):
         begun = False
         while True:
-            layout = _layout(trained, source.height, source.width, tile)
+            layout = tiles_for(trained, source.height, source.width, tile)
             try:
                 for slab in _page_slabs(trained, source, page, layout, tile, rotations):
                     _check_finite(source.path, slab)
@@ -106,13 +121,15 @@ def _page_slabs(
     tile: int,
     rotations: int,
 ) -> Iterator[np.ndarray]:
-    limits = slabs.limits(source, page, trained.normalization, trained.percentiles)
+    contracts = trained.contracts or ((trained.normalization, trained.percentiles),)
+    limits = [slabs.limits(source, page, *each) for each in contracts]
 
     def read(start: int, stop: int) -> np.ndarray:
-        return normalize.apply(source.rows(page, start, stop), *limits)
+        raw = source.rows(page, start, stop)
+        return np.concatenate([normalize.apply(raw, *each) for each in limits], -1)
 
     def network(image: np.ndarray) -> np.ndarray:
-        plan = _layout(trained, *image.shape[:2], tile)
+        plan = tiles_for(trained, *image.shape[:2], tile)
         return tiling.apply_tiled(image, trained.apply, plan)
 
     if rotations > 1:
@@ -132,11 +149,11 @@ def fit_channels(path: Path, pages: np.ndarray, channels: int) -> np.ndarray:
     if channels == 1 and (pages == pages[..., :1]).all():
         return pages[..., :1]
     if channels == 1:
-        remedy = "convert it to grey (Fiji: Image > Type > 8-bit) or save the channel to segment"
+        remedy = "choose one with --channels, or convert it to grey (Fiji: Image > Type > 8-bit)"
     elif have == 1:
         remedy = "give the colour image the model was trained for"
     else:
-        remedy = f"save its {channels} channels as they were in training"
+        remedy = f"choose {channels} with --channels, in their order of the training"
     raise UserError(f"{path}: {have} channel(s), the model takes {channels}; {remedy}")
 
 

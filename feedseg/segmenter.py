@@ -25,11 +25,12 @@ class Segmentation(NamedTuple):
 class Segmenter:
     """A trained model that takes arrays of any size.
 
-    model: a run directory, a model file, or a name of `feedseg models`; checkpoint, rounds: see
-    `feedseg.loading.load`. Raises UserError if there is no such model.
+    model: a run directory, a model file, or a name of `feedseg models`, or several of them, whose
+    probabilities are averaged; checkpoint, rounds: see `feedseg.loading.load`.
+    Raises UserError if there is no such model.
     """
 
-    def __init__(self, model: str | Path, *, checkpoint: str = "best", rounds: int = 0):
+    def __init__(self, model: loading.Where, *, checkpoint: str = "best", rounds: int = 0):
         compiler.keep_programs()
         self.trained = loading.load(model, checkpoint, rounds)
 

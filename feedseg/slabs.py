@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg import image_io, normalize, tiff
+from feedseg import image_io, ngff, normalize, tiff
 from feedseg.errors import UserError
+from feedseg.ome_zarr import ZarrRows
 from feedseg.tiff_rows import TiffRows, plane_table
 
 SLAB_BYTES = 4 * 2**20  # pixels of a slab where the caller does not choose its height
@@ -67,7 +68,7 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """The image file to be read by rows: TIFF and .npy of any size, pictures as a whole.
+    """The image to be read by rows: TIFF, OME-Zarr and .npy of any size, pictures as a whole.
 
     Several threads may read a source. Raises BadImage naming the file for what
     `image_io.read_array` refuses, as far as it shows without decoding; the rest when it is met.
@@ -76,6 +77,9 @@ def open_source(path: Path) -> Source:
     suffix = path.suffix.lower() if path.is_file() else ""
     if suffix == ".npy":
         return _npy_source(path)
+    if ngff.is_zarr(path):
+        reader = ZarrRows(path)
+        return Source(path, reader.shape, reader.dtype, reader.rows, close=reader.close)
     return (_tiff_source(path) if suffix in image_io.TIFF else None) or _whole_source(path)
 
 

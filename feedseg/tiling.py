@@ -1,19 +1,35 @@
-"""Any height and width through a network of one input shape: overlapping tiles, only centres kept.
+"""Any height and width through a network of one input shape: overlapping tiles.
+
+Of convolutional networks only the centres of tiles are kept (`plan`), of networks in which a pixel
+depends on all others windows are blended (`windows`).
 
 A tile sees its real neighbours: what it keeps lies at least `halo` pixels from every edge that cuts
 the image. Where a tile ends at the border of the image, it ends where the whole image would, so
 border effects are those of the whole image too. Tile starts are multiples of the network's stride:
 a tile is down-sampled on the grid of the whole image. With `halo` at least the radius of the
-receptive field, tiled and untiled results are equal (networks with global attention or with
-statistics over the image excepted).
+receptive field, tiled and untiled results are equal.
 
 A network of unpadded convolutions gets the overlap-tile strategy of the original U-Net
 (Ronneberger et al., 2015, Fig. 2): the image continues as its mirror image by a margin on every
 side, and no tile keeps anything of its margin.
+
+Where a pixel depends on the whole window (attention over all pixels, statistics over the image), no
+halo makes tiled and untiled results equal, and an image larger than those of training is new to
+the network. It sees windows as large as in training. Neighbours differ where they meet, so one is
+faded into the other. With W the window, V the overlap and s_i the starts of windows along an axis,
+px, window i counts at pixel x with
+
+    w_i(x) = h_i(x) / sum_j h_j(x),   h_i(x) = r(x + 1/2 - s_i) r(s_i + W - x - 1/2),
+    r(d) = sin^4(pi/2 min(d / V, 1)),
+
+without the factor of a side at which the image ends. A pixel (y, x) of window (i, j) counts with
+w_i(y) w_j(x); over all windows this adds up to 1. From one pixel to the next the result changes by
+at most pi / V of the difference between windows. The fourth power, because close to its edges a
+window lacks its neighbours: where windows overlap by half, their outer eighth counts below 3 %.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +55,7 @@ class Plan(NamedTuple):
     margin: int  # px of mirrored image before the first row and column
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
+    overlap: int = 0  # px over which windows are blended; 0: every pixel is kept from one tile
 
     @property
     def num_tiles(self) -> int:
@@ -60,15 +77,6 @@ def automatic_tile(halo: int, stride: int) -> int:
     return round_up(max(512, 7 * round_up(halo, stride)), stride)
 
 
-def whole_image_halo(window: int, halo: int, stride: int) -> int:
-    """Overlap for networks in which all pixels of a window depend on one another, px.
-
-    No halo makes tiled and untiled results equal there; a quarter of the window on each side leaves
-    half of it to keep.
-    """
-    return min(halo, window // 4 // stride * stride)
-
-
 def _spans(padded: int, window: int, halo: int, margin: int) -> tuple[Span, ...]:
     """Tiles along one axis of `padded` pixels; `halo` is a multiple of the stride here."""
     if window == padded:
@@ -87,21 +95,19 @@ def plan(
     halo: int,
     stride: int,
     *,
-    exact: bool = False,
     mirrored: bool = False,
 ) -> Plan:
     """Tiles for an image of height x width px.
 
-    tile: side of the window, px, rounded up to the stride; smaller images get a smaller window, or
-    with `exact` are filled up to it. halo: radius of the receptive field, px, rounded up to the
-    stride. stride: total down-sampling of the network, px. mirrored: the image continues as its
-    mirror image by the halo, where the network gives no result.
+    tile: side of the window, px, rounded up to the stride; smaller images get a smaller window.
+    halo: radius of the receptive field, px, rounded up to the stride. stride: total down-sampling
+    of the network, px. mirrored: the image continues as its mirror image by the halo, where the
+    network gives no result.
     Raises UserError if an image needs several tiles and a tile has no centre left.
     """
     tile, halo = round_up(max(tile, 1), stride), round_up(halo, stride)
-    least = tile if exact else 0
     margin = halo if mirrored else 0
-    padded = tuple(max(round_up(side, stride) + 2 * margin, least) for side in (height, width))
+    padded = tuple(round_up(side, stride) + 2 * margin for side in (height, width))
     window = (min(tile, padded[0]), min(tile, padded[1]))
     if window != padded and tile < smallest_tile(halo, stride):
         raise UserError(
@@ -110,6 +116,43 @@ def plan(
         )
     rows, columns = (_spans(p, w, halo, margin) for p, w in zip(padded, window, strict=True))
     return Plan(height, width, window, padded, margin, rows, columns)
+
+
+def windows(height: int, width: int, window: int, overlap: int | None = None) -> Plan:
+    """Windows of exactly `window` px, to be blended, for an image of height x width px.
+
+    overlap: px that neighbours share at least, half of the window without it. Windows are evenly
+    spread; images smaller than one are filled up to it.
+    """
+    overlap = window // 2 if overlap is None else overlap
+    if not 0 <= overlap < window:
+        raise ValueError(f"an overlap of {overlap} px is not within windows of {window} px")
+    padded = (max(height, window), max(width, window))
+    rows, columns = (_spread(side, window, overlap) for side in padded)
+    return Plan(height, width, (window, window), padded, 0, rows, columns, overlap)
+
+
+def _spread(padded: int, window: int, overlap: int) -> tuple[Span, ...]:
+    """Evenly spread windows along one axis; a pixel is done where no later window begins before."""
+    count = -(-(padded - window) // (window - overlap)) + 1
+    starts = [i * (padded - window) // max(1, count - 1) for i in range(count)]
+    return tuple(map(Span, starts, starts, [*starts[1:], padded]))
+
+
+def blending_weights(spans: Sequence[Span], window: int, overlap: int) -> np.ndarray:
+    """w_i(s_i), ..., w_i(s_i + W - 1) of the windows along one axis, [n, W] float32; see above."""
+    padded = spans[-1].stop
+    rise = np.sin(np.pi / 2 * np.minimum(1, (np.arange(window) + 0.5) / overlap)) ** 4
+    weights, total = np.ones((len(spans), window)), np.zeros(padded)
+    for weight, span in zip(weights, spans, strict=True):
+        if span.start > 0:
+            weight *= rise
+        if span.start + window < padded:
+            weight *= rise[::-1]
+        total[span.start : span.start + window] += weight
+    for weight, span in zip(weights, spans, strict=True):
+        weight /= total[span.start : span.start + window]
+    return weights.astype(np.float32)
 
 
 def padding(layout: Plan) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +188,8 @@ def slabs(
 ) -> Iterator[np.ndarray]:
     """The network's output from top to bottom, [rows, W, K] float32, a slab per row of tiles.
 
-    seen: of `strips`. network: [1, h, w, C] -> [1, h, w, K] at the window's size.
+    seen: of `strips`. network: [1, h, w, C] -> [1, h, w, K] at the window's size. Memory: a row of
+    tiles of the input and of the output.
     """
     height, width = layout.window
     outputs = _dispatched(
@@ -156,6 +200,14 @@ def slabs(
             for column in layout.columns
         ),
     )
+    join = _blended if layout.overlap else _centres
+    for row, slab in zip(layout.rows, join(outputs, layout), strict=True):
+        stop = min(row.stop, layout.margin + layout.height)
+        yield slab[: stop - row.keep, layout.margin : layout.margin + layout.width]
+
+
+def _centres(outputs: Iterator[np.ndarray], layout: Plan) -> Iterator[np.ndarray]:
+    """What each row of tiles keeps, [rows, padded width, K]."""
     for row in layout.rows:
         slab = None
         for column in layout.columns:
@@ -166,8 +218,30 @@ def slabs(
                 row.keep - row.start : row.stop - row.start,
                 column.keep - column.start : column.stop - column.start,
             ]
-        stop = min(row.stop, layout.margin + layout.height)
-        yield slab[: stop - row.keep, layout.margin : layout.margin + layout.width]
+        yield slab
+
+
+def _blended(outputs: Iterator[np.ndarray], layout: Plan) -> Iterator[np.ndarray]:
+    """The weighted sum of windows, [rows, padded width, K], as far as no later window adds to it.
+
+    The weights are known beforehand, so the sum of one row of windows is all that is held.
+    """
+    height, width = layout.window
+    down = blending_weights(layout.rows, height, layout.overlap)
+    across = blending_weights(layout.columns, width, layout.overlap)
+    held = None
+    for row, vertical in zip(layout.rows, down, strict=True):
+        for column, horizontal in zip(layout.columns, across, strict=True):
+            output = next(outputs)[0]
+            if held is None:
+                held = np.zeros((height, layout.padded[1], output.shape[-1]), "f4")
+            weight = vertical[:, None, None] * horizontal[:, None]
+            held[:, column.start : column.start + width] += weight * output
+        done = row.stop - row.start
+        slab = held[:done].copy()
+        held[: height - done] = held[done:]
+        held[height - done :] = 0
+        yield slab
 
 
 def _dispatched(network: Callable, windows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

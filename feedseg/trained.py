@@ -37,6 +37,9 @@ class Trained(NamedTuple):
     # without those of the outer `margin` pixels, which hold no result
     inside: Callable[[Any], jax.Array] | None = None
     margin: int = 0  # px, a multiple of the stride
+    # of an ensemble whose members normalise differently, the rules and percentiles: the image comes
+    # once by each of them, its channels one after the other
+    contracts: tuple[tuple[str, tuple[float, float]], ...] = ()
 
 
 def load_run(run: Path, checkpoint: str = "best", rounds: int = 0) -> Trained:
@@ -151,7 +154,7 @@ def bind(model, variables: Tree, dtype: str, facts: dict, rounds: int = 0) -> Tr
         return jax.nn.softmax(logits.astype(jnp.float32))
 
     options = compiler.options(models.count_parameters(variables["params"]))
-    jit = functools.partial(jax.jit, compiler_options=options)
+    jit = functools.partial(_jit, options=options)
     outputs = jit(run)
     apply = jit(lambda v, image: soft(run(v, image)[0]))
     answers = jit(lambda v, image: soft(uncertainty.answers(run(v, image)[1])))
@@ -174,6 +177,17 @@ def bind(model, variables: Tree, dtype: str, facts: dict, rounds: int = 0) -> Tr
         inside=(lambda image: inside(variables, image)) if inside else None,
         margin=margin,
     )
+
+
+def _jit(function: Callable, options: dict) -> Callable:
+    """A program of its own with these compiler options, which a part of another cannot have."""
+    compiled = jax.jit(function, compiler_options=options)
+
+    def apply(variables, image):
+        traced = isinstance(image, jax.core.Tracer)
+        return (function if traced else compiled)(variables, image)
+
+    return apply
 
 
 def _inside(model, dtype: str, jit: Callable) -> tuple[Callable | None, int]:

@@ -29,6 +29,7 @@ class Fake(NamedTuple):
     class_colors: tuple = COLORS
     normalization: str = "dtype_range"
     percentiles: tuple = (1.0, 99.0)
+    contracts: tuple = ()
 
 
 def run(inputs, output, trained=None, **options):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from networks import FAST_COMPILE, build, shapes_of
 
+from configs import common
 from feedseg import models
 from feedseg.layers import convolve
 
@@ -179,7 +180,7 @@ HALO = {
     "unet3plus": (),
     "saunet": (),  # every pixel sees all others; without its channel attention: test_saunet
     "sa_unet": (dict(filters=(2,) * 4), dict(filters=(2,) * 3, attention=False)),
-    # a ConvLSTM's gates would hide the infinity; they reach no further than a convolution
+    # a ConvLSTM's gates would hide the infinity: its gradients are looked at below
     "feedback_unet": (
         dict(filters=(2,) * 3, layout="none"),
         dict(filters=(2,) * 3, layout="none", rounds=3),
@@ -232,3 +233,51 @@ def test_halo_is_the_reach_rounded_up_to_the_stride(name, changes, monkeypatch):
     monkeypatch.setattr(convolve, "_choose", lambda *_: convolve.Forms())
     model = build(name, **changes)
     assert model.halo - model.stride < reach(model) <= model.halo
+
+
+FLAT = dict(filters=(2,) * 2)
+SECOND = common.model("feedback_unet", **FLAT, rounds=1, layout="none")
+BY_GRADIENT = [
+    ("feedback_unet", dict(FLAT, layout="ace")),
+    ("feedback_attention", dict(FLAT, connection="conv1x1", round1_grad="flow")),
+    ("aep", dict(network2=SECOND, net2_bn="joint")),
+]
+
+
+def reach_of_gradients(model) -> int:
+    """As `reach`, by input columns with a gradient: for gates that would hide an infinity."""
+    middle = 2 * model.halo
+    shape = (4, 2 * model.stride, 2 * middle + model.stride, 1)
+    image = np.random.default_rng(0).random(shape, np.float32)  # maxima at any place of a pooling
+
+    def draw(path, leaf):  # means of positive numbers: nothing cancels, no ReLU is dead
+        kind = path[-1].key
+        kernel = 1 / math.prod(leaf.shape[:-1]) if "kernel" in kind else 0
+        return np.full(leaf.shape, kernel or kind in ("scale", "var", "weights"), np.float32)
+
+    variables = jax.tree_util.tree_map_with_path(draw, shapes_of(model, shape)[1])
+
+    def column(image, place):
+        logits = model.apply(variables, image, train=False)[0]
+        return jax.lax.dynamic_slice_in_dim(logits, place, 1, 2).sum()
+
+    gradient = jax.jit(jax.grad(column), compiler_options=FAST_COMPILE)
+    places = range(middle, middle + model.stride)
+    seen = [np.flatnonzero(np.asarray(gradient(image, at)).any((0, 1, 3))) - at for at in places]
+    return int(max(abs(columns).max() for columns in seen))
+
+
+@pytest.mark.parametrize(("name", "changes"), BY_GRADIENT)
+def test_halo_is_the_reach_of_gradients_and_hardly_more(name, changes, monkeypatch):
+    """Where rounds or networks follow one another, each counts its own rounding to the stride."""
+    monkeypatch.setattr(jax.nn, "softmax", lambda x: x)  # of equal logits, it has no gradient
+    model = build(name, **changes)
+    assert not getattr(model, "whole_image", False)
+    assert model.halo - 2 * model.stride < reach_of_gradients(model) <= model.halo
+
+
+def test_every_network_is_measured_or_blended():
+    """Those measured elsewhere are named there; what depends on the whole window needs no halo."""
+    elsewhere = {"unet_plus_plus", "attention_unet", "unet3plus", "saunet"}
+    assert {name for name, variants in HALO.items() if not variants} == elsewhere
+    assert set(HALO) <= set(models.names())

@@ -12,7 +12,7 @@ import tifffile
 from fake_model import COLORS, NAMES, Fake, bright, run
 from PIL import Image
 
-from feedseg import colors, image_io, jobs, predict, preview
+from feedseg import colors, image_io, jobs, planes, predict, preview
 from feedseg.errors import BadImage, UserError
 from feedseg.trained import with_disagreement
 from feedseg.uncertainty import disagreement
@@ -162,6 +162,25 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, monkeypatch):
     tifffile.imwrite(folder / "b.tif", np.zeros((40, 31), np.uint8))
     with pytest.raises(UserError, match=r"b_labels\.tif and 1 more: exists"):
         predict.predict(tmp_path / "run", folder, tmp_path / "out", **kinds)
+
+
+def test_a_command_stopped_between_the_files_of_an_image_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", RNG.integers(0, 256, (20, 30), dtype=np.uint8))
+    stand_in(monkeypatch)
+    command = (tmp_path / "run", tmp_path / "in", tmp_path / "out")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(planes.Planes, "write", killed)
+        predict.predict(*command, probabilities="uint8", progress=False)
+    assert (tmp_path / "out" / "a_labels.tif").exists()
+    with pytest.raises(UserError, match="exists"):  # another command
+        predict.predict(*command, progress=False)
+    assert len(predict.predict(*command, probabilities="uint8", progress=False)) == 2
+    assert predict.predict(*command, probabilities="uint8", progress=False) == []
 
 
 def test_a_bad_image_does_not_stop_the_others(tmp_path, capsys):

@@ -8,7 +8,18 @@ import tifffile
 from fake_model import Fake, run
 from scipy import ndimage
 
-from feedseg import cli, fiji, image_io, instances, jobs, planes, predict
+from feedseg import (
+    cli,
+    fiji,
+    image_io,
+    instances,
+    jobs,
+    label_formats,
+    ome_zarr_labels,
+    page_axes,
+    planes,
+    predict,
+)
 from feedseg.errors import UserError
 from feedseg.instances import Rule
 
@@ -175,3 +186,34 @@ def test_the_command_hands_every_option_on(tmp_path, monkeypatch):
     assert asked["rounds"] == 3 and asked["tile"] == 64
     assert asked["tables"] and asked["uncertainty"] and asked["overlay"]
     assert not asked["overwrite"] and not asked["dihedral"]
+
+
+@pytest.mark.parametrize("form, suffix", label_formats.SUFFIXES.items())
+def test_every_label_format_holds_the_same_ids(tmp_path, form, suffix):
+    if form == "ome-zarr":
+        pytest.importorskip("zarr")
+    stack = RNG.integers(0, 256, (3, 40, 50), dtype=np.uint8)
+    metadata = {"axes": "TYX", "unit": "um"}
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, resolution=(2, 2), metadata=metadata)
+    plain, *_ = run(tmp_path / "a.tif", tmp_path / "out", form="tiff", tile=16)
+    other, *_ = run(tmp_path / "a.tif", tmp_path / form, form=form, tile=16)
+    assert other.name == f"a_labels{suffix}"
+    np.testing.assert_array_equal(image_io.read_label(other), image_io.read_label(plain))
+    assert image_io.read_calibration(other).pixel_width == 0.5
+    assert page_axes.page_axes(other) == (("t", 3),)
+
+
+def test_zarr_images_are_read_named_and_not_mixed_with_their_results(tmp_path):
+    pytest.importorskip("zarr")
+    image = RNG.integers(0, 256, (40, 50), dtype=np.uint8)
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in/b.tif", image)
+    labels = [image // 200]
+    ome_zarr_labels.write_labels(
+        tmp_path / "in/a.ome.zarr", iter(labels), ("x", "y"), [(0, 0, 0)] * 2, None, (1, 40, 50)
+    )
+    found = jobs.plan_jobs(tmp_path / "in/*", tmp_path / "out")
+    assert [job.labels.name for job in found] == ["a_labels.tif", "b_labels.tif"]
+    (job,) = jobs.plan_jobs(tmp_path / "in/a.ome.zarr", tmp_path / "in")
+    assert job.labels.parent == tmp_path / "in"
+    assert len(run(tmp_path / "in", tmp_path / "out")) == 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from feedseg import image_io
+from feedseg import image_io, planes
 from feedseg.errors import SaveFailed, UserError
 from feedseg.label_pairs import pair_files, plain_name
 from feedseg.scores import evaluate_folders
@@ -132,18 +132,19 @@ def test_cells_are_compared_when_a_membrane_is_named(tmp_path, membrane, capsys)
     assert "V_rand" in capsys.readouterr().out
 
 
-def test_probabilities_beside_the_labels_are_swept(tmp_path, capsys):
+@pytest.mark.parametrize("kind", planes.TYPES)
+def test_probabilities_beside_the_labels_are_swept(tmp_path, capsys, kind):
     put(tmp_path / "t" / "a.tif", two_cells(3))
     put(tmp_path / "p" / "a_labels.tif", np.zeros((24, 24)))
     soft = 0.35 * two_cells(3)[None].astype(np.float32)
-    image_io.write_probabilities(
-        tmp_path / "p" / "a_probabilities.tif", np.stack([1 - soft, soft], -1), NAMES
-    )
+    maps = planes.encoded(np.stack([1 - soft, soft], -1), kind)
+    path = tmp_path / "p" / "a_probabilities.tif"
+    image_io.write_probabilities(path, maps, NAMES, dtype=kind)
     folders = tmp_path / "p", tmp_path / "t"
     scores = evaluate_folders(*folders, class_names=NAMES, membrane="membrane")["boundary"]
     assert (scores["v_rand"], scores["v_rand_threshold"]) == (1, 0.7)
     assert "best threshold" in capsys.readouterr().out
-    image_io.write_probabilities(tmp_path / "p" / "a_probabilities.tif", soft[..., None], NAMES[:1])
+    image_io.write_probabilities(path, soft[..., None], NAMES[:1])
     with pytest.raises(UserError, match="a_probabilities"):
         evaluate_folders(*folders, class_names=NAMES, membrane="membrane")
 
