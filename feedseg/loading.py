@@ -38,12 +38,19 @@ def load(where: Where, checkpoint: str = "best", rounds: int = 0) -> Trained:
     return _assembled(package.read(path), path, rounds)
 
 
-def for_images(model: Trained, dihedral: bool = False, uncertainty: bool = False) -> Trained:
-    """The model as tiles of images need it, with what is asked for on top (`predict.predict`)."""
+def for_images(
+    model: Trained, dihedral: bool = False, uncertainty: bool = False, only_labels: bool = False
+) -> Trained:
+    """The model as tiles of images need it, with what is asked for on top (`predict.predict`).
+
+    only_labels: nothing but class ids is needed of it; windows that are blended need more.
+    """
     model = trained.for_tiles(model)
     if dihedral:
         model = trained.dihedral_mean(model)
-    return trained.with_disagreement(model) if uncertainty else model
+    if uncertainty:
+        model = trained.with_disagreement(model)
+    return trained.only_labels(model) if only_labels and not model.window else model
 
 
 def export(

@@ -39,12 +39,16 @@ class Outputs:
         self._measure = Measure(self._names, self._calibration, ignore=()) if job.tables else None
 
     def add(self, result: np.ndarray) -> np.ndarray:
-        """The next rows of a page, [h, W, K] or with the uncertainty as one channel more.
+        """The next rows of a page, as `segment.slabs_of` gives them.
 
+        [h, W, K] probabilities, or with the uncertainty as one channel more, or class ids.
         Returns their labels, [h, W] uint8.
         """
         probabilities = result[..., : len(self._names)]
-        labels = probabilities.argmax(-1).astype(np.uint8)
+        if result.dtype == np.uint8:
+            labels = result[..., 0]
+        else:
+            labels = probabilities.argmax(-1).astype(np.uint8)
         if self._soft:
             self._soft.add(encoded(probabilities, self._job.wanted.probabilities))
         if self._spread:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg import label_formats, planes, segment, slabs
+from feedseg import backends, label_formats, planes, segment, slabs
+from feedseg.ahead import ahead
 from feedseg.box import fingerprint
 from feedseg.errors import UserError
 from feedseg.instances import Rule
@@ -38,6 +39,7 @@ def predict(
     dihedral: bool = False,
     rotations: int = 0,
     rounds: int = 0,
+    backend: str = "",
     progress: bool = True,
 ) -> list[Path]:
     """Segments images with a trained model: files, folders of them, patterns.
@@ -60,6 +62,7 @@ def predict(
     dihedral: average the probabilities over 8 rotations and mirrors (8 times the work).
     rotations: average them over so many rotations by equal angles (see `feedseg.rotation`).
     rounds: of a network with feedback, 0: as trained.
+    backend: jax, or onnx for a file that ends in .onnx, which needs no JAX; none: by the file.
     Given again, it goes on where it was stopped: what this model made of the same images with the
     same options is left as it is. Memory grows with the width of an image, not with its height or
     its pages; with `rotations` and `instances` with the whole page.
@@ -83,11 +86,15 @@ def predict(
         refuse_existing([job for job in jobs if not record.began(job)])
     if not jobs:
         return []
-    from feedseg import compiler
-    from feedseg.loading import for_images, load  # brings JAX, not needed to refuse a command
-
-    compiler.keep_programs()
-    trained = for_images(load(model, checkpoint, rounds), dihedral, uncertainty)
+    trained = backends.load(
+        model,
+        checkpoint,
+        rounds,
+        dihedral=dihedral,
+        uncertainty=uncertainty,
+        only_labels=not probabilities and not uncertainty and rotations < 2,
+        backend=backend,
+    )
     if instances:
         instances.check(trained.class_names)
     return predict_files(
@@ -178,7 +185,8 @@ def _predict_file(
                 bar.update(result.shape[0] * result.shape[1] / 1e6)
                 yield outputs.add(result)
 
-        rows = labels()
+        rows = ahead(labels())
+        files.callback(rows.close)
         first = next(rows)  # an image that cannot be segmented leaves nothing behind
         begun(job)
         outputs.write(chain([first], rows))

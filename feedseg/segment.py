@@ -12,7 +12,10 @@ from typing import Protocol
 import numpy as np
 
 from feedseg import normalize, rotation, slabs, tiling
+from feedseg.ahead import ahead
 from feedseg.errors import UserError
+
+NOT_FINITE = 255  # stands for a class where the probabilities are no numbers
 
 
 class Trained(Protocol):
@@ -74,7 +77,8 @@ def fitting(file: slabs.Source, trained: Trained) -> slabs.Source:
 def slabs_of(
     trained: Trained, source: slabs.Source, tile: int = 0, rotations: int = 0
 ) -> Iterator[np.ndarray]:
-    """Probabilities of an image, page after page from top to bottom, [rows, W, K] float32.
+    """Probabilities of an image, page after page from top to bottom, [rows, W, K] float32; of a
+    model that gives class ids (`trained.only_labels`) these, [rows, W, 1] uint8.
 
     Every page by its own limits. With rotations a page is one slab: it is turned as a whole.
     Where memory does not suffice the tiles are halved, which is said.
@@ -109,7 +113,8 @@ def _half(trained: Trained, layout: tiling.Plan) -> int:
 
 
 def _check_finite(path: Path, slab: np.ndarray) -> None:
-    if not np.isfinite(slab).all():
+    whole = (slab != NOT_FINITE).all() if slab.dtype == np.uint8 else np.isfinite(slab).all()
+    if not whole:
         raise UserError(f"{path}: the model gives NaN for this image; use another checkpoint")
 
 
@@ -134,7 +139,7 @@ def _page_slabs(
 
     if rotations > 1:
         return iter([rotation.mean(network, read(0, source.height), rotations)])
-    return tiling.slabs(tiling.strips(read, layout), trained.apply, layout)
+    return tiling.slabs(ahead(tiling.strips(read, layout)), trained.apply, layout)
 
 
 def fit_channels(path: Path, pages: np.ndarray, channels: int) -> np.ndarray:

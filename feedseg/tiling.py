@@ -213,7 +213,8 @@ def _centres(outputs: Iterator[np.ndarray], layout: Plan) -> Iterator[np.ndarray
         for column in layout.columns:
             output = next(outputs)[0]
             if slab is None:
-                slab = np.empty((row.stop - row.keep, layout.padded[1], output.shape[-1]), "f4")
+                shape = (row.stop - row.keep, layout.padded[1], output.shape[-1])
+                slab = np.empty(shape, output.dtype)
             slab[:, column.keep : column.stop] = output[
                 row.keep - row.start : row.stop - row.start,
                 column.keep - column.start : column.stop - column.start,

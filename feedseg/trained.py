@@ -14,6 +14,7 @@ from feedseg import config as configs
 from feedseg.checkpoint import read_tree
 from feedseg.errors import UserError
 from feedseg.rundir import RunDir, read_json
+from feedseg.segment import NOT_FINITE
 from feedseg.step import forward
 
 Tree = Any
@@ -252,3 +253,17 @@ def with_disagreement(trained: Trained) -> Trained:
         return jnp.concatenate([trained.apply(image), spread[..., None]], -1)
 
     return trained._replace(apply=apply)
+
+
+def only_labels(trained: Trained) -> Trained:
+    """The same model whose `apply` gives class ids, [N, H, W, 1] uint8, so that little leaves the
+    device; `segment.NOT_FINITE` where the probabilities are no numbers.
+    """
+
+    @jax.jit
+    def chosen(probabilities):
+        whole = jnp.isfinite(probabilities).all(-1, keepdims=True)
+        ids = probabilities.argmax(-1, keepdims=True)
+        return jnp.where(whole, ids, NOT_FINITE).astype(jnp.uint8)
+
+    return trained._replace(apply=lambda image: chosen(trained.apply(image)))

@@ -3,7 +3,6 @@
 import csv
 import resource
 import signal
-import types
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import tifffile
 from fake_model import COLORS, NAMES, Fake, bright, run
 from PIL import Image
 
-from feedseg import colors, image_io, jobs, planes, predict, preview
+from feedseg import backends, colors, image_io, jobs, planes, predict, preview
 from feedseg.errors import BadImage, UserError
 from feedseg.trained import with_disagreement
 from feedseg.uncertainty import disagreement
@@ -107,10 +106,12 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
 def stand_in(monkeypatch, apply=bright) -> list:
     """Every model is `Fake(apply)`; returns the list of those that will be asked for."""
     loaded = []
-    module = types.ModuleType("feedseg.loading")
-    module.for_images = lambda trained, dihedral, uncertainty: trained
-    module.load = lambda path, checkpoint, rounds: loaded.append((path, checkpoint)) or Fake(apply)
-    monkeypatch.setitem(__import__("sys").modules, "feedseg.loading", module)
+
+    def load(path, checkpoint, rounds, **_):
+        loaded.append((path, checkpoint))
+        return Fake(apply)
+
+    monkeypatch.setattr(backends, "load", load)
     return loaded
 
 

@@ -3,10 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_predict_files import Fake
+import tifffile
+from fake_model import Fake, run
 
+from feedseg import image_io
 from feedseg.errors import UserError
-from feedseg.trained import dihedral_mean, with_disagreement
+from feedseg.trained import dihedral_mean, only_labels, with_disagreement
 from feedseg.uncertainty import disagreement
 
 
@@ -52,3 +54,22 @@ def test_disagreement_by_hand():
 def test_one_answer_cannot_disagree():
     with pytest.raises(UserError, match="add --dihedral"):
         with_disagreement(Fake(apply=directional))
+
+
+def test_a_model_of_labels_writes_the_same_files(tmp_path):
+    image = np.random.default_rng(3).integers(0, 256, (2, 40, 50), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack")
+    model = Fake(apply=directional)
+    soft = run(tmp_path / "a.tif", tmp_path / "soft", model, tables=True, tile=16)
+    hard = run(tmp_path / "a.tif", tmp_path / "hard", only_labels(model), tables=True, tile=16)
+    assert [path.read_bytes() for path in soft] == [path.read_bytes() for path in hard]
+    assert 0 < image_io.read_label(hard[0]).mean() < 1
+
+
+def test_a_model_of_labels_says_where_it_gives_no_numbers(tmp_path):
+    def broken(image):
+        return directional(image).at[0, 3, 4].set(jnp.nan)
+
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((20, 20), np.uint8))
+    with pytest.raises(UserError, match="the model gives NaN"):
+        run(tmp_path / "a.tif", tmp_path / "out", only_labels(Fake(apply=broken)))

@@ -1,0 +1,22 @@
+"""Sample data: the image by which a model proves itself, a part of one it was not trained on."""
+
+from feedseg import box
+
+
+def _sample(name: str) -> list[tuple]:
+    from feedseg import package
+
+    image = package.read(box.models()[name]).test_input[0]
+    colour = image.shape[-1] > 1
+    settings = {"name": f"{name} test image", "rgb": colour, "contrast_limits": (0, 1)}
+    return [(image if colour else image[..., 0], settings, "image")]
+
+
+def sstem() -> list[tuple]:
+    """Layer data of the test image of the model `sstem`, [H, W] float32 in [0, 1]."""
+    return _sample("sstem")
+
+
+def wbc() -> list[tuple]:
+    """Layer data of the test image of the model `wbc`, [H, W, 3] float32 in [0, 1]."""
+    return _sample("wbc")
