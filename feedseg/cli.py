@@ -31,6 +31,7 @@ def _predict(args: argparse.Namespace) -> int:
         dihedral=args.dihedral,
         rotations=args.rotations,
         rounds=args.rounds,
+        backend=args.backend,
     )
     print(f"wrote {len(files)} file(s) in {args.output}" if files else "all of it is there already")
     return 0
@@ -51,18 +52,11 @@ def _instances(args: argparse.Namespace):
 
 
 def _export(args: argparse.Namespace) -> int:
-    from feedseg import loading
+    from feedseg import exports
 
     card = {key: getattr(args, key) for key in options.CARD if getattr(args, key)}
-    path = loading.export(
-        args.run,
-        args.to,
-        card,
-        example=args.example,
-        checkpoint=args.checkpoint,
-        overwrite=args.overwrite,
-    )
-    print(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB; use it with predict --model {path}")
+    how = dict(checkpoint=args.checkpoint, overwrite=args.overwrite, tile=args.tile)
+    print(exports.export(args.run, args.to, card, example=args.example, **how))
     return 0
 
 

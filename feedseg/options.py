@@ -70,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
         "--rounds", type=int, default=0, help="rounds of a network with feedback (0: as trained)"
     )
     verb.add_argument(
+        "--backend", choices=("jax", "onnx"), default="", help="onnx: of .onnx files, without JAX"
+    )
+    verb.add_argument(
         "--uncertainty", action="store_true", help="also how far its answers disagree, in bits"
     )
     verb.add_argument("--overlay", action="store_true", help="also a PNG tinted by class")
@@ -86,8 +89,15 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--min-area", type=int, default=0, help="of an instance, px")
 
     verb = verbs.add_parser("export", help="the model of a run as one file, to share and to keep")
-    verb.add_argument("run", type=Path, help="run directory")
-    verb.add_argument("--to", type=Path, required=True, help="NAME.feedseg.zip")
+    verb.add_argument(
+        "run", type=Path, help="run directory; for .onnx, .stablehlo.zip also a model file or name"
+    )
+    verb.add_argument(
+        "--to", type=Path, required=True, help="NAME.feedseg.zip, NAME.onnx or NAME.stablehlo.zip"
+    )
+    verb.add_argument(
+        "--tile", type=int, default=0, help="of .onnx, .stablehlo.zip: the only side, px (0: any)"
+    )
     for key, text in CARD.items():
         verb.add_argument(f"--{key.replace('_', '-')}", default="", help=text)
     verb.add_argument(

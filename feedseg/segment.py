@@ -32,6 +32,7 @@ class Trained(Protocol):
     normalization: str
     percentiles: tuple[float, float]
     contracts: tuple[tuple[str, tuple[float, float]], ...]  # see `feedseg.trained`
+    tile: int  # px, side of the tiles of a program that takes only these; 0: any
 
 
 def tiles_for(trained: Trained, height: int, width: int, tile: int = 0) -> tiling.Plan:
@@ -40,7 +41,7 @@ def tiles_for(trained: Trained, height: int, width: int, tile: int = 0) -> tilin
     tile: side, px, 0: chosen. Raises UserError for one that this network cannot take.
     """
     if not trained.window:
-        side = tile or tiling.automatic_tile(trained.halo, trained.stride)
+        side = tile or trained.tile or tiling.automatic_tile(trained.halo, trained.stride)
         mirrored = trained.margin > 0
         return tiling.plan(height, width, side, trained.halo, trained.stride, mirrored=mirrored)
     if tile not in (0, trained.window):

@@ -41,6 +41,7 @@ class Trained(NamedTuple):
     # of an ensemble whose members normalise differently, the rules and percentiles: the image comes
     # once by each of them, its channels one after the other
     contracts: tuple[tuple[str, tuple[float, float]], ...] = ()
+    tile: int = 0  # any
 
 
 def load_run(run: Path, checkpoint: str = "best", rounds: int = 0) -> Trained:

@@ -29,6 +29,7 @@ class Fake(NamedTuple):
     class_colors: tuple = COLORS
     normalization: str = "dtype_range"
     percentiles: tuple = (1.0, 99.0)
+    tile: int = 0
     contracts: tuple = ()
 
 

@@ -5,7 +5,9 @@ adds `x[i] * kernel[a]` to output pixel `2 i + a - padding`, which is PyTorch's 
 `_convolve` is the plain form; `_choose` is the one place that says which form is taken.
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -21,6 +23,28 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _BLOCK_PIXELS = 4096  # pixels whose patches are multiplied at once: they stay in the cache
 _MIN_CHANNELS = 32  # below it the compiler's kernel gradient is faster where there is a stride
 _NARROW = 16  # channels up to which two pixels at once are faster
+
+
+_plain = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_forms() -> Iterator[None]:
+    """What is traced in here is written as simply as can be, for programs that run elsewhere."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def are_plain() -> bool:
+    """Whether `plain_forms` are wanted."""
+    return _plain.get()
+
+
+def _for_cpu() -> bool:
+    return jax.default_backend() == "cpu" and not are_plain()
 
 
 class Forms(NamedTuple):
@@ -173,7 +197,7 @@ def conv2d(x: Array, kernel: Array, stride: int = 1, padding: Padding = ((0, 0),
     fastest there, equal to rounding; everywhere else the compiler's own are used.
     """
     forms = Forms()
-    if jax.default_backend() == "cpu":
+    if _for_cpu():
         forms = _choose(x.shape, kernel.shape, stride, padding)
     if forms == Forms():
         return _convolve(x, kernel, stride, padding)
@@ -197,7 +221,7 @@ _product.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _product_gradients)
 
 def product(x: Array, matrix: Array) -> Array:
     """A 1x1 convolution: x [N, H, W, C] times matrix [C, F]."""
-    return _product(x, matrix) if jax.default_backend() == "cpu" else x @ matrix
+    return _product(x, matrix) if _for_cpu() else x @ matrix
 
 
 @jax.custom_vjp
@@ -258,6 +282,6 @@ def _up_conv3(x: Array, kernel: Array) -> Array:
 def _phase_convolution() -> Callable[[Array, Array], Array]:
     """2x2 convolution without padding; the compiler's kernel gradient is never good on the CPU."""
     padding = ((0, 0), (0, 0))
-    if jax.default_backend() == "cpu":
+    if _for_cpu():
         return _make(Forms(blocks=True), 1, padding)
     return lambda x, kernel: _convolve(x, kernel, 1, padding)

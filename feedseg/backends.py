@@ -1,0 +1,69 @@
+"""Which library computes a prediction: JAX, or onnxruntime for files that end in .onnx.
+
+Nothing here brings JAX before it is needed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from feedseg import onnx_backend
+from feedseg.errors import UserError
+from feedseg.segment import Trained
+
+BACKENDS = ("jax", "onnx")
+
+Where = str | Path | Sequence[str | Path]
+
+
+def load(
+    where: Where,
+    checkpoint: str = "best",
+    rounds: int = 0,
+    *,
+    dihedral: bool = False,
+    uncertainty: bool = False,
+    only_labels: bool = False,
+    backend: str = "",
+) -> Trained:
+    """A model ready for tiles of images; where, checkpoint, rounds: as in `loading.load`.
+
+    dihedral, uncertainty: see `feedseg.predict.predict`; only_labels: a model of JAX may give class
+    ids instead of probabilities (`trained.only_labels`). backend: `jax` or `onnx`, else by the
+    model's name. Raises UserError if there is no such model or it cannot do what is asked for.
+    """
+    if choose(where, backend) == "jax":
+        from feedseg import compiler, loading
+
+        compiler.keep_programs()
+        model = loading.load(where, checkpoint, rounds)
+        return loading.for_images(model, dihedral, uncertainty, only_labels)
+    path = _paths(where)[0]
+    if rounds or checkpoint != "best":
+        asked = "--rounds" if rounds else "--checkpoint"
+        raise UserError(f"{path}: an ONNX file is one fixed program; leave out {asked}")
+    if uncertainty and not dihedral:
+        raise UserError(f"{path}: an ONNX file gives one answer only; add --dihedral")
+    model = onnx_backend.load(path)
+    return onnx_backend.dihedral_mean(model, uncertainty) if dihedral else model
+
+
+def choose(where: Where, backend: str = "") -> str:
+    """The backend for these models. Raises UserError if they are not for the one asked for."""
+    if backend and backend not in BACKENDS:
+        raise UserError(f"--backend {backend}: choose {' or '.join(BACKENDS)}")
+    paths = _paths(where)
+    files = [path for path in paths if path.suffix.lower() == onnx_backend.SUFFIX]
+    if files and len(paths) > 1:
+        raise UserError(f"{files[0]}: averaged are runs and model files; export what they make")
+    if files and backend == "jax":
+        raise UserError(f"{files[0]}: an ONNX file, which JAX does not run; leave out --backend")
+    if backend == "onnx" and not files:
+        raise UserError(
+            f"{paths[0]}: --backend onnx takes ONNX files; make one on a computer that has JAX: "
+            f"feedseg export {paths[0]} --to {paths[0].name.partition('.')[0]}.onnx"
+        )
+    return "onnx" if files else "jax"
+
+
+def _paths(where: Where) -> list[Path]:
+    return [Path(where)] if isinstance(where, str | Path) else [Path(each) for each in where]
