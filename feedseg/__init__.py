@@ -6,7 +6,8 @@ __version__ = "0.1.0"
 def load(model, *, checkpoint: str = "best", rounds: int = 0):
     """A trained model for arrays, see `feedseg.segmenter.Segmenter`; JAX is loaded only here.
 
-    model: a run directory, a model file, or the name of one that comes along; or several.
+    model: a run directory, a model file, or the name of one that comes along; or several; or
+    an ONNX file.
     """
     from feedseg.segmenter import Segmenter
 

@@ -25,25 +25,42 @@ def load(
     only_labels: bool = False,
     backend: str = "",
 ) -> Trained:
-    """A model ready for tiles of images; where, checkpoint, rounds: as in `loading.load`.
+    """A model ready for tiles of images, see `read` and `for_images`."""
+    model = read(where, checkpoint, rounds, backend)
+    return for_images(model, dihedral, uncertainty, only_labels)
 
-    dihedral, uncertainty: see `feedseg.predict.predict`; only_labels: a model of JAX may give class
-    ids instead of probabilities (`trained.only_labels`). backend: `jax` or `onnx`, else by the
-    model's name. Raises UserError if there is no such model or it cannot do what is asked for.
+
+def read(where: Where, checkpoint: str = "best", rounds: int = 0, backend: str = "") -> Trained:
+    """A model; where, checkpoint, rounds: as in `loading.load`, or an ONNX file.
+
+    backend: `jax` or `onnx`, else by the model's name. Raises UserError if there is no such model.
     """
     if choose(where, backend) == "jax":
         from feedseg import compiler, loading
 
         compiler.keep_programs()
-        model = loading.load(where, checkpoint, rounds)
-        return loading.for_images(model, dihedral, uncertainty, only_labels)
+        return loading.load(where, checkpoint, rounds)
     path = _paths(where)[0]
     if rounds or checkpoint != "best":
         asked = "--rounds" if rounds else "--checkpoint"
         raise UserError(f"{path}: an ONNX file is one fixed program; leave out {asked}")
+    return onnx_backend.load(path)
+
+
+def for_images(
+    model: Trained, dihedral: bool = False, uncertainty: bool = False, only_labels: bool = False
+) -> Trained:
+    """The model with what `feedseg.predict.predict` asks for; see `loading.for_images`.
+
+    only_labels: a model of JAX may give class ids instead of probabilities.
+    Raises UserError if it cannot do what is asked for.
+    """
+    if not isinstance(model, onnx_backend.OnnxModel):
+        from feedseg import loading
+
+        return loading.for_images(model, dihedral, uncertainty, only_labels)
     if uncertainty and not dihedral:
-        raise UserError(f"{path}: an ONNX file gives one answer only; add --dihedral")
-    model = onnx_backend.load(path)
+        raise UserError("an ONNX file gives one answer only; add --dihedral")
     return onnx_backend.dihedral_mean(model, uncertainty) if dihedral else model
 
 

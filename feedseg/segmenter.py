@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg import compiler, image_io, loading, segment, slabs
+from feedseg import backends, image_io, segment, slabs
 from feedseg.errors import UserError
 
 
@@ -26,13 +26,13 @@ class Segmenter:
     """A trained model that takes arrays of any size.
 
     model: a run directory, a model file, or a name of `feedseg models`, or several of them, whose
-    probabilities are averaged; checkpoint, rounds: see `feedseg.loading.load`.
+    probabilities are averaged, or an ONNX file, which needs no JAX; checkpoint, rounds: see
+    `feedseg.loading.load`.
     Raises UserError if there is no such model.
     """
 
-    def __init__(self, model: loading.Where, *, checkpoint: str = "best", rounds: int = 0):
-        compiler.keep_programs()
-        self.trained = loading.load(model, checkpoint, rounds)
+    def __init__(self, model: backends.Where, *, checkpoint: str = "best", rounds: int = 0):
+        self.trained = backends.read(model, checkpoint, rounds)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class Segmenter:
         Raises UserError for arrays that the model cannot take.
         """
         pages, single = _pages(np.asarray(image), self.trained.channels)
-        model = loading.for_images(self.trained, dihedral, uncertainty)
+        model = backends.for_images(self.trained, dihedral, uncertainty)
         source = slabs.Source(
             Path("image"), pages.shape, pages.dtype, lambda page, a, b: pages[page, a:b]
         )

@@ -85,9 +85,13 @@ def test_segmenting_files_imports_no_jax(run, file, tmp_path):
     script = (
         WITHOUT.format(names=("jax", "jaxlib", "flax", "orbax"))
         + f"""
+import feedseg
 import numpy as np
+import tifffile
 from pathlib import Path
 from feedseg import backends, segment, slabs
+array = tifffile.imread("a.tif")
+np.save("api.npy", feedseg.load({str(file)!r}).predict(array, dihedral=True).probabilities)
 model = backends.load({str(file)!r}, dihedral=True, uncertainty=True)
 with slabs.open_source(Path("a.tif")) as source:
     rows = list(segment.slabs_of(model, segment.fitting(source, model)))
@@ -103,6 +107,7 @@ np.save("out.npy", np.concatenate(rows))
         fitted = segment.fitting(source, model)
         wanted = np.concatenate(list(segment.slabs_of(model, fitted)))
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), wanted, atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "api.npy"), wanted[..., :-1], atol=1e-5)
 
 
 def test_what_computes_something_else_is_not_written(run, tmp_path, monkeypatch):
@@ -114,7 +119,7 @@ def test_what_computes_something_else_is_not_written(run, tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
-def test_backends_are_chosen_by_name_or_refused(run, tmp_path):
+def test_backends_are_chosen_by_name_or_refused(run, file, tmp_path):
     assert backends.choose(run) == backends.choose(run, "jax") == "jax"
     assert backends.choose("m.onnx") == backends.choose(["m.onnx"], "onnx") == "onnx"
     with pytest.raises(UserError, match=r"feedseg export sstem --to sstem\.onnx"):
@@ -130,7 +135,7 @@ def test_backends_are_chosen_by_name_or_refused(run, tmp_path):
     with pytest.raises(UserError, match="leave out --checkpoint"):
         backends.load("m.onnx", "latest")
     with pytest.raises(UserError, match="one answer only; add --dihedral"):
-        backends.load("m.onnx", uncertainty=True)
+        backends.load(file, uncertainty=True)
 
 
 def test_files_that_are_no_models_of_feedseg_are_named(file, tmp_path):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg import box, segment
+from feedseg import backends, box, segment
 from feedseg.errors import UserError
 from feedseg.instances import Rule
 from feedseg.slabs import Source
@@ -110,10 +110,7 @@ def _model(where: str, fingerprint: str, dihedral: bool, uncertainty: bool):
     """The model ready for tiles, kept for the next image; another fingerprint is another model."""
     # napari draws with the same GPU, most of which JAX would take for itself.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from feedseg import compiler, loading
-
-    compiler.keep_programs()
-    return loading.for_images(loading.load(where), dihedral, uncertainty)
+    return backends.load(where, dihedral=dihedral, uncertainty=uncertainty)
 
 
 def _slabs(source: Source, trained, tile: int, stop: Event):
