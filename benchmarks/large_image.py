@@ -3,11 +3,13 @@
     python -m benchmarks.large_image --side 6000 12000 --output results/benchmarks/large_image.json
 
 A 16-bit mosaic of one smooth random picture, in a temporary folder, by a model that comes along.
-One JSON line per side: seconds from command to files, MPixel/s, highest resident size. Linux.
+One JSON line per side: seconds from command to files, MPixel/s, highest resident size (Linux), and
+the MPixel/s of the network alone on tiles in memory, which is measured before and after.
 """
 
 import argparse
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,7 @@ import scipy
 import tifffile
 
 from benchmarks import measure
+from feedseg import backends, segment
 
 PICTURE = 1024  # px, side of what the mosaic repeats
 
@@ -36,8 +39,29 @@ def mosaic(path: Path, side: int) -> None:
     image.flush()
 
 
+class Bare:
+    """The network alone, on one tile of an image that is in memory; a tile of all pixels kept."""
+
+    def __init__(self, model: str, side: int):
+        self._model = backends.load(model, only_labels=True)
+        layout = segment.tiles_for(self._model, side, side)
+        self._pixels = side**2 / layout.num_tiles
+        shape = (1, *layout.window, self._model.channels)
+        self._tile = np.random.default_rng(0).random(shape, np.float32)
+        self._run()
+
+    def _run(self) -> None:
+        np.asarray(self._model.apply(self._tile))
+
+    def times(self, count: int = 10) -> list[float]:
+        """Seconds per million pixels kept."""
+        return [measure.seconds(self._run) / self._pixels * 1e6 for _ in range(count)]
+
+
 def case(side: int, model: str, more: list[str]) -> dict:
-    """One image, compiled programs not kept from before."""
+    """One image by a process of its own, between two measurements of the network alone."""
+    bare = Bare(model, side)
+    before = bare.times()
     with tempfile.TemporaryDirectory() as folder:
         mosaic(Path(folder) / "image.tif", side)
         command = [sys.executable, "-m", "feedseg.cli", "predict", "--model", model, *more]
@@ -46,13 +70,17 @@ def case(side: int, model: str, more: list[str]) -> dict:
         subprocess.run(command, check=True, capture_output=True)
         seconds = time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of the largest one so far
+    speed = side**2 / 1e6 / seconds
+    alone = 1 / statistics.median(before + bare.times())
     return {
         "case": "large_image",
         "side": side,
         "model": model,
         "options": more,
         "seconds": seconds,
-        "mpixel_per_s": side**2 / 1e6 / seconds,
+        "mpixel_per_s": speed,
+        "network_mpixel_per_s": alone,
+        "share_of_network": speed / alone,
         "peak_mib": peak / 1024,
     }
 

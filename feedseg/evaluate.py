@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import scipy
 
-from feedseg import boundary_metrics, metrics, normalize, rotation, tiling
+from feedseg import boundary_metrics, metrics, normalize, rotation, segment, tiling
 from feedseg.datasets.base import VOID, Dataset
 from feedseg.errors import UserError
 from feedseg.step import Items
@@ -55,8 +55,11 @@ def rotation_matrices(
     """Confusion matrix of each chosen item when `count` rotations are averaged, int64 [N, K, K]."""
 
     def network(image: np.ndarray) -> np.ndarray:
-        whole = max(image.shape[:2])
-        layout = tiling.plan(*image.shape[:2], whole, trained.halo, trained.stride)
+        height, width = image.shape[:2]
+        if trained.window:
+            layout = segment.tiles_for(trained, height, width)
+        else:  # at once
+            layout = tiling.plan(height, width, max(height, width), trained.halo, trained.stride)
         return tiling.apply_tiled(image, trained.apply, layout)
 
     parts = []

@@ -97,6 +97,8 @@ def predict(
     )
     if instances:
         instances.check(trained.class_names)
+    if progress and (rule := segment.tile_rule(trained)):
+        print(rule, file=sys.stderr, flush=True)
     return predict_files(
         trained,
         jobs,

@@ -165,6 +165,16 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, monkeypatch):
         predict.predict(tmp_path / "run", folder, tmp_path / "out", **kinds)
 
 
+def test_the_user_is_told_of_windows_once(tmp_path, monkeypatch, capsys):
+    for name in "ab":
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.zeros((20, 20), np.uint8))
+    monkeypatch.setattr(backends, "load", lambda *_, **__: Fake(window=32))
+    predict.predict(tmp_path / "run", tmp_path, tmp_path / "out")
+    assert capsys.readouterr().err.count("windows of 32 px, blended over 16 px") == 1
+    predict.predict(tmp_path / "run", tmp_path, tmp_path / "quiet", progress=False)
+    assert not capsys.readouterr().err
+
+
 def test_a_command_stopped_between_the_files_of_an_image_goes_on(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     tifffile.imwrite(tmp_path / "in" / "a.tif", RNG.integers(0, 256, (20, 30), dtype=np.uint8))

@@ -1,9 +1,12 @@
 """The mean over rotated versions of an image."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from fake_model import COLORS, NAMES, Fake, bright
 
-from feedseg import rotation
+from feedseg import evaluate, rotation
 
 IMAGE = np.random.default_rng(0).random((9, 9, 2)).astype(np.float32)
 
@@ -46,3 +49,22 @@ def test_mean_of_seven_leaves_a_pointwise_network_alone():
     smooth = np.sin(x + y)[..., None].astype(np.float32)
     found = rotation.mean(lambda image: 2 * image, smooth, 7)
     np.testing.assert_allclose(found[2:-2, 2:-2], 2 * smooth[2:-2, 2:-2], atol=0.02)
+
+
+@pytest.mark.parametrize("window", [0, 16])
+def test_rotated_images_are_seen_at_once_or_by_windows_as_in_training(window):
+    seen = set()
+
+    def apply(image):
+        seen.add(image.shape[1:3])
+        return bright(image)
+
+    images = np.random.default_rng(0).integers(0, 256, (1, 40, 40, 1), dtype=np.uint8)
+    dataset = SimpleNamespace(
+        images=images, labels=images[..., 0] // 128, low=[0.0], high=[255.0], num_classes=2,
+        class_names=NAMES, class_colors=COLORS,
+    )  # fmt: skip
+    model = Fake(apply=apply, window=window)
+    (matrix,) = evaluate.rotation_matrices(model, dataset, np.array([0]), 7)
+    assert matrix.sum() == 1600 and np.trace(matrix) > 800
+    assert (seen == {(16, 16)}) if window else (len(seen) == 2 and min(min(seen)) >= 40)
