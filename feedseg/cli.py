@@ -54,8 +54,10 @@ def _instances(args: argparse.Namespace):
 def _export(args: argparse.Namespace) -> int:
     from feedseg import exports
 
-    card = {key: getattr(args, key) for key in options.CARD if getattr(args, key)}
+    keys = (*options.CARD, "authors")
+    card = {key: getattr(args, key) for key in keys if getattr(args, key)}
     how = dict(checkpoint=args.checkpoint, overwrite=args.overwrite, tile=args.tile)
+    how["pixel_type"] = args.pixel_type
     print(exports.export(args.run, args.to, card, example=args.example, **how))
     return 0
 

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from feedseg import box, loading, onnx_backend, onnx_export, portable, stablehlo
+from feedseg import bioimageio_export, box, loading, onnx_backend, onnx_export, portable, stablehlo
 from feedseg.errors import UserError
 
 _PROGRAMS = {
     stablehlo.SUFFIX: stablehlo.export,
     onnx_backend.SUFFIX: onnx_export.export,
 }
-SUFFIXES = (box.SUFFIX, *_PROGRAMS)
+SUFFIXES = (box.SUFFIX, *_PROGRAMS, bioimageio_export.SUFFIX)
 
 
 def export(
@@ -21,12 +21,14 @@ def export(
     checkpoint: str = "best",
     overwrite: bool = False,
     tile: int = 0,
+    pixel_type: str = "",
 ) -> str:
     """Write a model and say in a line what was written.
 
     where: a run directory; for other forms than feedseg's own also a model file or a name of
     `feedseg models`. card, example: as in `loading.export`. tile: px, of the only square that a
-    program takes; 0: any size where the network can be written so.
+    program takes; 0: any size where the network can be written so. pixel_type: as in
+    `bioimageio_export.export`.
     Raises UserError if the name ends in no known form, the file exists, or the model cannot be
     written in this form.
     """
@@ -36,6 +38,12 @@ def export(
         raise UserError(f"{to}: a model file ends in {', '.join(SUFFIXES)}")
     if to.exists() and not overwrite:
         raise UserError(f"{to}: exists; add --overwrite or choose another name")
+    if suffix == bioimageio_export.SUFFIX:
+        how = dict(example=example, checkpoint=checkpoint, tile=tile, pixel_type=pixel_type)
+        said = bioimageio_export.export(where, to, card, **how)
+        return f"{_said(to)}; {said}"
+    if pixel_type:
+        raise UserError(f"--pixel-type {pixel_type}: is for {bioimageio_export.SUFFIX} alone")
     if suffix == box.SUFFIX:
         if tile:
             raise UserError(

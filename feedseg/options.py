@@ -90,16 +90,22 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("export", help="the model of a run as one file, to share and to keep")
     verb.add_argument(
-        "run", type=Path, help="run directory; for .onnx, .stablehlo.zip also a model file or name"
+        "run", type=Path, help="run directory; but for .feedseg.zip also a model file or name"
     )
     verb.add_argument(
-        "--to", type=Path, required=True, help="NAME.feedseg.zip, NAME.onnx or NAME.stablehlo.zip"
-    )
+        "--to", type=Path, required=True,
+        help="NAME.feedseg.zip, NAME.onnx, NAME.stablehlo.zip or NAME.bioimageio.zip",
+    )  # fmt: skip
     verb.add_argument(
-        "--tile", type=int, default=0, help="of .onnx, .stablehlo.zip: the only side, px (0: any)"
+        "--tile", type=int, default=0, help="not of .feedseg.zip: the only side, px (0: any)"
     )
     for key, text in CARD.items():
         verb.add_argument(f"--{key.replace('_', '-')}", default="", help=text)
+    verb.add_argument("--authors", default="", help="who made the model: A. Name; B. Name")
+    verb.add_argument(
+        "--pixel-type", choices=("uint8", "uint16", "float32"), default="",
+        help="of .bioimageio.zip: of the images it is for (uint8)",
+    )  # fmt: skip
     verb.add_argument(
         "--example", type=Path, metavar="IMAGE", help="whose middle goes along as proof and picture"
     )
