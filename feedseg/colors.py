@@ -5,6 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 
 VOID_COLOR = (128, 128, 128)  # of label values that are no class id
+_TINTS = ((255, 0, 0), (0, 170, 255), (255, 200, 0))  # of white and grey classes, in turn
+
+
+def tints(colors: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Colours that show on a grey image, RGB 0-255: white and grey classes get another, black ones
+    stay black and let the image show.
+    """
+    grey = [len(set(color)) == 1 and any(color) for color in colors]
+    order = np.cumsum(grey) - 1
+    return [
+        _TINTS[number % len(_TINTS)] if plain else tuple(color)
+        for color, plain, number in zip(colors, grey, order, strict=True)
+    ]
 
 
 def overlay(
@@ -13,11 +26,11 @@ def overlay(
     """Image tinted by class, uint8 [H, W, 3].
 
     image: [H, W] or [H, W, C]; float in [0, 1], uint8, or other integers (shown from their 0.5 to
-    their 99.5 percentile); label: int [H, W]; colors: RGB 0-255 per class. Black classes and
-    label values that are no class stay untinted, so the image shows there.
+    their 99.5 percentile); label: int [H, W]; colors: RGB 0-255 per class, used as `tints` of them.
+    Black classes and label values that are no class stay untinted, so the image shows there.
     """
     base = as_rgb(np.asarray(image))
-    table = np.array([*colors, (0, 0, 0)], np.float64) / 255
+    table = np.array([*tints(colors), (0, 0, 0)], np.float64) / 255
     index = np.where((label >= 0) & (label < len(colors)), label, len(colors)).astype(np.intp)
     tint = table[index]
     weight = opacity * (tint.max(-1, keepdims=True) > 0)

@@ -125,6 +125,12 @@ def test_confusion_figure_shows_percent_and_counts(monkeypatch, tmp_path):
     assert {"90.0", "10.0", "25.0", "75.0", "900", "150", "–", *NAMES} <= seen
 
 
+def test_white_and_grey_classes_are_tinted_in_colours_that_show():
+    found = colors.tints([(0, 0, 0), (255, 255, 255), (0, 255, 0), (128, 128, 128)])
+    assert found[0] == (0, 0, 0) and found[2] == (0, 255, 0) and found[1] != found[3]
+    assert all(len(set(found[k])) > 1 for k in (1, 3))
+
+
 def test_overlay_tints_classes_and_leaves_black_ones_and_void():
     image = np.array([[0.5, 0.5, 0.5]], np.float32)
     label = np.array([[0, 1, 255]])

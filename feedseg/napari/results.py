@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from feedseg.colors import tints
 from feedseg.napari.segmenting import Result
 
 TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
@@ -30,11 +31,11 @@ def layers(result: Result, name: str, model: str, place: dict[str, Any]) -> list
 def class_colormap(colors: Sequence[Sequence[int]]) -> dict[int | None, tuple[float, ...]]:
     """RGBA 0-1 by class id, None: any other value; a black class lets the image show.
 
-    colors: RGB 0-255 of the classes.
+    colors: RGB 0-255 of the classes, used as `colors.tints` of them.
     """
     table = {
         number: (*(float(part) / 255 for part in color), 1.0) if any(color) else TRANSPARENT
-        for number, color in enumerate(colors)
+        for number, color in enumerate(tints(colors))
     }
     return {None: TRANSPARENT, **table}
 

@@ -20,3 +20,13 @@ def sstem() -> list[tuple]:
 def wbc() -> list[tuple]:
     """Layer data of the test image of the model `wbc`, [H, W, 3] float32 in [0, 1]."""
     return _sample("wbc")
+
+
+def isbi2012() -> list[tuple]:
+    """Layer data of the test image of the model `isbi2012`, [H, W] float32 in [0, 1]."""
+    return _sample("isbi2012")
+
+
+def nuclei() -> list[tuple]:
+    """Layer data of the test image of the model `nuclei`, [H, W] float32 in [0, 1]."""
+    return _sample("nuclei")
