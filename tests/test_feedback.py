@@ -64,9 +64,12 @@ def loop_of(model) -> Loop:
 @pytest.mark.parametrize(
     "changes",
     [
-        dict(unroll=0, layout="ace"),
+        pytest.param(dict(unroll=0, layout="ace"), marks=pytest.mark.long),
         dict(unroll=1, layout="a"),
-        dict(unroll=1, bn_rounds="shared", remat=True, layout="none", connection="self"),
+        pytest.param(
+            dict(unroll=1, bn_rounds="shared", remat=True, layout="none", connection="self"),
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["written out", "rolled", "rolled, computed again, attention"],
 )

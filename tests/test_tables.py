@@ -54,7 +54,13 @@ ROWS = {  # what differs between them is how they are planned, not what is compi
 }
 
 
-@pytest.mark.parametrize("name", published.names())
+LONG = ("aep-fig12", "fbu-t3", "aep-t2")
+EACH = [
+    pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in published.names()
+]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_every_table_from_its_command_to_its_files(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tiny.ROOT)
     monkeypatch.setattr(sweep.subprocess, "Popen", InThisProcess)
