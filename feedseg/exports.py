@@ -32,12 +32,8 @@ def export(
     Raises UserError if the name ends in no known form, the file exists, or the model cannot be
     written in this form.
     """
-    to = Path(to)
-    suffix = next((each for each in SUFFIXES if to.name.endswith(each)), None)
-    if suffix is None:
-        raise UserError(f"{to}: a model file ends in {', '.join(SUFFIXES)}")
-    if to.exists() and not overwrite:
-        raise UserError(f"{to}: exists; add --overwrite or choose another name")
+    to = loading.target(to, overwrite, SUFFIXES)
+    suffix = next(each for each in SUFFIXES if to.name.endswith(each))
     if suffix == bioimageio_export.SUFFIX:
         how = dict(example=example, checkpoint=checkpoint, tile=tile, pixel_type=pixel_type)
         said = bioimageio_export.export(where, to, card, **how)

@@ -10,7 +10,7 @@ from feedseg.errors import UserError
 from feedseg.objects import check_connectivity
 
 METHODS = ("components", "watershed")
-_BYTES = {"components": 40, "watershed": 110}  # per pixel, at the peak
+_BYTES = {"components": 40, "watershed": 110}  # per pixel, at most
 
 
 class Rule(NamedTuple):

@@ -86,11 +86,11 @@ def export(
     return to
 
 
-def target(to: Path, overwrite: bool) -> Path:
+def target(to: Path, overwrite: bool, suffixes: tuple[str, ...] = (box.SUFFIX,)) -> Path:
     """The path of a model file to be written; UserError if it cannot have this name."""
     to = Path(to)
-    if not to.name.endswith(box.SUFFIX):
-        raise UserError(f"{to}: a model file ends in {box.SUFFIX}")
+    if not to.name.endswith(suffixes):
+        raise UserError(f"{to}: a model file ends in {', '.join(suffixes)}")
     if to.exists() and not overwrite:
         raise UserError(f"{to}: exists; add --overwrite or choose another name")
     return to

@@ -209,7 +209,9 @@ def test_members_that_normalise_differently_are_refused(run):
 
 
 def test_a_citation_gives_its_doi_or_its_address():
-    cite = lambda text: bioimageio_text.fields({"citation": text})["cite"][0]  # noqa: E731
+    def cite(text):
+        return bioimageio_text.fields({"citation": text})["cite"][0]
+
     assert cite("A (doi:10.6084/m9.figshare.1).")["doi"] == "10.6084/m9.figshare.1"
     assert cite("A, https://a.org/b.")["url"] == "https://a.org/b"
 

@@ -112,7 +112,10 @@ np.save("out.npy", np.concatenate(rows))
 
 def test_what_computes_something_else_is_not_written(run, tmp_path, monkeypatch):
     converter()
-    wrong = lambda model: lambda image: 1 - model.apply(image)  # noqa: E731
+
+    def wrong(model):
+        return lambda image: 1 - model.apply(image)
+
     monkeypatch.setattr(onnx_export.portable, "probabilities", wrong)
     with pytest.raises(UserError, match=r"m\.onnx: not written, it gives other probabilities"):
         exports.export(run, tmp_path / "m.onnx", {})

@@ -83,7 +83,9 @@ def test_a_fixed_side_is_kept_and_checked(run, tmp_path):
 
 
 def test_what_computes_something_else_is_not_written(run, tmp_path, monkeypatch):
-    wrong = lambda model: lambda image: model.apply(image)[..., ::-1]  # noqa: E731
+    def wrong(model):
+        return lambda image: model.apply(image)[..., ::-1]
+
     monkeypatch.setattr(portable, "probabilities", wrong)
     with pytest.raises(UserError, match=r"m\.stablehlo\.zip: not written, it gives other"):
         exports.export(run, tmp_path / "m.stablehlo.zip", {})
