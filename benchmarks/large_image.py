@@ -8,7 +8,7 @@ the MPixel/s of the network alone on tiles in memory, which is measured before a
 """
 
 import argparse
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -58,6 +58,22 @@ class Bare:
         return [measure.seconds(self._run) / self._pixels * 1e6 for _ in range(count)]
 
 
+def highest(command: list[str]) -> float:
+    """Runs a command; its highest resident size, MiB.
+
+    Not by getrusage: there a process begins with the size of the one that started it.
+    """
+    peak = 0.0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None:
+            found = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+            peak = max(peak, int(found[1]) / 1024 if found else 0)
+            time.sleep(0.05)
+        if process.returncode:
+            sys.exit(process.stderr.read().decode())
+    return peak
+
+
 def case(side: int, model: str, more: list[str]) -> dict:
     """One image by a process of its own, between two measurements of the network alone."""
     bare = Bare(model, side)
@@ -67,9 +83,8 @@ def case(side: int, model: str, more: list[str]) -> dict:
         command = [sys.executable, "-m", "feedseg.cli", "predict", "--model", model, *more]
         command += ["--input", f"{folder}/image.tif", "--output", f"{folder}/labels"]
         begun = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
+        peak = highest(command)
         seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of the largest one so far
     speed = side**2 / 1e6 / seconds
     alone = 1 / statistics.median(before + bare.times())
     return {
@@ -81,7 +96,7 @@ def case(side: int, model: str, more: list[str]) -> dict:
         "mpixel_per_s": speed,
         "network_mpixel_per_s": alone,
         "share_of_network": speed / alone,
-        "peak_mib": peak / 1024,
+        "peak_mib": peak,
     }
 
 

@@ -184,15 +184,17 @@ def write_probabilities(
 ) -> None:
     """Hyperstack, one channel per class named after it, one slice per page.
 
-    probabilities: [P, H, W, K] of `dtype`, or an iterable of its P pages [H, W, K], which keeps one
-    page in memory at a time; then `shape` gives (P, H, W, K).
+    probabilities: [P, H, W, K] of `dtype`, or an iterable of slabs of rows [h, W], channel after
+    channel of each page, which keeps a slab in memory at a time; then `shape` gives (P, H, W, K).
     dtype: float32, float16 (for Python: neither ImageJ nor OME knows it), or uint8 (255 p).
     axes: of the pages, as in `write_labels`. The names stand in Fiji's Image > Show Info too.
     ImageJ TIFF; above 4 GiB OME-BigTIFF, which Fiji opens through Bio-Formats.
     Raises UserError if the file cannot be written.
     """
+    slabs = probabilities
     if isinstance(probabilities, np.ndarray):
         shape = probabilities.shape
+        slabs = (page[..., k] for page in probabilities for k in range(shape[3]))
     if shape is None or len(shape) != 4:
         raise ValueError("probabilities need the shape (P, H, W, K)")
     count, height, width, classes = shape
@@ -209,21 +211,16 @@ def write_probabilities(
         info = "".join(f"channel {k}: {name}\n" for k, name in enumerate(class_names, 1))
         form["metadata"] |= {"Labels": list(class_names) * count, "Info": info}
         pages = (*sizes.values(),)
-    planes = (page[..., k] for page in probabilities for k in range(classes))
-    _write_planes(path, planes, (*pages, classes, height, width), dtype, form)
+    _write_planes(path, slabs, (*pages, classes, height, width), dtype, form)
 
 
-def _write_planes(path: Path, planes: Iterable[np.ndarray], shape, dtype, form: dict) -> None:
-    """Planes [H, W] as compressed strips, one plane in memory at a time."""
+def _write_planes(path: Path, slabs: Iterable[np.ndarray], shape, dtype, form: dict) -> None:
+    """Slabs [h, W] as compressed strips, plane after plane, one slab in memory at a time."""
     height, width = shape[-2:]
     order = ">" if form.get("imagej") else "<"
     stored = np.dtype(dtype).newbyteorder(order)
     rows = min(height, max(1, STRIP_BYTES // (stored.itemsize * width)))
-    strips = (
-        zlib.compress(np.ascontiguousarray(plane[start : start + rows], stored))
-        for plane in planes
-        for start in range(0, height, rows)
-    )
+    strips = (zlib.compress(strip.astype(stored)) for strip in in_strips(slabs, height, rows))
 
     def write(temporary: Path) -> None:
         tifffile.imwrite(
@@ -243,7 +240,7 @@ def _write_planes(path: Path, planes: Iterable[np.ndarray], shape, dtype, form: 
 
 def write_instances(
     path: Path,
-    pages: Iterable[np.ndarray],
+    ids: Iterable[np.ndarray],
     calibration: Calibration | None,
     shape: tuple[int, int, int],
     top: int,
@@ -251,7 +248,8 @@ def write_instances(
 ) -> None:
     """Instance ids, 0 where there is none, with a table of mixed colours.
 
-    pages: P of [H, W]; shape: (P, H, W); top: the largest id; axes: as in `write_labels`.
+    ids: slabs of rows [h, W], page after page; shape: (P, H, W); top: the largest id; axes: as in
+    `write_labels`.
     16-bit ImageJ TIFF where the ids fit, else 32-bit OME-TIFF, which Fiji opens through
     Bio-Formats, as it does files above 4 GiB.
     Raises UserError if the file cannot be written.
@@ -267,7 +265,7 @@ def write_instances(
         shape = (*sizes.values(), *shape[1:])
     else:
         form = ome_form.form(path, "ZYX", calibration)
-    _write_planes(path, pages, shape, dtype, form)
+    _write_planes(path, ids, shape, dtype, form)
 
 
 def _mixed_colors() -> np.ndarray:

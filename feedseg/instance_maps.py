@@ -50,8 +50,7 @@ class InstanceMaps:
         """
         ids, table = paths
         most = max(len(parts.area) for parts in self._parts)
-        pages = (page[..., 0] for page in self._planes.pages())
-        fiji.write_instances(ids, pages, calibration, self._shape, most, axes)
+        fiji.write_instances(ids, self._planes.slabs(), calibration, self._shape, most, axes)
         one = runs.Parts(0, 1, 0, 0, 0, 1, 1, 0)
         columns = list(self._row_of(1, 1, one, calibration))
         object_tables.write_csv(table, columns, self._rows(calibration))

@@ -9,6 +9,7 @@ import numpy as np
 from feedseg import atomic, image_io
 from feedseg.calibration import Calibration
 from feedseg.errors import UserError
+from feedseg.slabs import SLAB_BYTES
 
 TYPES = ("float32", "float16", "uint8")  # uint8: 255 p to the nearest
 
@@ -17,7 +18,7 @@ def encoded(probabilities: np.ndarray, kind: str) -> np.ndarray:
     """Probabilities in one of `TYPES`."""
     if kind == "uint8":
         return np.rint(probabilities * np.float32(255)).astype(np.uint8)
-    return probabilities.astype(kind)
+    return probabilities.astype(kind, copy=False)
 
 
 class Planes:
@@ -59,12 +60,15 @@ class Planes:
             ) from None
         self._row += len(slab)
 
-    def pages(self) -> Iterator[np.ndarray]:
-        """Page after page, [H, W, K], as a map of the disk."""
+    def slabs(self) -> Iterator[np.ndarray]:
+        """Slabs of rows [h, W], channel after channel of each page."""
         count, height, width, channels = self._shape
-        order = (count, channels, height, width)
-        for page in np.memmap(self._kept, self._type, "r", shape=order):
-            yield page.transpose(1, 2, 0)
+        rows = max(1, SLAB_BYTES // (width * self._type.itemsize))
+        with self._kept.open("rb") as file:  # a memory map would count all it read as memory
+            for _ in range(count * channels):
+                for top in range(0, height, rows):
+                    size = min(rows, height - top) * width
+                    yield np.fromfile(file, self._type, size).reshape(-1, width)
 
     def write(
         self,
@@ -75,5 +79,5 @@ class Planes:
     ) -> None:
         """A file of channels with all of it; axes: of the pages, as `page_axes` gives them."""
         image_io.write_probabilities(
-            path, self.pages(), titles, calibration, self._shape, self._type, axes
+            path, self.slabs(), titles, calibration, self._shape, self._type, axes
         )

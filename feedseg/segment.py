@@ -15,6 +15,7 @@ from feedseg import normalize, rotation, slabs, tiling
 from feedseg.ahead import ahead
 from feedseg.errors import UserError
 
+_WINDOWS_AHEAD = 4  # scaled while the network is busy, so that a row of them is read in time
 NOT_FINITE = 255  # stands for a class where the probabilities are no numbers
 
 
@@ -131,7 +132,9 @@ def _page_slabs(
     limits = [slabs.limits(source, page, *each) for each in contracts]
 
     def read(start: int, stop: int) -> np.ndarray:
-        raw = source.rows(page, start, stop)
+        return source.rows(page, start, stop)
+
+    def scaled(raw: np.ndarray) -> np.ndarray:
         return np.concatenate([normalize.apply(raw, *each) for each in limits], -1)
 
     def network(image: np.ndarray) -> np.ndarray:
@@ -139,8 +142,10 @@ def _page_slabs(
         return tiling.apply_tiled(image, trained.apply, plan)
 
     if rotations > 1:
-        return iter([rotation.mean(network, read(0, source.height), rotations)])
-    return tiling.slabs(ahead(tiling.strips(read, layout)), trained.apply, layout)
+        return iter([rotation.mean(network, scaled(read(0, source.height)), rotations)])
+    # Pixels are scaled window by window: a row of them is held only as it is stored.
+    seen = map(scaled, tiling.inputs(read, layout))
+    return tiling.slabs(ahead(seen, _WINDOWS_AHEAD), trained.apply, layout)
 
 
 def fit_channels(path: Path, pages: np.ndarray, channels: int) -> np.ndarray:

@@ -36,6 +36,8 @@ import numpy as np
 
 from feedseg.errors import UserError
 
+PIECE_BYTES = 4 * 2**20  # of a slab
+
 
 class Span(NamedTuple):
     """One tile along one axis, in pixels of the padded image."""
@@ -169,16 +171,21 @@ def padding(layout: Plan) -> tuple[np.ndarray, np.ndarray]:
     return rows, columns
 
 
-def strips(read: Callable[[int, int], np.ndarray], layout: Plan) -> Iterator[np.ndarray]:
-    """What a row of tiles sees, [h, padded width, C], from top to bottom.
+def inputs(read: Callable[[int, int], np.ndarray], layout: Plan) -> Iterator[np.ndarray]:
+    """What the network sees, window after window by rows, [1, h, w, C].
 
-    read: (first row, one past the last) of the image -> [rows, W, C].
+    read: (first row, one past the last) of the image -> [rows, W, C]. Memory: a row of windows.
     """
+    height, width = layout.window
     rows, columns = padding(layout)
-    for span in layout.rows:
-        seen = rows[span.start : span.start + layout.window[0]]
-        first, last = int(seen.min()), int(seen.max())
-        yield read(first, last + 1)[seen - first][:, columns]
+    for row in layout.rows:
+        seen = rows[row.start : row.start + height]
+        first = seen.min()
+        strip = read(int(first), int(seen.max()) + 1)
+        for column in layout.columns:
+            places = np.ix_(seen - first, columns[column.start : column.start + width])
+            yield strip[places][None]
+        del strip  # before the next is read
 
 
 def slabs(
@@ -186,24 +193,25 @@ def slabs(
     network: Callable[[np.ndarray], np.ndarray],
     layout: Plan,
 ) -> Iterator[np.ndarray]:
-    """The network's output from top to bottom, [rows, W, K] float32, a slab per row of tiles.
+    """The network's output from top to bottom, [rows, W, K] float32, at most `PIECE_BYTES` at once.
 
-    seen: of `strips`. network: [1, h, w, C] -> [1, h, w, K] at the window's size. Memory: a row of
-    tiles of the input and of the output.
+    seen: as `inputs` gives them. network: [1, h, w, C] -> [1, h, w, K] at the window's size.
+    Memory: a row of windows of the output.
     """
-    height, width = layout.window
-    outputs = _dispatched(
-        network,
-        (
-            np.ascontiguousarray(strip[None, :height, column.start : column.start + width])
-            for strip in seen
-            for column in layout.columns
-        ),
-    )
-    join = _blended if layout.overlap else _centres
-    for row, slab in zip(layout.rows, join(outputs, layout), strict=True):
+    outputs = _dispatched(network, seen)
+    joined = (_blended if layout.overlap else _centres)(outputs, layout)
+    for row in layout.rows:
         stop = min(row.stop, layout.margin + layout.height)
-        yield slab[: stop - row.keep, layout.margin : layout.margin + layout.width]
+        columns = slice(layout.margin, layout.margin + layout.width)
+        yield from _pieces(next(joined)[: stop - row.keep, columns])
+    next(joined, None)  # ends what it comes from
+
+
+def _pieces(slab: np.ndarray) -> Iterator[np.ndarray]:
+    """A slab by rows: what others make of it, and keep for a while, stays small too."""
+    rows = max(1, PIECE_BYTES * len(slab) // slab.nbytes)
+    for top in range(0, len(slab), rows):
+        yield slab[top : top + rows].copy()
 
 
 def _centres(outputs: Iterator[np.ndarray], layout: Plan) -> Iterator[np.ndarray]:
@@ -220,6 +228,7 @@ def _centres(outputs: Iterator[np.ndarray], layout: Plan) -> Iterator[np.ndarray
                 column.keep - column.start : column.stop - column.start,
             ]
         yield slab
+        del slab
 
 
 def _blended(outputs: Iterator[np.ndarray], layout: Plan) -> Iterator[np.ndarray]:
@@ -243,6 +252,7 @@ def _blended(outputs: Iterator[np.ndarray], layout: Plan) -> Iterator[np.ndarray
         held[: height - done] = held[done:]
         held[height - done :] = 0
         yield slab
+        del slab
 
 
 def _dispatched(network: Callable, windows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -264,5 +274,5 @@ def apply_tiled(
     layout: Plan,
 ) -> np.ndarray:
     """The network's output for a whole image [H, W, C] float32: [H, W, K] float32; see `slabs`."""
-    seen = strips(lambda first, last: image[first:last], layout)
+    seen = inputs(lambda first, last: image[first:last], layout)
     return np.concatenate(list(slabs(seen, network, layout)))

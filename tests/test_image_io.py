@@ -401,7 +401,10 @@ def test_probabilities_round_trip(tmp_path):
     with tifffile.TiffFile(path) as tif:
         assert tif.series[0].axes == "ZCYX"
         assert tif.imagej_metadata["Labels"] == list(NAMES) * 2
-    image_io.write_probabilities(path, iter(probabilities), NAMES, None, probabilities.shape)
+    slabs = (
+        page[top : top + 7, :, k] for page in probabilities for k in range(3) for top in (0, 7, 14)
+    )
+    image_io.write_probabilities(path, slabs, NAMES, None, probabilities.shape)
     np.testing.assert_array_equal(image_io.read_array(path), probabilities)
     assert image_io.read_calibration(path) is None
 

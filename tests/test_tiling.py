@@ -82,9 +82,9 @@ def test_spans_cover_everything_once(seed):
 def test_tiny_images_are_mirrored_up_to_the_stride():
     layout = tiling.plan(3, 2, tile=64, halo=20, stride=16)
     image = np.arange(6.0).reshape(3, 2, 1)
-    window, *others = tiling.strips(lambda first, last: image[first:last], layout)
-    assert window.shape == (16, 16, 1) and not others
-    assert window[:6, 0, 0].tolist() == [0, 2, 4, 4, 2, 0]
+    window, *others = tiling.inputs(lambda first, last: image[first:last], layout)
+    assert window.shape == (1, 16, 16, 1) and not others
+    assert window[0, :6, 0, 0].tolist() == [0, 2, 4, 4, 2, 0]
 
 
 def test_a_tile_without_a_centre_is_refused():
@@ -164,7 +164,7 @@ def test_slabs_come_before_the_rest_is_read():
         return image[first:last]
 
     tops = []
-    for slab in tiling.slabs(tiling.strips(rows, layout), places, layout):
+    for slab in tiling.slabs(tiling.inputs(rows, layout), places, layout):
         tops.append(len(slab))
         assert read[-1] <= sum(tops) + 2 * 16
     assert sum(tops) == 100 and len(tops) == len(layout.rows) > 10
