@@ -75,7 +75,7 @@ def temporary(path: Path, suffix: str = ".part") -> Iterator[Path]:
     form = re.compile(rf"\.{re.escape(path.name)}\.\d+{re.escape(suffix)}")
     for name in filter(form.fullmatch, _hidden_at_first(path.parent.resolve())):
         if name != own.name:
-            _remove_if_free(path.with_name(name))
+            remove_if_free(path.with_name(name))
     descriptor = _hold(own)
     try:
         yield own
@@ -108,7 +108,7 @@ def _hold(path: Path) -> int:
         os.close(descriptor)  # before it was locked, it was taken for a leftover
 
 
-def _remove_if_free(path: Path) -> None:
+def remove_if_free(path: Path) -> None:
     """Remove a file that no process has locked."""
     with contextlib.suppress(OSError):  # locked, gone, or somebody else's
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)

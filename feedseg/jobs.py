@@ -159,6 +159,10 @@ class Record:
         self._begun = ""
         self._save()
 
+    def key(self, job: Job) -> str:
+        """Of the model, the options and the image as it is now."""
+        return atomic.to_json([self._what, str(job.image.resolve()), _mark(job)])
+
     def _save(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         content = {"what": self._what, "done": self._done, "begun": self._begun}

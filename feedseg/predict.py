@@ -4,7 +4,7 @@ Nothing is computed before it is sure that no file would be overwritten; a file 
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,7 @@ from feedseg.instances import Rule
 from feedseg.jobs import Job, Record, Wanted, plan_jobs, refuse_existing
 from feedseg.outputs import Outputs
 from feedseg.segment import Trained
+from feedseg.unfinished import Unfinished
 
 
 def predict(
@@ -64,8 +65,9 @@ def predict(
     rounds: of a network with feedback, 0: as trained.
     backend: jax, or onnx for a file that ends in .onnx, which needs no JAX; none: by the file.
     Given again, it goes on where it was stopped: what this model made of the same images with the
-    same options is left as it is. Memory grows with the width of an image, not with its height or
-    its pages; with `rotations` and `instances` with the whole page.
+    same options is left as it is, and so are the rows made of an image, unless probabilities or
+    uncertainty are asked for. Memory grows little with the width of an image and not with its
+    height or its pages; with `rotations` and `instances` with the whole page.
     Returns the files written. Raises UserError, naming the file, for bad images, for images that
     do not fit the model, and for existing files unless `overwrite`.
     """
@@ -106,8 +108,7 @@ def predict(
         tile=tile,
         rotations=rotations,
         progress=progress,
-        begun=record.begin,
-        finished=record.add,
+        record=record,
     )
 
 
@@ -119,13 +120,12 @@ def predict_files(
     tile: int = 0,
     rotations: int = 0,
     progress: bool = True,
-    begun: Callable[[Job], object] = lambda job: None,
-    finished: Callable[[Job], object] = lambda job: None,
+    record: Record | None = None,
 ) -> list[Path]:
     """Reads, segments and writes file after file; returns the files written.
 
     An image that fails does not stop the others: its error is raised when they are done.
-    begun, finished: called before the first file of an image is written, and after the last.
+    record: where it is noted what was begun and done, so that a stopped command can go on.
     """
     from tqdm import tqdm
 
@@ -142,13 +142,14 @@ def predict_files(
     ) as bar:
         for job in jobs:
             try:
-                written += _predict_file(trained, job, channels, tile, rotations, bar, begun)
+                written += _predict_file(trained, job, channels, tile, rotations, bar, record)
             except UserError as error:
                 failures.append(error)
                 if len(jobs) > 1:
                     print(f"feedseg: {error}", file=sys.stderr, flush=True)
                 continue
-            finished(job)
+            if record:
+                record.add(job)
             if progress and not terminal:
                 print(f"{job.image} -> {job.labels}", file=sys.stderr, flush=True)
     if len(failures) > 1:
@@ -174,7 +175,7 @@ def _predict_file(
     tile: int,
     rotations: int,
     bar,
-    begun: Callable[[Job], object],
+    record: Record | None,
 ) -> list[Path]:
     """Outputs of one image file, streamed from slab to slab."""
     with slabs.open_source(job.image) as file, ExitStack() as files:
@@ -182,14 +183,28 @@ def _predict_file(
         outputs = Outputs(job, source, trained, files)
         bar.set_description(job.image.name, refresh=False)
 
+        soft = job.probabilities or job.uncertainty
+        kept = Unfinished(job.labels, "" if soft or not record else record.key(job))
+        files.enter_context(kept)
+
+        def results() -> Iterator[np.ndarray]:
+            done = 0
+            for ids in kept.rows(source.width):
+                done += len(ids)
+                yield ids[..., None]
+            yield from segment.slabs_of(trained, source, tile, rotations, done)
+
         def labels() -> Iterator[np.ndarray]:
-            for result in segment.slabs_of(trained, source, tile, rotations):
+            for result in results():
                 bar.update(result.shape[0] * result.shape[1] / 1e6)
-                yield outputs.add(result)
+                ids = outputs.add(result)
+                kept.add(ids)
+                yield ids
 
         rows = ahead(labels())
         files.callback(rows.close)
         first = next(rows)  # an image that cannot be segmented leaves nothing behind
-        begun(job)
+        if record:
+            record.begin(job)
         outputs.write(chain([first], rows))
     return job.outputs()

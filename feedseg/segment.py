@@ -77,21 +77,22 @@ def fitting(file: slabs.Source, trained: Trained) -> slabs.Source:
 
 
 def slabs_of(
-    trained: Trained, source: slabs.Source, tile: int = 0, rotations: int = 0
+    trained: Trained, source: slabs.Source, tile: int = 0, rotations: int = 0, done: int = 0
 ) -> Iterator[np.ndarray]:
     """Probabilities of an image, page after page from top to bottom, [rows, W, K] float32; of a
     model that gives class ids (`trained.only_labels`) these, [rows, W, 1] uint8.
 
+    done: rows, counted over all pages, that are passed over.
     Every page by its own limits. With rotations a page is one slab: it is turned as a whole.
     Where memory does not suffice the tiles are halved, which is said.
     Raises UserError naming the file if the smallest are too large, or the model gives NaN.
     """
-    for page in range(source.count):
-        begun = False
+    for page in range(done // source.height, source.count):
+        begun, first = False, max(0, done - page * source.height)
         while True:
             layout = tiles_for(trained, source.height, source.width, tile)
             try:
-                for slab in _page_slabs(trained, source, page, layout, tile, rotations):
+                for slab in _page_slabs(trained, source, page, layout, tile, rotations, first):
                     _check_finite(source.path, slab)
                     begun = True
                     yield slab
@@ -127,7 +128,9 @@ def _page_slabs(
     layout: tiling.Plan,
     tile: int,
     rotations: int,
+    first: int,
 ) -> Iterator[np.ndarray]:
+    """Slabs of one page from its row `first` on."""
     contracts = trained.contracts or ((trained.normalization, trained.percentiles),)
     limits = [slabs.limits(source, page, *each) for each in contracts]
 
@@ -142,10 +145,20 @@ def _page_slabs(
         return tiling.apply_tiled(image, trained.apply, plan)
 
     if rotations > 1:
-        return iter([rotation.mean(network, scaled(read(0, source.height)), rotations)])
+        return iter([rotation.mean(network, scaled(read(0, source.height)), rotations)[first:]])
+    layout = tiling.below(layout, first)
     # Pixels are scaled window by window: a row of them is held only as it is stored.
     seen = map(scaled, tiling.inputs(read, layout))
-    return tiling.slabs(ahead(seen, _WINDOWS_AHEAD), trained.apply, layout)
+    found = tiling.slabs(ahead(seen, _WINDOWS_AHEAD), trained.apply, layout)
+    return _without(found, first - (layout.rows[0].keep - layout.margin))
+
+
+def _without(found: Iterator[np.ndarray], rows: int) -> Iterator[np.ndarray]:
+    """Slabs without so many rows at the top."""
+    for slab in found:
+        if rows < len(slab):
+            yield slab[rows:]
+        rows = max(0, rows - len(slab))
 
 
 def fit_channels(path: Path, pages: np.ndarray, channels: int) -> np.ndarray:

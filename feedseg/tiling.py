@@ -171,6 +171,13 @@ def padding(layout: Plan) -> tuple[np.ndarray, np.ndarray]:
     return rows, columns
 
 
+def below(layout: Plan, row: int) -> Plan:
+    """Only the rows of windows that the image from this row on depends on."""
+    height, row = layout.window[0], row + layout.margin
+    ends = (span.start + height if layout.overlap else span.stop for span in layout.rows)
+    return layout._replace(rows=layout.rows[sum(end <= row for end in ends) :])
+
+
 def inputs(read: Callable[[int, int], np.ndarray], layout: Plan) -> Iterator[np.ndarray]:
     """What the network sees, window after window by rows, [1, h, w, C].
 
