@@ -3,8 +3,8 @@
     python -m benchmarks.epoch --output results/benchmarks/epoch.json
     python -m benchmarks.epoch --only overhead -- --config configs/unet.py --config.train.epochs=3
 
-overhead    an epoch of a real run / its steps, timed alone in the same process; with and without
-            the validation
+overhead    an epoch of a run / its steps, timed alone in a process like it; with and without the
+            validation
 first       from the start of a fresh process to the end of its first step, with an empty and with
             a filled compilation cache (JAX_COMPILATION_CACHE_DIR)
 race        5 epochs of ssTEM, U-Net 8-128, from the command to the result, feedseg and PyTorch
@@ -21,14 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks import measure
 from benchmarks.measure import seconds
 from configs import common
-from feedseg import config as configs
-from feedseg import datasets, evaluate, rundir, together, train
-from feedseg.job import set_up
+from feedseg import datasets
 
 PARTS = ("overhead", "first", "race")
 UNET = ["--config=configs/unet.py"]
@@ -39,70 +38,49 @@ PLAIN = ["--config.evaluate.dihedral=False", "--config.evaluate.membrane="]
 # The overhead of an epoch -----------------------------------------------------------------------
 
 
-class Clock:
-    """A log that remembers when it was told of each epoch."""
-
-    def __init__(self):
-        self.epochs: list[float] = []
-
-    def __call__(self, text: str) -> None:
-        if text.startswith("epoch "):
-            self.epochs.append(time.perf_counter())
-
-    def keep_in(self, path: Path) -> None:
-        """The run's own file is not wanted."""
-
-
 def overhead(arguments: list[str], folder: Path) -> dict:
-    """A real run beside its bare steps and validations, which are timed before and after it.
+    """A run beside its bare steps and validations before and after it, all in fresh processes.
 
     arguments: of feedseg; at least two epochs, as the first one has the compilation.
     """
-    config, _ = configs.parse_flags(arguments)
-    config.runtime.progress = False
-    clock = Clock()
-    (folder / "bare").mkdir()
-    job, state = set_up(config, rundir.RunDir(folder / "bare"), clock)
-    bare = Bare(job, state)
-    before = bare.times()
-    train.run(config, folder / "run", clock)
-    after = bare.times()
-    step, validation = (statistics.median(b + a) for b, a in zip(before, after, strict=True))
-    spans = [b - a for a, b in zip(clock.epochs, clock.epochs[1:], strict=False)]
-    epoch = statistics.median(spans)
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+    before = bare(arguments, cache)
+    epoch = statistics.median(epochs([*arguments, f"--workdir={folder / 'run'}"], cache))
+    after = bare(arguments, cache)
+    step, validation = (
+        statistics.median(before[key] + after[key]) for key in ("step_s", "validation_s")
+    )
+    bare_epoch = before["steps"] * step
     return {
-        "steps": job.steps_per_epoch,
-        "batch": job.batch,
+        "steps": before["steps"],
+        "batch": before["batch"],
         "step_s": step,
         "validation_s": validation,
         "epoch_s": epoch,
-        "overhead": epoch / (job.steps_per_epoch * step),
-        "overhead_without_validation": (epoch - validation) / (job.steps_per_epoch * step),
+        "overhead": epoch / bare_epoch,
+        "overhead_without_validation": (epoch - validation) / bare_epoch,
     }
 
 
-class Bare:
-    """The compiled steps of a job, without the loop around them."""
+def bare(arguments: list[str], cache: dict[str, str]) -> dict:
+    """What `benchmarks.bare_epoch` says."""
+    command = [sys.executable, "-m", "benchmarks.bare_epoch", *arguments]
+    return json.loads(output(command, **cache).splitlines()[-1])
 
-    def __init__(self, job, state):
-        self._job = job
-        self._program = together.Program([job], [state])
-        self._step(), self._validate()  # they compile
 
-    def times(self) -> tuple[list[float], list[float]]:
-        """Seconds of each of an epoch's steps, and of three validations."""
-        dispatches = self._job.steps_per_epoch // self._job.steps_per_dispatch
-        spent = [seconds(self._step) for _ in range(dispatches)]
-        steps = [each / self._job.steps_per_dispatch for each in spent]
-        return steps, [seconds(self._validate) for _ in range(3)]
-
-    def _step(self) -> None:
-        self._program.dispatch()
-        self._program.losses(0)
-
-    def _validate(self) -> None:
-        (state,), job = self._program.states(), self._job
-        evaluate.confusion_matrices(job.eval_step, state.variables(), job.val_items, job.eval_batch)
+def epochs(arguments: list[str], cache: dict[str, str]) -> list[float]:
+    """Seconds of each epoch of a run but the first, by when it says that they end."""
+    command = [sys.executable, "-m", "feedseg.main", *arguments]
+    ends = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | cache
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("epoch "):
+                ends.append(time.perf_counter())
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} failed")
+    return [end - begin for begin, end in pairwise(ends)]
 
 
 # The first step ---------------------------------------------------------------------------------
@@ -111,12 +89,8 @@ class Bare:
 def first_step(arguments: list[str], cache: Path) -> dict:
     """Seconds from the start of a fresh process to the end of its first step, and its parts."""
     command = [sys.executable, "-m", "benchmarks.first_step", *arguments]
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     begun = time.time()
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    moments = json.loads(done.stdout.splitlines()[-1])
+    moments = json.loads(output(command, JAX_COMPILATION_CACHE_DIR=str(cache)).splitlines()[-1])
     names, values = list(moments), [begun, *moments.values()]
     parts = {f"{name}_s": b - a for name, a, b in zip(names, values, values[1:], strict=False)}
     return parts | {"total_s": values[-1] - begun}
@@ -125,13 +99,17 @@ def first_step(arguments: list[str], cache: Path) -> dict:
 # From command to result -------------------------------------------------------------------------
 
 
-def timed_command(command: list[str], **environment: str) -> float:
-    """Wall time of a command, seconds; exits with what it said if it fails."""
-    begun = time.perf_counter()
+def output(command: list[str], **environment: str) -> str:
+    """What a command prints; exits with it if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    return time.perf_counter() - begun
+    return done.stdout
+
+
+def timed_command(command: list[str], **environment: str) -> float:
+    """Wall time of a command, seconds."""
+    return seconds(lambda: output(command, **environment))
 
 
 def race(stack: Path, epochs: int, repeats: int, folder: Path, changes: list[str]) -> dict:
