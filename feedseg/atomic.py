@@ -5,7 +5,6 @@ place of the old file in one rename. Of several processes only process 0 writes.
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import math
@@ -14,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from feedseg import distributed
+from feedseg import distributed, file_lock
 from feedseg.errors import SaveFailed
 
 
@@ -66,7 +65,7 @@ def temporary(path: Path, suffix: str = ".part") -> Iterator[Path]:
 
     It is removed at the end unless it was renamed, and it is locked as long as it is in use: so
     those of killed processes beside the same `path` are known by their free lock, and removed
-    first. Where a file system knows no locks they stay.
+    first. Where the system or the file system knows no locks they stay.
     Raises OSError if the folder cannot be made or the file not be written.
     """
     path = Path(path)
@@ -81,9 +80,10 @@ def temporary(path: Path, suffix: str = ".part") -> Iterator[Path]:
         yield own
     finally:
         with contextlib.suppress(OSError):
-            if _is_open(own, descriptor):
+            if descriptor is None or _is_open(own, descriptor):
                 own.unlink()
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @functools.lru_cache(maxsize=8)
@@ -96,12 +96,19 @@ def _hidden_at_first(folder: Path) -> tuple[str, ...]:
         return tuple(entry.name for entry in entries if entry.name.startswith("."))
 
 
-def _hold(path: Path) -> int:
-    """A descriptor of an empty file of that name, locked where that can be."""
+def _hold(path: Path) -> int | None:
+    """The descriptor of an empty file of that name, which is locked; None where there are no locks.
+
+    Then the file is made too, and closed: Windows renames no open file.
+    """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            file_lock.take(descriptor, wait=True)
+        except OSError:
+            os.ftruncate(descriptor, 0)
+            os.close(descriptor)
+            return None
         if _is_open(path, descriptor):
             os.ftruncate(descriptor, 0)
             return descriptor
@@ -111,9 +118,9 @@ def _hold(path: Path) -> int:
 def remove_if_free(path: Path) -> None:
     """Remove a file that no process has locked."""
     with contextlib.suppress(OSError):  # locked, gone, or somebody else's
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.take(descriptor)
             if _is_open(path, descriptor):
                 path.unlink()
         finally:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from feedseg import machine
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tifffile")
 CUDA13_DRIVER = 580  # oldest NVIDIA driver series for CUDA 13
 LITTLE_DISK = 2 * 2**30  # bytes
@@ -219,19 +221,12 @@ def memory() -> Iterator[Finding]:
     """Memory of the machine and of the first device."""
     import jax
 
-    total = _host_memory()
+    total = machine.memory()
     if total:
         yield Finding("ok", "memory", f"{total / 2**30:.1f} GiB in this machine")
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
     if limit:
         yield Finding("ok", "device memory", f"{limit / 2**30:.1f} GiB that JAX may use")
-
-
-def _host_memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not known on this system
-        return None
 
 
 def disk() -> Iterator[Finding]:

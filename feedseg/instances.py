@@ -1,11 +1,11 @@
 """Instances of a label map: connected pixels of a class, or what a class separates."""
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from feedseg import machine
 from feedseg.errors import UserError
 from feedseg.objects import check_connectivity
 
@@ -32,8 +32,8 @@ class Rule(NamedTuple):
     def check_memory(self, height: int, width: int) -> None:
         """Raises UserError if a page is too large for the memory of this machine."""
         need = _BYTES[self.method] * height * width
-        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if need > 0.9 * have:
+        have = machine.memory()
+        if have and need > 0.9 * have:
             raise UserError(
                 f"instances of a page of {width} x {height} px take about {need / 2**30:.0f} GiB, "
                 f"this machine has {have / 2**30:.0f}; crop the image or leave them out"

@@ -6,7 +6,6 @@ after a kill. In a run of several processes only process 0 takes the lock.
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ import socket
 import time
 from pathlib import Path
 
-from feedseg import distributed
+from feedseg import distributed, file_lock
 from feedseg.errors import SaveFailed, UserError, WorkdirBusy
 
 _log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ class WorkdirLock:
         """Take the lock; returns what is written into its file, empty if nothing can be."""
         self._descriptor = _open(self.path)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.take(self._descriptor)
         except OSError as error:
             if error.errno in _BUSY:
                 holder = _holder(self._descriptor)
@@ -64,7 +63,8 @@ class WorkdirLock:
         text = json.dumps(_this_process())
         try:
             os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, text.encode(), 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            os.write(self._descriptor, text.encode())
             os.fsync(self._descriptor)  # for other machines, too
             return text
         except OSError as error:
@@ -88,7 +88,7 @@ def _open(path: Path) -> int:
     """Descriptor of the lock file, made with its folder where needed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         folder, reason = path.parent, error.strerror
         if error.errno in _NO_ROOM:

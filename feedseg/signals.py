@@ -12,7 +12,8 @@ import os
 import signal
 import threading
 
-_ASKS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+_NAMES = ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT")
+_ASKS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # Windows has not all
 
 
 class Stop:

@@ -1,7 +1,6 @@
 """Class ids of an image as they are made, so that a stopped command goes on within the image."""
 
 import contextlib
-import fcntl
 import os
 import zlib
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from feedseg import atomic
+from feedseg import atomic, file_lock
 from feedseg.errors import UserError
 
 _SIZE = 8  # bytes that say how long a part is
@@ -69,7 +68,13 @@ class Unfinished:
         """Open the file, drop what does not count."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._path.open("ab", buffering=0)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            file_lock.take(file)
+        except OSError as error:
+            file.close()
+            if not isinstance(error, BlockingIOError):  # there are no locks, so the file is ours
+                self._path.unlink()
+            raise
         file.truncate(self._end)
         self._file = file
         if not self._end:

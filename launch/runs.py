@@ -1,7 +1,6 @@
 """What has become of a run, read from its directory: result, lock, heartbeat, last words."""
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from feedseg import heartbeat, sweep, trials
+from feedseg import file_lock, heartbeat, sweep, trials
 from feedseg.errors import UserError
 from launch.task import log_path
 
@@ -141,7 +140,7 @@ def in_use(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        file_lock.take(descriptor, shared=True)
     except BlockingIOError:
         return True
     except OSError:  # no locks on this file system

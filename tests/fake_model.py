@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from feedseg import jobs, predict
+from feedseg import backends, jobs, predict
 
 NAMES, COLORS = ("dark", "bright"), ((0, 0, 0), (255, 255, 0))
 
@@ -43,3 +43,15 @@ def run(inputs, output, trained=None, **options):
     return predict.predict_files(
         trained or Fake(), planned, channels=channels, tile=tile, progress=False
     )
+
+
+def stand_in(monkeypatch, apply=bright) -> list:
+    """Every model is `Fake(apply)`; returns the list of those that will be asked for."""
+    loaded = []
+
+    def load(path, checkpoint, rounds, **_):
+        loaded.append((path, checkpoint))
+        return Fake(apply)
+
+    monkeypatch.setattr(backends, "load", load)
+    return loaded

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from fake_model import bright
-from test_predict_files import stand_in
+from fake_model import bright, stand_in
 
-from feedseg import atomic, image_io, predict
+from feedseg import atomic, file_lock, image_io, predict
 
 TESTS = Path(__file__).parent
 DEAD = 4_194_305  # above the largest pid of Linux
@@ -107,7 +106,7 @@ def test_without_locks_files_are_written_and_leftovers_stay(tmp_path, monkeypatc
 
     path, left = tmp_path / "a.tif", tmp_path / f".a.tif.{DEAD}.part"
     left.touch()
-    monkeypatch.setattr(atomic.fcntl, "flock", no_locks)
+    monkeypatch.setattr(file_lock.fcntl, "flock", no_locks)
     image_io.write_atomically(path, lambda temporary: temporary.write_text("whole"))
     assert names(tmp_path) == {path.name, left.name}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from fake_model import COLORS, NAMES, Fake, bright, run
+from fake_model import COLORS, NAMES, Fake, bright, run, stand_in
 from PIL import Image
 
 from feedseg import backends, colors, image_io, jobs, planes, predict, preview
@@ -101,18 +101,6 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
     assert (out / "b_labels.tif").read_text() == "mine" and len(list(out.iterdir())) == 1
     run(tmp_path, out, overwrite=True)
     assert image_io.read_label(out / "b_labels.tif").shape == (1, 20, 20)
-
-
-def stand_in(monkeypatch, apply=bright) -> list:
-    """Every model is `Fake(apply)`; returns the list of those that will be asked for."""
-    loaded = []
-
-    def load(path, checkpoint, rounds, **_):
-        loaded.append((path, checkpoint))
-        return Fake(apply)
-
-    monkeypatch.setattr(backends, "load", load)
-    return loaded
 
 
 def test_the_model_is_loaded_only_when_all_is_well(tmp_path, monkeypatch):

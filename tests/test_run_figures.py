@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import tifffile
+from fake_model import Fake
 from PIL import Image
-from test_predict_files import Fake
 from tiny import ROOT
 
 from feedseg import cli, main, run_figures

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_predict_files import Fake, bright
+from fake_model import Fake, bright
 
 from feedseg import loading, models
 

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from fake_model import Fake, bright
-from test_predict_files import stand_in
+from fake_model import Fake, bright, stand_in
 
-from feedseg import atomic, predict, segment, slabs, tiling
+from feedseg import file_lock, predict, segment, slabs, tiling
 from feedseg.errors import UserError
 from feedseg.unfinished import Unfinished
 
@@ -160,7 +159,7 @@ def test_of_two_processes_one_keeps_and_a_full_disk_keeps_nothing(tmp_path, monk
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic.fcntl, "flock", full)
+    monkeypatch.setattr(file_lock.fcntl, "flock", full)
     with Unfinished(path, "key") as kept:
         kept.add(labels)
         kept.add(labels)
