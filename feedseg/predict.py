@@ -183,19 +183,13 @@ def _predict_file(
         outputs = Outputs(job, source, trained, files)
         bar.set_description(job.image.name, refresh=False)
 
-        soft = job.probabilities or job.uncertainty
-        kept = Unfinished(job.labels, "" if soft or not record else record.key(job))
-        files.enter_context(kept)
+        kept = files.enter_context(_kept(job, record))
 
-        def results() -> Iterator[np.ndarray]:
-            done = 0
-            for ids in kept.rows(source.width):
-                done += len(ids)
-                yield ids[..., None]
-            yield from segment.slabs_of(trained, source, tile, rotations, done)
+        def missing(done: int) -> Iterator[np.ndarray]:
+            return segment.slabs_of(trained, source, tile, rotations, done)
 
         def labels() -> Iterator[np.ndarray]:
-            for result in results():
+            for result in kept.then(source.width, missing):
                 bar.update(result.shape[0] * result.shape[1] / 1e6)
                 ids = outputs.add(result)
                 kept.add(ids)
@@ -208,3 +202,9 @@ def _predict_file(
             record.begin(job)
         outputs.write(chain([first], rows))
     return job.outputs()
+
+
+def _kept(job: Job, record: Record | None) -> Unfinished:
+    """What an earlier command has made of an image; nothing where more than class ids is needed."""
+    more = job.probabilities or job.uncertainty
+    return Unfinished(job.labels, record.key(job) if record and not more else "")

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,6 +51,12 @@ class Unfinished:
                 slab = np.frombuffer(part, np.uint8).reshape(-1, width)
                 self._rows, self._end = self._rows + len(slab), file.tell()
                 yield slab
+
+    def then(self, width: int, rest: Callable[[int], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
+        """The slabs kept so far, [h, width, 1] uint8, and what `rest(number of their rows)` gives."""
+        for slab in self.rows(width):
+            yield slab[..., None]
+        yield from rest(self._rows)
 
     def add(self, labels: np.ndarray) -> None:
         """The next rows from the top, [h, W] uint8; those that are kept are passed over."""
