@@ -53,7 +53,7 @@ class Unfinished:
                 yield slab
 
     def then(self, width: int, rest: Callable[[int], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
-        """The slabs kept so far, [h, width, 1] uint8, and what `rest(number of their rows)` gives."""
+        """The slabs kept so far, [h, width, 1] uint8, then `rest(number of their rows)`."""
         for slab in self.rows(width):
             yield slab[..., None]
         yield from rest(self._rows)
