@@ -244,7 +244,13 @@ def slashed(tree) -> dict[str, jax.Array]:
     return flax.traverse_util.flatten_dict(tree, sep="/")
 
 
-@pytest.mark.parametrize("name", models.names())
+EACH = [
+    pytest.param(name, marks=pytest.mark.long if name == "saunet" else ())
+    for name in models.names()
+]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_a_training_step(name):
     """Finite gradients for everything but biases that have no effect; statistics change."""
     model, train, _ = compiled(name)

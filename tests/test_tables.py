@@ -54,7 +54,7 @@ ROWS = {  # what differs between them is how they are planned, not what is compi
 }
 
 
-LONG = ("aep-fig12", "fbu-t3", "aep-t2")
+LONG = ("aep-fig12", "aep-t2", "aep-t3", "aep-t5", "aep-t6", "fba-t2", "fba-t3", "fbu-t3", "fbu-t4")
 EACH = [
     pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in published.names()
 ]

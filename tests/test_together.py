@@ -207,6 +207,7 @@ sys.exit(stack.guarded(stack.stack, sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 def test_runs_spread_over_devices_by_the_command(alone, tmp_path):
     """Three runs on two devices; what the process says names the run."""
     task = tuple(trial(tmp_path / name, *RUNS[name]) for name in "ab")
