@@ -42,10 +42,8 @@ class Unfinished:
 
     def rows(self, width: int) -> Iterator[np.ndarray]:
         """The slabs kept so far, [h, width] uint8."""
-        if self._useless or not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            if _part(file) != self._key:
+        with contextlib.suppress(OSError), self._path.open("rb") as file:
+            if self._useless or _part(file) != self._key:
                 return
             while (part := _part(file)) is not None:
                 slab = np.frombuffer(part, np.uint8).reshape(-1, width)
