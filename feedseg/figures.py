@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves, a panel of images with their maps, a confusion matrix.
+"""Pictures of a run: curves, a panel of images with their maps, a confusion matrix, weights.
 
 Every figure is drawn without a display and replaces its file in one rename, so an interrupted
 run leaves the old picture or the new one.
@@ -14,7 +14,7 @@ from feedseg.colors import overlay
 from feedseg.drawing import drawing
 from feedseg.panel import panel
 
-__all__ = ["confusion_figure", "curves", "overlay", "panel"]
+__all__ = ["confusion_figure", "curves", "ensemble_weights", "overlay", "panel"]
 
 # Okabe & Ito: eight colours that colour-blind readers tell apart; yellow is left out, it is too
 # light for lines. Line styles change with the round through the colours.
@@ -166,3 +166,16 @@ def _write_cell(axes, row: int, column: int, share: float, count: int) -> None:
     place = {"ha": "center", "va": "center", "color": "white" if share > 55 else "#222222"}
     axes.text(column, row - 0.08, f"{share:.1f}", fontsize=11, **place)
     axes.text(column, row + 0.18, f"{count:,}", fontsize=7, **place)
+
+
+def ensemble_weights(weights: np.ndarray, path: Path) -> Path:
+    """Learned weights of the ensemble, network 1 first (AEP Fig. 11)."""
+    with drawing(1.6 + 0.7 * len(weights), 2.8, path) as figure:
+        axes = figure.subplots()
+        names = ["network 1", *(f"image {i}" for i in range(1, len(weights)))]
+        bars = axes.bar(names, weights, width=0.6, color="#0072B2")
+        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+        axes.axhline(0, color="#444444", linewidth=0.8)
+        axes.margins(y=0.15)
+        axes.set(ylabel="weight", title="Ensemble weights (AWEL)")
+    return path

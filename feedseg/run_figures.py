@@ -18,8 +18,8 @@ from feedseg import config as configs
 from feedseg import datasets, evaluate, image_io, normalize, tiling
 from feedseg.colors import as_rgb, grey_as_rgb, unit_range
 from feedseg.datasets import folds
-from feedseg.drawing import drawing
 from feedseg.errors import SaveFailed, UserError
+from feedseg.figures import ensemble_weights
 from feedseg.layers.attention import attention_rows
 from feedseg.panel import panel
 from feedseg.rundir import RunDir, read_json
@@ -278,19 +278,6 @@ def edges(seen: Seen, folder: Path) -> Path:
         }
 
     return _panel(seen, columns, folder / "edges.png")
-
-
-def ensemble_weights(weights: np.ndarray, path: Path) -> Path:
-    """Learned weights of the ensemble, network 1 first (AEP Fig. 11)."""
-    with drawing(1.6 + 0.7 * len(weights), 2.8, path) as figure:
-        axes = figure.subplots()
-        names = ["network 1", *(f"image {i}" for i in range(1, len(weights)))]
-        bars = axes.bar(names, weights, width=0.6, color="#0072B2")
-        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
-        axes.axhline(0, color="#444444", linewidth=0.8)
-        axes.margins(y=0.15)
-        axes.set(ylabel="weight", title="Ensemble weights (AWEL)")
-    return path
 
 
 DRAWINGS = (  # the output that a figure needs

@@ -200,16 +200,16 @@ def slabs(
     network: Callable[[np.ndarray], np.ndarray],
     layout: Plan,
 ) -> Iterator[np.ndarray]:
-    """The network's output from top to bottom, [rows, W, K] float32, at most `PIECE_BYTES` at once.
+    """The network's output from top to bottom, [rows, W, K], about `PIECE_BYTES` at once.
 
     seen: as `inputs` gives them. network: [1, h, w, C] -> [1, h, w, K] at the window's size.
     Memory: a row of windows of the output.
     """
     outputs = _dispatched(network, seen)
     joined = (_blended if layout.overlap else _centres)(outputs, layout)
+    columns = slice(layout.margin, layout.margin + layout.width)
     for row in layout.rows:
         stop = min(row.stop, layout.margin + layout.height)
-        columns = slice(layout.margin, layout.margin + layout.width)
         yield from _pieces(next(joined)[: stop - row.keep, columns])
     next(joined, None)  # ends what it comes from
 

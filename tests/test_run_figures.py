@@ -7,7 +7,7 @@ from fake_model import Fake
 from PIL import Image
 from tiny import ROOT
 
-from feedseg import cli, main, run_figures
+from feedseg import cli, figures, main, run_figures
 from feedseg.errors import UserError
 from feedseg.trained import check_rounds
 
@@ -126,5 +126,5 @@ def test_gates_and_edges(name, shown, tmp_path, monkeypatch):
 
 
 def test_weights_of_an_ensemble(tmp_path):
-    path = run_figures.ensemble_weights(np.array([-0.5, 0.2, 1.4]), tmp_path / "weights.png")
+    path = figures.ensemble_weights(np.array([-0.5, 0.2, 1.4]), tmp_path / "weights.png")
     assert np.asarray(Image.open(path)).std() > 10

@@ -7,7 +7,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 WITHOUT = """
-import builtins, os, pathlib, signal, sys
+import os, signal, sys
 from pathlib import Path
 
 for name in ("fcntl", "resource", "pwd", "grp"):
