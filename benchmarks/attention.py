@@ -36,7 +36,8 @@ def inputs(side: int, channels: int) -> list[np.ndarray]:
     return [rng.normal(size=(1, side * side, depth)).astype(np.float32) for depth in depths]
 
 
-def feedseg_call(arrays, mode: str):
+def feedseg_program(mode: str):
+    """The jitted function of query, key and value."""
     import jax
     import jax.numpy as jnp
 
@@ -44,24 +45,33 @@ def feedseg_call(arrays, mode: str):
     from feedseg.layers import attention as attentions
 
     attention = functools.partial(attentions.attention, query_block=FEEDBACK["query_block"])
-    arrays = [jnp.asarray(array) for array in arrays]
-    run = {
+    return {
         "forward": jax.jit(attention),
         "gradient": jax.jit(
             jax.value_and_grad(lambda *a: jnp.sum(attention(*a) ** 2), argnums=(0, 1, 2))
         ),
     }[mode]
+
+
+def feedseg_call(arrays, mode: str):
+    import jax
+    import jax.numpy as jnp
+
+    arrays = [jnp.asarray(array) for array in arrays]
+    run = feedseg_program(mode)
     return lambda: jax.block_until_ready(run(*arrays))
 
 
-def torch_call(arrays, mode: str):
+def torch_call(arrays, mode: str, dtype: str = "float32"):
+    """PyTorch's fused attention; its flash kernel takes depths that are multiples of 8."""
     import torch
     import torch.nn.functional as functional
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    depth = max(array.shape[-1] for array in arrays)
+    multiple = 8 if device == "cuda" else 1
+    depth = -(-max(array.shape[-1] for array in arrays) // multiple) * multiple
     padded = [np.pad(a, ((0, 0), (0, 0), (0, depth - a.shape[-1]))) for a in arrays]
-    tensors = [torch.from_numpy(a)[None].to(device) for a in padded]
+    tensors = [torch.from_numpy(a)[None].to(device, getattr(torch, dtype)) for a in padded]
     tensors = [tensor.requires_grad_(mode == "gradient") for tensor in tensors]
 
     def run():

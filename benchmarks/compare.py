@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -33,6 +34,7 @@ def arguments(description: str, batch: int, side: int, repeats: int) -> argparse
 
 def run(what: str, options: argparse.Namespace) -> None:
     """All networks, one line each."""
+    measure.require_torch()
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
     facts = measure.machine()
     line = measure.Lines(options.output, KEYS)
@@ -41,20 +43,26 @@ def run(what: str, options: argparse.Namespace) -> None:
         line(**compare(case, options.peers, options.repeats), **facts)
 
 
-def compare(case: sides.Case, peers: list[str], repeats: int) -> dict:
-    """Both libraries on one case."""
+def compare(
+    case: sides.Case,
+    peers: Sequence[str],
+    repeats: int,
+    own: sides.Side | None = None,
+    device: dict | None = None,
+) -> dict:
+    """Both libraries on one case.
+
+    own: feedseg's side where it is compiled already; device: its peaks, as `measure.limits` has
+    them, measured where there are none.
+    """
     gc.collect()
-    all_sides, failed = {"feedseg": sides.feedseg_side(case)}, {}
-    for peer in peers:
-        try:
-            all_sides[peer] = sides.torch_side(case, compiled=peer == "compiled")
-        except Exception as error:  # torch.compile raises whatever a compiler may
-            if peer == "eager":
-                raise
-            failed["compiled_failed"] = f"{type(error).__name__}: {str(error)[:200]}"
+    own = own or sides.feedseg_side(case)
+    theirs, failed = _peers(case, peers)
+    all_sides = {"feedseg": own, **theirs}
     found = measure.in_turns({name: side.run for name, side in all_sides.items()}, repeats)
-    own, flops = all_sides["feedseg"], sides.useful_flops(case)
-    device = measure.limits()
+    found = {name: time / case.dispatch for name, time in found.items()}
+    flops = _useful_flops(case)
+    device = device or measure.limits()
     moved = own.facts["program_bytes"]
     return {
         **case._asdict(),
@@ -65,14 +73,46 @@ def compare(case: sides.Case, peers: list[str], repeats: int) -> dict:
         "images_per_s": {name: case.batch / time for name, time in found.items()},
         "peak_mib": {name: side.peak_mib for name, side in all_sides.items()},
         "compile_s": {name: side.compile_s for name, side in all_sides.items() if side.compile_s},
-        "useful_gflop": flops / 1e9,
-        "gflop_per_s": {name: flops / time / 1e9 for name, time in found.items()},
-        "share_of_peak_flops": {
-            name: flops / time / device["peak_flop_per_s"] for name, time in found.items()
-        },
+        **_rates(flops, found, device["peak_flop_per_s"]),
         **own.facts,
         "program_bytes_per_s": moved and moved / found["feedseg"],
         "share_of_peak_bytes": moved and moved / found["feedseg"] / device["peak_bytes_per_s"],
         **device,
         **failed,
+    }
+
+
+def _peers(case: sides.Case, peers: Sequence[str]) -> tuple[dict[str, sides.Side], dict]:
+    """PyTorch's sides, and why torch.compile has none where it failed."""
+    found, failed = {}, {}
+    for peer in peers:
+        from benchmarks import torch_side
+
+        try:
+            found[peer] = torch_side.side(case, compiled=peer == "compiled")
+        except Exception as error:  # torch.compile raises whatever a compiler may
+            if peer == "eager":
+                raise
+            failed["compiled_failed"] = f"{type(error).__name__}: {str(error)[:200]}"
+    return found, failed
+
+
+def _useful_flops(case: sides.Case) -> int | None:
+    """Operations of the network's convolutions and products; None without PyTorch to count them."""
+    if measure.torch is None:
+        return None
+    from benchmarks import torch_side
+
+    return torch_side.useful_flops(case)
+
+
+def _rates(flops: int | None, seconds: dict[str, float], peak: float) -> dict:
+    """Useful operations per second of every side, and their share of the device's peak."""
+    if flops is None:
+        return {}
+    rates = {name: flops / time for name, time in seconds.items()}
+    return {
+        "useful_gflop": flops / 1e9,
+        "gflop_per_s": {name: rate / 1e9 for name, rate in rates.items()},
+        "share_of_peak_flops": {name: rate / peak for name, rate in rates.items()},
     }

@@ -1,5 +1,6 @@
-"""The two sides of a comparison: a training step and inference by feedseg and by PyTorch."""
+"""What is compared, and feedseg's side of it: a training step and inference."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -8,10 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import measure, peers
+from benchmarks import measure
 from feedseg import compiler, models, optimizer, parallel
 from feedseg import config as configs
 from feedseg import step as steps
@@ -35,6 +34,7 @@ class Case(NamedTuple):
     batch: int
     side: int  # px
     dtype: str  # float32 | bfloat16
+    dispatch: int = 1  # training steps in one program
 
     @property
     def classes(self) -> int:
@@ -101,13 +101,14 @@ def _feedseg_step(case: Case):
     items = parallel.put(mesh, steps.TrainItems(images, labels, *limits, **own))
     place = parallel.batch_placer(mesh)
     step = steps.make_train_step(model, adam, config, case.batch, case.batch, place)
+    step = steps.repeat(step, case.dispatch) if case.dispatch > 1 else step
     options = compiler.options(models.count_parameters(state.params))
     compiled, compile_s = _compile(parallel.compile_train(mesh, step, options), state, items)
 
     def run() -> float:
         nonlocal state
         state, loss = jax.block_until_ready(compiled(state, items))
-        return _finite(float(loss))
+        return finite(float(loss))
 
     return compiled, compile_s, run
 
@@ -115,15 +116,21 @@ def _feedseg_step(case: Case):
 def _feedseg_forward(case: Case):
     _, model = configured(case)
     image = jnp.asarray(case.data()[0], jnp.float32) / 255
-    small = jnp.zeros((1, model.stride, model.stride, 1))
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), small, train=False))
-    variables = jax.tree_util.tree_map_with_path(_plausible, shapes)
+    variables = plausible_variables(model, (1, model.stride, model.stride, 1))
     forward = jax.jit(
         lambda v, x: steps.forward(model, v, x, jnp.dtype(case.dtype))[0],
         compiler_options=compiler.options(models.count_parameters(variables["params"])),
     )
     compiled, compile_s = _compile(forward, variables, image)
     return compiled, compile_s, lambda: compiled(variables, image).block_until_ready()
+
+
+def plausible_variables(model, image_shape: tuple[int, ...]):
+    """Variables of a network filled by `_plausible`."""
+    image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+    start = functools.partial(model.init, train=False)
+    shapes = jax.eval_shape(start, jax.random.key(0), image)
+    return jax.tree_util.tree_map_with_path(_plausible, shapes)
 
 
 def _plausible(path, leaf) -> jax.Array:
@@ -136,96 +143,7 @@ def _plausible(path, leaf) -> jax.Array:
     return jnp.asarray(rng.normal(size=leaf.shape) * spread, leaf.dtype)
 
 
-def _finite(loss: float) -> float:
+def finite(loss: float) -> float:
     if not math.isfinite(loss):
         raise SystemExit(f"the loss is {loss}: such steps time nothing")
     return loss
-
-
-# PyTorch ----------------------------------------------------------------------------------------
-
-
-def torch_side(case: Case, compiled: bool) -> Side:
-    """The network in PyTorch, channels last, eager or by torch.compile."""
-    run = {"step": _torch_step, "forward": _torch_forward}[case.case](case, compiled)
-    compile_s = measure.seconds(run) if compiled else 0.0
-    return Side(run, compile_s, measure.torch_peak_mib(run), {})
-
-
-def _torch_network(case: Case):
-    torch.manual_seed(0)
-    network = peers.build(case.network, case.classes).to(measure.torch_device())
-    for parameter in network.parameters():
-        if parameter.dim() == 4:  # AWEL's kernel has 5
-            parameter.data = parameter.data.to(memory_format=torch.channels_last)
-    return network
-
-
-def _torch_data(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels = case.data()
-    image = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(255)
-    image = image.to(measure.torch_device(), memory_format=torch.channels_last)
-    return image, torch.from_numpy(labels).long().to(measure.torch_device())
-
-
-def _autocast(case: Case):
-    """The forward pass in bfloat16 where it is asked for; weights stay float32."""
-    kind = measure.torch_device().type
-    return torch.autocast(kind, torch.bfloat16, enabled=case.dtype == "bfloat16")
-
-
-def _torch_step(case: Case, compiled: bool) -> Callable[[], float]:
-    network = _torch_network(case).train()
-    image, labels = _torch_data(case)
-    adam = torch.optim.Adam(network.parameters(), lr=1e-3)
-
-    def loss_of(image, labels):
-        return peers.loss(network, image, labels)
-
-    loss_of = torch.compile(loss_of) if compiled else loss_of
-
-    def run() -> float:
-        adam.zero_grad()
-        with _autocast(case):
-            loss = loss_of(image, labels)
-        loss.backward()
-        adam.step()
-        measure.synchronize()
-        return _finite(loss.item())
-
-    return run
-
-
-def _torch_forward(case: Case, compiled: bool) -> Callable[[], torch.Tensor]:
-    network, image = _torch_network(case).eval(), _torch_data(case)[0]
-    network = torch.compile(network) if compiled else network
-
-    def first(found):
-        return found[0] if isinstance(found, tuple) else found
-
-    def run() -> torch.Tensor:
-        with torch.inference_mode(), _autocast(case):
-            logits = first(network(image))
-        measure.synchronize()
-        return logits
-
-    return run
-
-
-def useful_flops(case: Case) -> int:
-    """Operations of the network's convolutions and products in the plain form, 2 per product.
-
-    Counted by PyTorch without computing anything: a compiler's own number counts a loop once.
-    """
-    with torch.device("meta"):
-        network = peers.build(case.network, case.classes)
-        image = torch.empty(case.batch, 1, case.side, case.side)
-        labels = torch.empty(case.batch, case.side, case.side, dtype=torch.long)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        if case.case == "step":
-            peers.loss(network.train(), image, labels).backward()
-        else:
-            with torch.no_grad():
-                network.eval()(image)
-    return counter.get_total_flops()

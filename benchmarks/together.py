@@ -72,6 +72,29 @@ def seconds(action) -> float:
     return time.perf_counter() - begun
 
 
+def forms(config, models_count: int, batch: int, side: int, names=("solo", "vmap", "copies")):
+    """Each form's call that takes one step of every model; its result is not waited for."""
+    mesh = parallel.make_mesh(1, batch, require_gpu=False)
+    model = models.build(CLASSES, config.model)
+    tx = optimizer.build(config.optimizer, optimizer.schedule(config.optimizer, 1, 1000))
+    step = steps.make_train_step(model, tx, config, batch, batch, parallel.batch_placer(mesh))
+    terms, shape = config.loss.terms.to_dict(), (1, side, side, 1)
+    seeds = range(models_count)
+
+    def states():
+        return [
+            parallel.put(mesh, steps.init_state(model, tx, shape, terms, seed)) for seed in seeds
+        ]
+
+    items = [parallel.put(mesh, make_items(seed, batch, side)) for seed in seeds]
+    ways = {
+        "solo": lambda: solo(mesh, step, states(), items),
+        "vmap": lambda: together(mesh, jax.vmap(step), stacked(states()), stacked(items)),
+        "copies": lambda: together(mesh, copies(step), tuple(states()), tuple(items)),
+    }
+    return {name: ways[name]() for name in names}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/baseline.py:model=unet")
@@ -81,28 +104,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     config, _ = configs.parse_flags([f"--config={options.config}"])
-    mesh = parallel.make_mesh(1, options.batch, require_gpu=False)
-    model = models.build(CLASSES, config.model)
-    tx = optimizer.build(config.optimizer, optimizer.schedule(config.optimizer, 1, 1000))
-    place = parallel.batch_placer(mesh)
-    step = steps.make_train_step(model, tx, config, options.batch, options.batch, place)
-    terms, shape = config.loss.terms.to_dict(), (1, options.side, options.side, 1)
-
-    def states():
-        seeds = range(options.models)
-        return [
-            parallel.put(mesh, steps.init_state(model, tx, shape, terms, seed)) for seed in seeds
-        ]
-
-    items = [
-        parallel.put(mesh, make_items(seed, options.batch, options.side))
-        for seed in range(options.models)
-    ]
-    ways = {
-        "solo": solo(mesh, step, states(), items),
-        "vmap": together(mesh, jax.vmap(step), stacked(states()), stacked(items)),
-        "copies": together(mesh, copies(step), tuple(states()), tuple(items)),
-    }
+    ways = forms(config, options.models, options.batch, options.side)
     first = {name: seconds(way) for name, way in ways.items()}
     times = {name: [] for name in ways}
     for _ in range(options.repeats):

@@ -17,7 +17,7 @@ from feedseg import models
 
 torch = pytest.importorskip("torch")
 
-from benchmarks import area, compare, epoch, measure, peers, sides  # noqa: E402
+from benchmarks import area, compare, epoch, measure, peers, sides, torch_side  # noqa: E402
 from benchmarks.peers import feedback_unet, ru_net, train, unet, unet_plus_plus  # noqa: E402
 
 
@@ -53,9 +53,9 @@ def test_all_networks_of_the_comparison_have_a_peer():
 @pytest.mark.parametrize("name", peers.NETWORKS)
 def test_every_peer_takes_a_step_with_its_channels_last(name):
     case = sides.Case("step", name, 2, 16, "float32")
-    kernels = [each for each in sides._torch_network(case).parameters() if each.dim() == 4]
+    kernels = [each for each in torch_side._torch_network(case).parameters() if each.dim() == 4]
     assert all(each.is_contiguous(memory_format=torch.channels_last) for each in kernels)
-    run = sides.torch_side(case, compiled=False).run
+    run = torch_side.side(case, compiled=False).run
     assert 0 < run() < 50
 
 
@@ -155,7 +155,7 @@ def test_peak_memory_is_what_a_call_needed_at_once():
 
 
 def test_limits_of_the_device_are_plausible():
-    found = measure.limits(matrix=128, copied_mib=1, repeats=1)
+    found = measure.limits("bfloat16", matrix=128, copied_mib=1, repeats=1)
     assert 1e7 < found["peak_flop_per_s"] < 1e16 and 1e7 < found["peak_bytes_per_s"] < 1e14
 
 
@@ -182,9 +182,9 @@ def test_useful_operations_by_hand():
             expected += here // 4 * 4 * deep * width  # up
             expected += here * 9 * (2 * width * width + width * width)
     expected += pixels * filters[0] * case.classes
-    assert sides.useful_flops(case) == 2 * expected
-    step = sides.useful_flops(case._replace(case="step"))
-    assert 2.5 < step / sides.useful_flops(case) < 3
+    assert torch_side.useful_flops(case) == 2 * expected
+    step = torch_side.useful_flops(case._replace(case="step"))
+    assert 2.5 < step / torch_side.useful_flops(case) < 3
 
 
 # Comparisons ----------------------------------------------------------------------------------
