@@ -42,7 +42,7 @@ def feedseg_program(mode: str):
     import jax.numpy as jnp
 
     from configs.common import FEEDBACK
-    from feedseg.layers import attention as attentions
+    from feedseg.models.feedback import attention as attentions
 
     attention = functools.partial(attentions.attention, query_block=FEEDBACK["query_block"])
     return {

@@ -11,17 +11,20 @@ import tempfile
 from pathlib import Path
 from timeit import repeat
 
-from feedseg import compiler, evaluate, rundir, together
-from feedseg import config as configs
-from feedseg.job import set_up
+from feedseg.evaluation import test_split
+from feedseg.runs import config as configs
+from feedseg.runs import directory
+from feedseg.runtime import xla
+from feedseg.training import batched
+from feedseg.training.setup import set_up
 
 
 def main() -> None:
     config, _ = configs.parse_flags(sys.argv[1:])
-    compiler.keep_programs()
+    xla.keep_programs()
     with tempfile.TemporaryDirectory() as folder:
-        job, state = set_up(config, rundir.RunDir(Path(folder)), lambda text: None)
-    program = together.Program([job], [state])
+        job, state = set_up(config, directory.RunDir(Path(folder)), lambda text: None)
+    program = batched.Program([job], [state])
 
     def dispatch() -> None:
         program.dispatch()
@@ -29,7 +32,7 @@ def main() -> None:
 
     def validate() -> None:
         (now,) = program.states()
-        evaluate.confusion_matrices(job.eval_step, now.variables(), job.val_items, job.eval_batch)
+        test_split.confusion_matrices(job.eval_step, now.variables(), job.val_items, job.eval_batch)
 
     dispatch(), validate()  # they compile
     per_dispatch = job.steps_per_dispatch

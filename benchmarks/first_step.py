@@ -9,18 +9,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from feedseg import config as configs
-from feedseg import rundir, together
-from feedseg.job import set_up
+from feedseg.runs import config as configs
+from feedseg.runs import directory
+from feedseg.training import batched
+from feedseg.training.setup import set_up
 
 
 def main() -> None:
     moments = {"imports": time.time()}
     config, _ = configs.parse_flags(sys.argv[1:])
     with tempfile.TemporaryDirectory() as folder:
-        job, state = set_up(config, rundir.RunDir(Path(folder)), lambda text: None)
+        job, state = set_up(config, directory.RunDir(Path(folder)), lambda text: None)
         moments["data_and_state"] = time.time()
-        program = together.Program([job], [state])
+        program = batched.Program([job], [state])
         program.dispatch()
         program.losses(0)
         moments["compile_and_step"] = time.time()

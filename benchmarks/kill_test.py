@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 import jax
 
-from feedseg.atomic import write_json_atomic
-from feedseg.checkpoint import read_tree
+from feedseg.runs.checkpoint import read_tree
+from feedseg.runtime.files import write_json_atomic
 
 SMALL = (
     "--config=configs/aep_irpe.py:dataset=synthetic",

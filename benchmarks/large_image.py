@@ -21,7 +21,7 @@ import scipy
 import tifffile
 
 from benchmarks import measure
-from feedseg import backends, segment
+from feedseg.inference import backends, segment
 
 PICTURE = 1024  # px, side of what the mosaic repeats
 

@@ -252,7 +252,7 @@ class Lines:
             self._keep(case)
 
     def _keep(self, case: dict) -> None:
-        from feedseg.atomic import write_json_atomic
+        from feedseg.runtime.files import write_json_atomic
 
         cases = json.loads(self._path.read_text()) if self._path.exists() else []
         same = [each for each in cases if all(each.get(k) == case.get(k) for k in self._keys)]

@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from configs import common
-from feedseg import models, optimizer
-from feedseg import step as steps
+from feedseg import models
+from feedseg.training import optimizer
+from feedseg.training import step as steps
 
 LAYOUTS = ("none", "paper6_levels", "paper6_top", "code10", *"abcde", *"ABCDE", "abde", "ABDE")
 KINDS = ("add", "conv1x1", "se", "light", "source_target", "self")

@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
-from feedseg import compiler, models, optimizer, parallel
-from feedseg import config as configs
-from feedseg import step as steps
+from feedseg import models
+from feedseg.runs import config as configs
+from feedseg.runtime import mesh as parallel
+from feedseg.runtime import xla
+from feedseg.training import optimizer
+from feedseg.training import step as steps
 
 # Cross-entropy of all maps that are trained on, Adam, no augmentation.
 CONFIGS = {
@@ -102,7 +105,7 @@ def _feedseg_step(case: Case):
     place = parallel.batch_placer(mesh)
     step = steps.make_train_step(model, adam, config, case.batch, case.batch, place)
     step = steps.repeat(step, case.dispatch) if case.dispatch > 1 else step
-    options = compiler.options(models.count_parameters(state.params))
+    options = xla.options(models.count_parameters(state.params))
     compiled, compile_s = _compile(parallel.compile_train(mesh, step, options), state, items)
 
     def run() -> float:
@@ -119,7 +122,7 @@ def _feedseg_forward(case: Case):
     variables = plausible_variables(model, (1, model.stride, model.stride, 1))
     forward = jax.jit(
         lambda v, x: steps.forward(model, v, x, jnp.dtype(case.dtype))[0],
-        compiler_options=compiler.options(models.count_parameters(variables["params"])),
+        compiler_options=xla.options(models.count_parameters(variables["params"])),
     )
     compiled, compile_s = _compile(forward, variables, image)
     return compiled, compile_s, lambda: compiled(variables, image).block_until_ready()

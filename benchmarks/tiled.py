@@ -32,9 +32,12 @@ import numpy as np
 
 from benchmarks import measure
 from configs import common
-from feedseg import box, datasets, image_io, loading, models, normalize, segment, slabs, tiling
-from feedseg import trained as trained_models
-from feedseg.trained import Trained
+from feedseg import datasets, models
+from feedseg.inference import bundled, loading, segment, tiling
+from feedseg.inference import trained as trained_models
+from feedseg.inference.trained import Trained
+from feedseg.io import images, normalize
+from feedseg.io import source as slabs
 
 SIDE = 1024  # px, of the image
 WINDOW = 256  # px, of networks that depend on it
@@ -80,7 +83,7 @@ FACTS = dict(
 def section(side: int) -> np.ndarray:
     """The middle of the first section of ssTEM, [side, side, 1] uint8."""
     folder = datasets.find_root("sstem", "") / "stack1" / "raw"
-    image = image_io.read_array(image_io.list_images(folder)[0])[0]
+    image = images.read_array(images.list_images(folder)[0])[0]
     first = (image.shape[0] - side) // 2
     return image[first : first + side, first : first + side]
 
@@ -207,7 +210,7 @@ def cases(only: Sequence[str]) -> Iterator[tuple[str, str, Trained, np.ndarray]]
         if not only or name in only:
             image = section(SIDE)
             yield name, "initial", untrained(network, changes, image), image
-    for name in box.models():
+    for name in bundled.models():
         if not only or name in only:
             model = loading.load(name)
             yield name, "trained", model, np.repeat(section(SIDE), model.channels, -1)

@@ -3,8 +3,8 @@
     python benchmarks/together.py --config configs/baseline.py:model=unet,dataset=synthetic
 
 Forms: `solo` (one program called for every run in turn), `vmap` (one step over stacked arrays, as
-feedseg/together.py has it) and `copies` (the step written out for every run), interleaved, after
-one step that does not count. Data are random images. One JSON line per form.
+feedseg/training/batched.py has it) and `copies` (the step written out for every run), interleaved,
+after one step that does not count. Data are random images. One JSON line per form.
 """
 
 import argparse
@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from feedseg import config as configs
-from feedseg import models, optimizer, parallel
-from feedseg import step as steps
+from feedseg import models
+from feedseg.runs import config as configs
+from feedseg.runtime import mesh as parallel
+from feedseg.training import optimizer
+from feedseg.training import step as steps
 
 CLASSES = 4
 

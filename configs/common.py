@@ -262,7 +262,7 @@ def base() -> ConfigDict:
                 compute_dtype="float32",  # float32 | bfloat16 (parameters stay float32)
                 save_every_epochs=1,
                 pretrained="",  # saunet: file with DenseNet-121's ImageNet weights (see
-                # feedseg/pretrained.py); empty: random numbers
+                # feedseg/training/pretrained.py); empty: random numbers
             ),
             evaluate=dict(
                 dihedral=False,  # score the mean of 8 rotations and mirrors too, as `dihedral`

@@ -4,11 +4,11 @@ __version__ = "0.1.0"
 
 
 def load(model, *, checkpoint: str = "best", rounds: int = 0):
-    """A trained model for arrays, see `feedseg.segmenter.Segmenter`; JAX is loaded only here.
+    """A trained model for arrays (`feedseg.inference.segmenter.Segmenter`); only this loads JAX.
 
     model: a run directory, a model file, or the name of one that comes along; or several; or
     an ONNX file.
     """
-    from feedseg.segmenter import Segmenter
+    from feedseg.inference.segmenter import Segmenter
 
     return Segmenter(model, checkpoint=checkpoint, rounds=rounds)

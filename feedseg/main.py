@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import feedseg
-from feedseg import large_pages
-from feedseg.distributed import Processes
-from feedseg.errors import FeedsegError
+from feedseg.runtime import large_pages
+from feedseg.runtime.errors import FeedsegError
+from feedseg.runtime.processes import Processes
 
 
 def train(argv: list[str]) -> int:
@@ -19,14 +19,14 @@ def train(argv: list[str]) -> int:
 
 
 def _train(argv: list[str]) -> int:
-    from feedseg import config as configs
-    from feedseg.logs import Log
+    from feedseg.runs import config as configs
+    from feedseg.runtime.logs import Log
 
     config, workdir = configs.parse_flags(argv)
     path = Path(workdir) if workdir else Path("runs") / config.experiment / config.run_name
     log = Log()
     log(f"feedseg {feedseg.__version__}: {config.experiment}, in {path}")
-    from feedseg import train as training  # brings JAX: the line above comes first
+    from feedseg.training import train as training  # brings JAX: the line above comes first
 
     result = training.run(config, path, log)
     log(f"files: {path}/result.json, metrics.jsonl, curves.png, confusion.png, panel.png")

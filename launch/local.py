@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from feedseg import sweep, trials
+from feedseg.experiments import sweep, trials
 from feedseg.main import guarded
 from launch.runs import Place, Run, look, of_tasks
 from launch.status import duration, totals

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from feedseg.errors import UserError
+from feedseg.experiments.trials import placed, write_plan
 from feedseg.main import guarded
-from feedseg.trials import placed, write_plan
+from feedseg.runtime.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> int:

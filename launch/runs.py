@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from feedseg import file_lock, heartbeat, sweep, trials
-from feedseg.errors import UserError
+from feedseg.experiments import sweep, trials
+from feedseg.runs import heartbeat
+from feedseg.runtime import file_lock
+from feedseg.runtime.errors import UserError
 from launch.task import log_path
 
 STATES = ("done", "running", "stopped", "stalled", "failed", "open")

@@ -20,9 +20,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from feedseg import atomic, sweep, trials
-from feedseg.errors import UserError
+from feedseg.experiments import sweep, trials
 from feedseg.main import guarded
+from feedseg.runtime import files
+from feedseg.runtime.errors import UserError
 from launch.task import log_folder
 
 _TEMPLATE = Path(__file__).with_name("slurm.sbatch")
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     array = ""
     make_folder(folder)
     if left:
-        atomic.write_text_atomic(path, script)
+        files.write_text_atomic(path, script)
         array = submit(["sbatch", "--parsable", str(path)])
         print(f"submitted {len(left)} tasks as job {array}; logs: {folder}")
     if args.collect:

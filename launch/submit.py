@@ -15,9 +15,9 @@ import re
 import sys
 from collections.abc import Sequence
 
-from feedseg import sweep, trials
-from feedseg.errors import UserError
+from feedseg.experiments import sweep, trials
 from feedseg.main import guarded
+from feedseg.runtime.errors import UserError
 from launch import slurm, task
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from fake_model import bright, stand_in
 
-from feedseg import atomic, file_lock, image_io, predict
+from feedseg.inference import predict
+from feedseg.io import images
+from feedseg.runtime import file_lock, files
+from tests.support.fake_model import bright, stand_in
 
 TESTS = Path(__file__).parent
 DEAD = 4_194_305  # above the largest pid of Linux
@@ -30,7 +32,7 @@ with atomic.temporary(Path(sys.argv[1])) as own:
 def start(code: str, *arguments) -> subprocess.Popen:
     """A Python process in the folder of the tests."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    here = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    here = os.environ | {"PYTHONPATH": str(TESTS.parent)}
     return subprocess.Popen(command, env=here, stdout=subprocess.PIPE, text=True)
 
 
@@ -52,7 +54,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     others = [f".a.tif.{DEAD}.raw", f".b.tif.{DEAD}.part", ".a.tif.part", f".a.tif.x.{DEAD}.part"]
     for name in others:  # of another purpose, of other files
         (path.parent / name).touch()
-    image_io.write_atomically(path, lambda temporary: temporary.write_text("whole"))
+    images.write_atomically(path, lambda temporary: temporary.write_text("whole"))
     assert path.read_text() == "whole" and not left.exists()
     assert names(path.parent) == {path.name, *others}
 
@@ -61,7 +63,7 @@ def test_what_another_process_still_writes_is_left_alone(tmp_path):
     path = tmp_path / "a.tif"
     with start(HOLD, path) as child:
         theirs = Path(child.stdout.readline().strip())
-        image_io.write_atomically(path, lambda temporary: temporary.write_text("whole"))
+        images.write_atomically(path, lambda temporary: temporary.write_text("whole"))
         assert theirs.read_text() == "not yet whole"
         child.kill()
     assert path.read_text() == "whole"
@@ -70,10 +72,10 @@ def test_what_another_process_still_writes_is_left_alone(tmp_path):
 def test_a_leftover_of_the_own_number_is_emptied(tmp_path):
     """In containers processes often have the same number."""
     path = tmp_path / "a.tif"
-    with atomic.temporary(path) as own:
+    with files.temporary(path) as own:
         pass
     own.write_text("old")
-    with atomic.temporary(path) as again:
+    with files.temporary(path) as again:
         assert again == own and again.read_bytes() == b""
     assert not names(tmp_path)
 
@@ -83,13 +85,13 @@ def test_two_threads_write_one_after_the_other(tmp_path):
     inside = threading.Event()
 
     def write(text: str) -> None:
-        with atomic.temporary(path) as own:
+        with files.temporary(path) as own:
             inside.set()
             seen.append((own.read_text(), path.exists() and path.read_text()))
             own.write_text(text)
             own.replace(path)
 
-    with atomic.temporary(path) as own:
+    with files.temporary(path) as own:
         thread = threading.Thread(target=write, args=("second",))
         thread.start()
         assert not inside.wait(0.1)
@@ -107,7 +109,7 @@ def test_without_locks_files_are_written_and_leftovers_stay(tmp_path, monkeypatc
     path, left = tmp_path / "a.tif", tmp_path / f".a.tif.{DEAD}.part"
     left.touch()
     monkeypatch.setattr(file_lock.fcntl, "flock", no_locks)
-    image_io.write_atomically(path, lambda temporary: temporary.write_text("whole"))
+    images.write_atomically(path, lambda temporary: temporary.write_text("whole"))
     assert names(tmp_path) == {path.name, left.name}
 
 
@@ -115,7 +117,7 @@ def test_without_locks_files_are_written_and_leftovers_stay(tmp_path, monkeypatc
 
 KILLED = """
 import sys
-from test_leftovers import stop_at
+from tests.test_leftovers import stop_at
 stop_at(int(sys.argv[1]), sys.argv[2])
 """
 

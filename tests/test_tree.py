@@ -4,7 +4,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import tiny
+
+from tests.support import tiny
 
 MOST_BYTES, MOST_PICTURE_BYTES = 16_000_000, 150_000
 

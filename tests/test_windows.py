@@ -45,7 +45,7 @@ for name in ("replace", "rename", "unlink"):  # of files that are open
 """
 PREDICT = """
 import numpy as np, pytest, tifffile
-from fake_model import bright, stand_in
+from tests.support.fake_model import bright, stand_in
 from feedseg import image_io, lock, predict, rundir, signals
 from feedseg.instances import Rule
 
@@ -65,7 +65,7 @@ with lock.WorkdirLock(folder / "run"), signals.Stop() as stop:
 
 
 def test_prediction_and_locks_without_what_windows_lacks(tmp_path):
-    here = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    here = os.environ | {"PYTHONPATH": str(TESTS.parent)}
     command = [sys.executable, "-c", WITHOUT + PREDICT, str(tmp_path)]
     done = subprocess.run(command, env=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.gpu.recorder import MOST_TEXT
-from feedseg.atomic import write_json_atomic
+from feedseg.runtime.files import write_json_atomic
 
 _GRACE_S = 5.0  # beyond a piece's limit until its process is ended
 _LEAST_S = 10.0  # that a piece is begun with

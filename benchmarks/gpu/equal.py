@@ -20,8 +20,8 @@ from benchmarks.gpu.recorder import Recorder
 from benchmarks.sides import plausible_variables
 from configs import common
 from feedseg import models
-from feedseg import step as steps
-from feedseg.layers import attention as attentions
+from feedseg.models.feedback import attention as attentions
+from feedseg.training import step as steps
 
 MOST = 1e-4
 CLASSES = 4

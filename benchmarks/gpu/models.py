@@ -7,7 +7,7 @@ import jax
 from benchmarks import measure, together
 from benchmarks.gpu.recorder import Recorder
 from benchmarks.gpu.steps import TOY
-from feedseg import config as configs
+from feedseg.runs import config as configs
 
 _CONFIGS = {
     "unet": "configs/baseline.py:model=unet",

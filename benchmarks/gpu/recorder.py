@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from feedseg.atomic import write_json_atomic
+from feedseg.runtime.files import write_json_atomic
 
 MOST_TEXT = 500  # characters of an error that are kept
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.gpu.__main__ import NAMES
 from benchmarks.gpu.tables import KEPT, METRICS
-from feedseg.atomic import to_json, write_json_atomic, write_text_atomic
-from feedseg.text_table import markdown_row, mean_and_std
+from feedseg.evaluation.tables import markdown_row, mean_and_std
+from feedseg.runtime.files import to_json, write_json_atomic, write_text_atomic
 
 
 def report(folder: Path) -> str:

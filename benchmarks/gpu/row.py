@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from feedseg.trials import Trial
+from feedseg.experiments.trials import Trial
 
 _STEPS, _WARM_UPS = 8, 3
 _STOP_S = 10.0  # that a run gets to save and stop
@@ -97,7 +97,7 @@ def main(form: str, *texts: str) -> None:
 
 
 def _configured(arguments: Sequence[str], form: str, epochs: int):
-    from feedseg import config as configs
+    from feedseg.runs import config as configs
 
     config, workdir = configs.parse_flags(
         [*arguments, f"--config.runtime.together={form}", "--config.runtime.progress=False"]
@@ -111,9 +111,12 @@ class _Timed:
     """The program of a row, compiled, for timing only."""
 
     def __init__(self, form: str, runs: Sequence[Sequence[str]]):
-        from feedseg import compiler, job, rundir, together
+        from feedseg.runs import directory as rundir
+        from feedseg.runtime import xla
+        from feedseg.training import batched
+        from feedseg.training import setup as job
 
-        compiler.keep_programs()
+        xla.keep_programs()
         self._folder = tempfile.TemporaryDirectory()
         parts = []
         for number, arguments in enumerate(runs):
@@ -122,7 +125,7 @@ class _Timed:
             directory.path.mkdir()
             parts.append(job.set_up(config, directory, lambda text: None))
         self._jobs = [each for each, _ in parts]
-        self._program = together.Program(self._jobs, [state for _, state in parts])
+        self._program = batched.Program(self._jobs, [state for _, state in parts])
         for _ in range(_WARM_UPS):
             self._step()
         self._validate(), self._save()
@@ -150,13 +153,15 @@ class _Timed:
         self._program.losses(0)
 
     def _validate(self) -> None:
-        from feedseg import evaluate
+        from feedseg.evaluation import test_split
 
         job, state = self._jobs[0], self._program.states()[0]
-        evaluate.confusion_matrices(job.eval_step, state.variables(), job.val_items, job.eval_batch)
+        test_split.confusion_matrices(
+            job.eval_step, state.variables(), job.val_items, job.eval_batch
+        )
 
     def _save(self) -> None:
-        from feedseg.checkpoint import Checkpoints
+        from feedseg.runs.checkpoint import Checkpoints
 
         with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder), keep=1) as kept:
             kept.save(1, self._program.states()[0].variables(), {}, final=True)
@@ -170,9 +175,9 @@ def _seconds(action) -> float:
 
 def _train(form: str, runs: Sequence[Sequence[str]], epochs: int) -> list[str]:
     """Train the runs as one program; what became of each."""
-    from feedseg import train
-    from feedseg.errors import FeedsegError
-    from feedseg.logs import Log
+    from feedseg.runtime.errors import FeedsegError
+    from feedseg.runtime.logs import Log
+    from feedseg.training import train
 
     orders = []
     for arguments in runs:

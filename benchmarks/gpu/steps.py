@@ -18,7 +18,7 @@ from benchmarks.gpu.recorder import Recorder
 _DTYPES = {"float32": "tf32", "bfloat16": "bfloat16"}  # of the arrays: precision of the products
 _EPOCH_STEPS = 12  # one program: 192 crops in batches of 16
 _REPEATS = 7
-TOY = "tests/tiny.py"  # configuration at toy size
+TOY = "tests/support/tiny.py"  # configuration at toy size
 _EAGER_S, _COMPILED_S = 4, 25  # that a case takes about
 
 

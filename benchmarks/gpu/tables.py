@@ -16,9 +16,10 @@ from typing import NamedTuple
 from benchmarks.gpu.recorder import Recorder
 from benchmarks.gpu.row import Row
 from configs import tables
-from feedseg import config as configs
-from feedseg import datasets, published, trials
-from feedseg.errors import UserError
+from feedseg import datasets
+from feedseg.experiments import published, trials
+from feedseg.runs import config as configs
+from feedseg.runtime.errors import UserError
 
 _SEEDS = (0, 1, 2)
 _LEAST_EPOCHS = 24  # fewer say nothing of a method

@@ -7,24 +7,15 @@ Every file has `CLASSES`, `COLORS`, `LICENCE`, `CITATION`, `FOLDERS`, `LAYOUT`, 
 import difflib
 import importlib
 import os
+import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-from feedseg.datasets import truth
-from feedseg.datasets.base import Dataset, assemble
-from feedseg.errors import UserError
+from feedseg.datasets.common import targets
+from feedseg.datasets.common.dataset import Dataset, assemble
+from feedseg.runtime.errors import UserError
 
-NAMES = (
-    "dsb2018",
-    "folder",
-    "irpe",
-    "isbi2012",
-    "mouse_liver",
-    "nist_phase16",
-    "sstem",
-    "synthetic",
-    "wbc",
-)
+NAMES = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg))
 
 
 def module(name: str) -> ModuleType:
@@ -67,4 +58,4 @@ def load(config) -> Dataset:
     options = config.data.copy_and_resolve_references()
     with options.unlocked():
         options.fold = config.split.fold
-    return assemble(name, truth.prepare(module(name).load(root, options), options), options)
+    return assemble(name, targets.prepare(module(name).load(root, options), options), options)

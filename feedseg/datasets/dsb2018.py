@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg import image_io
-from feedseg.datasets import pairing, reading
-from feedseg.datasets.base import Section, Source
-from feedseg.datasets.download import Download
-from feedseg.errors import UserError
+from feedseg.datasets.common import pairing, readers
+from feedseg.datasets.common.dataset import Section, Source
+from feedseg.datasets.common.download import Download
+from feedseg.io import images as image_io
+from feedseg.runtime.errors import UserError
 
 FOLDERS = ("dsb2018_fluo", "dsb2018", "stage1_train")
 CLASSES = ("background", "nucleus", "border")  # the third only for truth=three_class
@@ -40,15 +40,15 @@ def load(root: Path, options) -> Source:
     options.truth: `masks` gives background and nucleus, `three_class` also the border.
     Raises UserError if files are missing or a label holds other ids.
     """
-    three = reading.choose(options, "truth", ("masks", "three_class")) == "three_class"
+    three = readers.choose(options, "truth", ("masks", "three_class")) == "three_class"
     count = 3 if three else 2
     root = root / "stage1_train" if (root / "stage1_train").is_dir() else root
     if (root / "images").is_dir():
         folder = root / ("labels_3class" if three else "labels")
         found = pairing.pair_folders(root / "images", folder)
         pairing.require_complete(found, root)
-        sections = reading.sections_of(
-            found.pairs, options, lambda path: reading.read_ids(path, count)
+        sections = readers.sections_of(
+            found.pairs, options, lambda path: readers.read_ids(path, count)
         )
     else:
         sections = _original(root, options, three)
@@ -69,11 +69,11 @@ def _nuclei(folder: Path, options, three: bool) -> Section:
     images = image_io.list_images(folder / "images")
     if len(images) != 1:
         raise UserError(f"{folder / 'images'}: {len(images)} images where one was expected")
-    image = reading.read_image(images[0], options.channels)
+    image = readers.read_image(images[0], options.channels)
     label = np.zeros(image.shape[:2], np.uint8)
     for path in image_io.list_images(folder / "masks"):
-        mask = reading.read_mask(path)
-        reading.section(folder.name, image, mask, path)  # sizes agree
+        mask = readers.read_mask(path)
+        readers.section(folder.name, image, mask, path)  # sizes agree
         label[mask] = 1
         if three:  # edges of the image are no border
             label[mask & ~ndimage.binary_erosion(mask, border_value=1)] = 2

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg import image_io
-from feedseg.datasets import label_map, pairing, reading
-from feedseg.datasets.base import VOID, Section, Source
-from feedseg.datasets.download import Download
-from feedseg.datasets.label_map import suggest as suggest_label_map
-from feedseg.datasets.pairing import Pair, shorten
-from feedseg.errors import BadImage, UserError
+from feedseg.datasets.common import label_map, pairing, readers
+from feedseg.datasets.common.dataset import VOID, Section, Source
+from feedseg.datasets.common.download import Download
+from feedseg.datasets.common.label_map import suggest as suggest_label_map
+from feedseg.datasets.common.pairing import Pair, shorten
+from feedseg.io import images as image_io
+from feedseg.runtime.errors import BadImage, UserError
 
 __all__ = ["CLASSES", "COLORS", "load", "palette", "suggest_label_map"]
 
@@ -132,7 +132,7 @@ def _read(
     pair: Pair, channels: str, rules: list[label_map.Rule], ignore: int | None
 ) -> list[Section]:
     """Sections of one pair of files, labels as stored or mapped by `rules`."""
-    images = reading.read_pages(pair.image, channels)
+    images = readers.read_pages(pair.image, channels)
     labels = image_io.read_label(pair.label)
     if len(images) != len(labels):
         raise UserError(
@@ -146,7 +146,7 @@ def _read(
         labels = np.where(labels == ignore, VOID, labels)
     numbered = len(images) > 1
     return [
-        reading.section(
+        readers.section(
             f"{pair.name}_p{i:03d}" if numbered else pair.name, image, label, pair.label
         )
         for i, (image, label) in enumerate(zip(images, labels, strict=True))

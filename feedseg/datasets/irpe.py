@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg import image_io
-from feedseg.datasets import pairing, reading
-from feedseg.datasets.base import Section, Source, apply_channels
-from feedseg.datasets.download import Download
-from feedseg.errors import BadImage, UserError
+from feedseg.datasets.common import pairing, readers
+from feedseg.datasets.common.dataset import Section, Source, apply_channels
+from feedseg.datasets.common.download import Download
+from feedseg.io import images as image_io
+from feedseg.runtime.errors import BadImage, UserError
 
 FOLDERS = ("irpe", "iRPE", "iRPE_cell_dataset")
 CLASSES = ("background", "membrane")
@@ -48,7 +48,7 @@ def load(root: Path, options) -> Source:
         raise UserError(f"{root}: no iRPE data here; expected {LAYOUT}")
     found = pairing.pair_folders(root / "images", root / "labels")
     pairing.require_complete(found, root)
-    sections = reading.sections_of(found.pairs, options, reading.read_foreground)
+    sections = readers.sections_of(found.pairs, options, readers.read_foreground)
     return Source(sections, CLASSES, COLORS)
 
 
@@ -70,11 +70,11 @@ def _part(root: Path, part: str, options) -> list[Section]:
             there = sorted(p.stem.rsplit("_", 1)[1] for p in root.glob("train_images_*.npy"))
             raise UserError(f"{path}: no such file; folds found: {', '.join(there) or 'none'}")
     images = apply_channels(_grey_values(_stack(paths[0]), paths[0]), options.channels)
-    labels = reading.binary(_stack(paths[1])[..., 0], paths[1])
+    labels = readers.binary(_stack(paths[1])[..., 0], paths[1])
     if len(images) != len(labels):
         raise UserError(f"{paths[1]}: {len(labels)} labels, {paths[0].name} has {len(images)}")
     return [
-        reading.section(f"{part}_{index:04d}", image, label, paths[1])
+        readers.section(f"{part}_{index:04d}", image, label, paths[1])
         for index, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
 

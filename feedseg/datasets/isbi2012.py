@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg import image_io
-from feedseg.datasets import pairing, reading
-from feedseg.datasets.base import Section, Source
-from feedseg.datasets.download import Download
-from feedseg.datasets.pairing import shorten
-from feedseg.errors import BadImage, UserError
+from feedseg.datasets.common import pairing, readers
+from feedseg.datasets.common.dataset import Section, Source
+from feedseg.datasets.common.download import Download
+from feedseg.datasets.common.pairing import shorten
+from feedseg.io import images as image_io
+from feedseg.runtime.errors import BadImage, UserError
 
 FOLDERS = ("isbi2012_em", "isbi2012", "ISBI2012", "unet/data/membrane")
 CLASSES = ("background", "membrane")
@@ -52,12 +52,12 @@ def load(root: Path, options) -> Source:
     for path in (images_path, labels_path):
         if not path.is_file():
             raise UserError(f"{path}: no such file; expected {LAYOUT}")
-    images = reading.read_pages(images_path, options.channels)
+    images = readers.read_pages(images_path, options.channels)
     labels = _membranes(image_io.read_label(labels_path), labels_path)
     if len(images) != len(labels):
         raise UserError(f"{labels_path}: {len(labels)} pages, {images_path.name} has {len(images)}")
     sections = [
-        reading.section(f"{index:02d}", image, label, labels_path)
+        readers.section(f"{index:02d}", image, label, labels_path)
         for index, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
     return Source(sections, CLASSES, COLORS)
@@ -72,8 +72,8 @@ def _from_pictures(root: Path, options) -> list[Section]:
             raise UserError(f"{pair.image}: its name is no number; expected {LAYOUT}")
     pairs = sorted(found.pairs, key=lambda pair: int(pair.name))
     pairs = [pair._replace(name=f"{int(pair.name):02d}") for pair in pairs]
-    return reading.sections_of(
-        pairs, options, lambda path: _membranes(reading.read_values(path), path)
+    return readers.sections_of(
+        pairs, options, lambda path: _membranes(readers.read_values(path), path)
     )
 
 

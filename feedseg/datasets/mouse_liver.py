@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg import image_io
-from feedseg.datasets import pairing, reading
-from feedseg.datasets.base import Source
-from feedseg.datasets.download import Download
-from feedseg.errors import BadImage, UserError
+from feedseg.datasets.common import pairing, readers
+from feedseg.datasets.common.dataset import Source
+from feedseg.datasets.common.download import Download
+from feedseg.io import images
+from feedseg.runtime.errors import BadImage, UserError
 
 FOLDERS = ("mouse_liver", "mouse")
 CLASSES = ("cytoplasm", "membrane", "nucleus")
@@ -41,14 +41,14 @@ def load(root: Path, options) -> Source:
         raise UserError(f"{root}: no mouse liver data here; expected {LAYOUT}")
     found = pairing.pair_folders(root / "images", root / "labels")
     pairing.require_complete(found, root)
-    return Source(reading.sections_of(found.pairs, options, _truth), CLASSES, COLORS)
+    return Source(readers.sections_of(found.pairs, options, _truth), CLASSES, COLORS)
 
 
 def _truth(path: Path) -> np.ndarray:
     """Class ids [h, w] of a label file of ids or of colours."""
-    pages = image_io.read_array(path)
+    pages = images.read_array(path)
     if pages.shape[-1] != 3 or (pages == pages[..., :1]).all():
-        return reading.read_ids(path, len(CLASSES))
+        return readers.read_ids(path, len(CLASSES))
     if len(pages) != 1 or pages.dtype != np.uint8:
         raise BadImage(f"{path}: expected one 8-bit colour image")
     return _ids_of_colours(pages[0], path)

@@ -6,10 +6,10 @@ data.normalization=image_percentile.
 
 from pathlib import Path
 
-from feedseg.datasets import pairing, reading
-from feedseg.datasets.base import Source
-from feedseg.datasets.download import Download
-from feedseg.errors import UserError
+from feedseg.datasets.common import pairing, readers
+from feedseg.datasets.common.dataset import Source
+from feedseg.datasets.common.download import Download
+from feedseg.runtime.errors import UserError
 
 FOLDERS = ("nist_phase16", "semantic-segmentation-unet/data", "semantic-segmentation-unet")
 CLASSES = ("background", "cells")
@@ -36,5 +36,5 @@ def load(root: Path, options) -> Source:
     labels = root / "labels" if (root / "labels").is_dir() else root / "masks"
     found = pairing.pair_folders(root / "images", labels)
     pairing.require_complete(found, root)
-    sections = reading.sections_of(found.pairs, options, reading.read_foreground)
+    sections = readers.sections_of(found.pairs, options, readers.read_foreground)
     return Source(sections, CLASSES, COLORS)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg import image_io
-from feedseg.datasets import reading
-from feedseg.datasets.base import Section, Source
-from feedseg.datasets.download import Download, manifest
-from feedseg.datasets.pairing import shorten
-from feedseg.errors import UserError
+from feedseg.datasets.common import readers
+from feedseg.datasets.common.dataset import Section, Source
+from feedseg.datasets.common.download import Download, manifest
+from feedseg.datasets.common.pairing import shorten
+from feedseg.io import images
+from feedseg.runtime.errors import UserError
 
 FOLDERS = (
     "sstem_vnc",
@@ -54,7 +54,7 @@ def load(root: Path, options) -> Source:
     stack = root / "stack1" if (root / "stack1").is_dir() else root
     if not (stack / "raw").is_dir():
         raise UserError(f"{root}: no sstem data here; expected {LAYOUT}")
-    truth = reading.choose(options, "truth", ("masks", "labels"))
+    truth = readers.choose(options, "truth", ("masks", "labels"))
     folders = [name for name, _ in MASKS] if truth == "masks" else ["labels"]
     raw = _numbered(stack / "raw")
     parts = {name: _matching(stack / name, raw) for name in folders}
@@ -66,21 +66,21 @@ def load(root: Path, options) -> Source:
 
 
 def _section(number: int, raw: Path, truth: dict[str, Path], options) -> Section:
-    image = reading.read_image(raw, options.channels)
+    image = readers.read_image(raw, options.channels)
     if "labels" in truth:
         label, path = _from_labels(truth["labels"]), truth["labels"]
-        return reading.section(f"{number:02d}", image, label, path)
+        return readers.section(f"{number:02d}", image, label, path)
     label = np.zeros(image.shape[:2], np.uint8)
     for name, class_id in MASKS:
-        mask = reading.read_mask(truth[name])
-        reading.section(name, image, mask, truth[name])  # sizes agree
+        mask = readers.read_mask(truth[name])
+        readers.section(name, image, mask, truth[name])  # sizes agree
         label[mask] = class_id
     return Section(f"{number:02d}", image, label)
 
 
 def _from_labels(path: Path) -> np.ndarray:
     """Class ids [h, w] from the grey values of a file of labels/."""
-    values = reading.read_values(path)
+    values = readers.read_values(path)
     wrong = np.setdiff1d(values, list(LABEL_VALUES))
     if wrong.size:
         raise UserError(
@@ -95,7 +95,7 @@ def _from_labels(path: Path) -> np.ndarray:
 def _numbered(folder: Path) -> dict[int, Path]:
     """Files of a folder by the number that ends their stem, in rising order."""
     found: dict[int, Path] = {}
-    for path in image_io.list_images(folder):
+    for path in images.list_images(folder):
         match = re.search(r"(\d+)$", path.stem)
         if not match:
             raise UserError(f"{path}: no number at the end of its name; expected {LAYOUT}")

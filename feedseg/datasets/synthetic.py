@@ -12,8 +12,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from feedseg.datasets.base import Section, Source
-from feedseg.errors import UserError
+from feedseg.datasets.common.dataset import Section, Source
+from feedseg.runtime.errors import UserError
 
 FOLDERS = ()
 CLASSES = ("cytoplasm", "membrane", "nucleus")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg.datasets import pairing, reading
-from feedseg.datasets.base import Source
-from feedseg.datasets.download import Download
-from feedseg.datasets.pairing import Pair, Pairs, shorten
-from feedseg.errors import BadImage, UserError
+from feedseg.datasets.common import pairing, readers
+from feedseg.datasets.common.dataset import Source
+from feedseg.datasets.common.download import Download
+from feedseg.datasets.common.pairing import Pair, Pairs, shorten
+from feedseg.runtime.errors import BadImage, UserError
 
 FOLDERS = ("wbc_jtsc", "wbc", "segmentation_WBC", "segmentation_WBC-master")
 CLASSES = ("background", "cytoplasm", "nucleus")
@@ -51,7 +51,7 @@ def load(root: Path, options) -> Source:
     else:
         raise UserError(f"{root}: no white blood cell data here; expected {LAYOUT}")
     pairing.require_complete(found, root)
-    return Source(reading.sections_of(found.pairs, options, truth), CLASSES, COLORS)
+    return Source(readers.sections_of(found.pairs, options, truth), CLASSES, COLORS)
 
 
 def _original_pairs(folder: Path) -> Pairs:
@@ -67,12 +67,12 @@ def _original_pairs(folder: Path) -> Pairs:
 
 
 def _ids(path: Path) -> np.ndarray:
-    return reading.read_ids(path, len(CLASSES))
+    return readers.read_ids(path, len(CLASSES))
 
 
 def _ids_of_source(path: Path) -> np.ndarray:
     """Class ids [h, w] from the grey values 0, 128, 255."""
-    values = reading.read_values(path)
+    values = readers.read_values(path)
     wrong = np.setdiff1d(values, SOURCE_VALUES)
     if wrong.size:
         raise BadImage(f"{path}: label values {shorten(wrong)}; expected 0, 128 and 255")

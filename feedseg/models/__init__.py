@@ -19,12 +19,12 @@ import pkgutil
 import flax.linen as nn
 import jax
 
-from feedseg.errors import UserError
+from feedseg.runtime.errors import UserError
 
 
 def names() -> list[str]:
     """Names of all networks."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
 
 
 def build(num_classes: int, config, name: str | None = None) -> nn.Module:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from feedseg import models
-from feedseg.layers.awel import Awel
-from feedseg.layers.conv import check_sides
 from feedseg.models import aep_net
+from feedseg.models.layers.awel import Awel
+from feedseg.models.layers.conv import check_sides
 
 Array = jax.Array
 

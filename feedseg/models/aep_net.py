@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from feedseg.layers.blocks import ConvNormAct, Dropout
-from feedseg.layers.conv import Conv, check_sides
+from feedseg.models.layers.blocks import ConvNormAct, Dropout
+from feedseg.models.layers.conv import Conv, check_sides
 
 Array = jax.Array
 

@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from feedseg.layers import resize
-from feedseg.layers.attention_gate import GridGates, SameSizeGate
-from feedseg.layers.blocks import ConvNormAct, HeConvNorm
-from feedseg.layers.conv import Conv, check_sides, max_pool2
+from feedseg.models.layers import resize
+from feedseg.models.layers.attention_gate import GridGates, SameSizeGate
+from feedseg.models.layers.blocks import ConvNormAct, HeConvNorm
+from feedseg.models.layers.conv import Conv, check_sides, max_pool2
 
 Array = jax.Array
 

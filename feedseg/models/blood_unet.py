@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from feedseg.layers.conv import Conv, UpConv, check_sides, max_pool2
+from feedseg.models.layers.conv import Conv, UpConv, check_sides, max_pool2
 
 Array = jax.Array
 

@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from feedseg.layers import connection as connections
-from feedseg.layers import unet_pass
-from feedseg.layers.conv import check_sides
-from feedseg.layers.unet_round import UNITS, Round, Settings, positions
+from feedseg.models.feedback import connection as connections
+from feedseg.models.feedback.round import UNITS, Round, Settings, positions
+from feedseg.models.layers import encoder_decoder
+from feedseg.models.layers.conv import check_sides
 
 Array = jax.Array
 
@@ -52,7 +52,7 @@ class Model(Settings):
     def halo(self) -> int:
         chosen = positions(self.layout)
         passes = {"convlstm": 1, "rcl_shared": 1 + self.rcl_t, "rcl_separate": 1 + self.rcl_t}
-        one = unet_pass.reach(
+        one = encoder_decoder.reach(
             self.filters,
             lambda name: passes[self.unit] if name in chosen else 1,
             self.extra_conv,

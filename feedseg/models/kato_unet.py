@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from feedseg.layers.blocks import ConvNormAct
-from feedseg.layers.conv import Conv, check_sides, max_pool2
+from feedseg.models.layers.blocks import ConvNormAct
+from feedseg.models.layers.conv import Conv, check_sides, max_pool2
 
 Array = jax.Array
 

@@ -8,12 +8,12 @@ compares with RU-Net, time-step 2.
 import flax.linen as nn
 import jax
 
-from feedseg.layers import unet_pass
-from feedseg.layers.blocks import ConvNormAct
-from feedseg.layers.conv import Conv, check_sides
-from feedseg.layers.recurrent_conv import RecurrentConv
-from feedseg.layers.resize import nearest2
-from feedseg.layers.round_norm import Norms
+from feedseg.models.feedback.recurrent_conv import RecurrentConv
+from feedseg.models.feedback.round_norm import Norms
+from feedseg.models.layers import encoder_decoder
+from feedseg.models.layers.blocks import ConvNormAct
+from feedseg.models.layers.conv import Conv, check_sides
+from feedseg.models.layers.resize import nearest2
 
 Array = jax.Array
 
@@ -48,7 +48,7 @@ class Model(nn.Module):
 
     @property
     def halo(self) -> int:
-        reach = unet_pass.reach(self.filters, lambda name: self.t + 1, False)
+        reach = encoder_decoder.reach(self.filters, lambda name: self.t + 1, False)
         if self.up == "nearest":
             reach += self.stride - 1
         return -(-reach // self.stride) * self.stride
@@ -65,11 +65,11 @@ class Model(nn.Module):
         def up(x: Array, features: int, name: str) -> Array:
             return self._nearest_up(x, features, name, train)
 
-        parts = unet_pass.Parts(
+        parts = encoder_decoder.Parts(
             None, self.dropout, self.initializer, train, unit, up if self.up == "nearest" else None
         )
-        top = parts.pair(image, self.filters[0], unet_pass.first_block(self.filters))
-        x = unet_pass.below(parts, top, self.filters, extra_conv=False)
+        top = parts.pair(image, self.filters[0], encoder_decoder.first_block(self.filters))
+        x = encoder_decoder.below(parts, top, self.filters, extra_conv=False)
         return Conv(self.num_classes, 1, initializer=self.initializer, name="classifier")(x), {}
 
     def _unit(self, x: Array, features: int, name: str, train: bool) -> Array:

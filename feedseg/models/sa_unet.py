@@ -8,11 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from feedseg.layers import receptive_field as field
-from feedseg.layers.batch_norm import BatchNorm
-from feedseg.layers.conv import Conv, UpConv, check_sides, max_pool2
-from feedseg.layers.dropblock import DropBlock, drops
-from feedseg.layers.resize import nearest2
+from feedseg.models.layers import receptive_field as field
+from feedseg.models.layers.batch_norm import BatchNorm
+from feedseg.models.layers.conv import Conv, UpConv, check_sides, max_pool2
+from feedseg.models.layers.dropblock import DropBlock, drops
+from feedseg.models.layers.resize import nearest2
 
 Array = jax.Array
 

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from feedseg.layers import densenet
-from feedseg.layers import receptive_field as field
-from feedseg.layers.blocks import ConvNormAct
-from feedseg.layers.canny import canny, grey8
-from feedseg.layers.conv import Conv, check_sides, max_pool2
-from feedseg.layers.dual_attention import DualAttention
-from feedseg.layers.resize import bilinear
-from feedseg.layers.shape_stream import ShapeStream
+from feedseg.models.layers import densenet
+from feedseg.models.layers import receptive_field as field
+from feedseg.models.layers.blocks import ConvNormAct
+from feedseg.models.layers.canny import canny, grey8
+from feedseg.models.layers.conv import Conv, check_sides, max_pool2
+from feedseg.models.layers.dual_attention import DualAttention
+from feedseg.models.layers.resize import bilinear
+from feedseg.models.layers.shape_stream import ShapeStream
 
 Array = jax.Array
 

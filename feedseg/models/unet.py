@@ -7,9 +7,9 @@ Feedback U-Net (2020), section 2.1; details from its first author's released cod
 import flax.linen as nn
 import jax
 
-from feedseg.layers import unet_pass
-from feedseg.layers.blocks import ConvNormAct
-from feedseg.layers.conv import Conv, check_sides
+from feedseg.models.layers import encoder_decoder
+from feedseg.models.layers.blocks import ConvNormAct
+from feedseg.models.layers.conv import Conv, check_sides
 
 Array = jax.Array
 
@@ -38,7 +38,7 @@ class Model(nn.Module):
 
     @property
     def halo(self) -> int:
-        reach = unet_pass.reach(self.filters, lambda name: 1, self.extra_conv)
+        reach = encoder_decoder.reach(self.filters, lambda name: 1, self.extra_conv)
         return -(-reach // self.stride) * self.stride
 
     @nn.compact
@@ -56,7 +56,7 @@ class Model(nn.Module):
             )
             return layer(x, train=train)
 
-        parts = unet_pass.Parts(conv, self.dropout, self.initializer, train)
-        top = parts.pair(image, self.filters[0], unet_pass.first_block(self.filters))
-        x = unet_pass.below(parts, top, self.filters, self.extra_conv)
+        parts = encoder_decoder.Parts(conv, self.dropout, self.initializer, train)
+        top = parts.pair(image, self.filters[0], encoder_decoder.first_block(self.filters))
+        x = encoder_decoder.below(parts, top, self.filters, self.extra_conv)
         return Conv(self.num_classes, 1, initializer=self.initializer, name="classifier")(x), {}

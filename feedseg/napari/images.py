@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feedseg.errors import BadImage
-from feedseg.slabs import Source
+from feedseg.io.source import Source
+from feedseg.runtime.errors import BadImage
 
 if TYPE_CHECKING:
     from napari.layers import Image

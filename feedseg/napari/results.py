@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from feedseg.colors import tints
+from feedseg.io.colors import tints
 from feedseg.napari.segmenting import Result
 
 TRANSPARENT = (0.0, 0.0, 0.0, 0.0)

@@ -1,12 +1,12 @@
 """Sample data: the image by which a model proves itself, a part of one it was not trained on."""
 
-from feedseg import box
+from feedseg.inference import bundled
 
 
 def _sample(name: str) -> list[tuple]:
-    from feedseg import package
+    from feedseg.inference import model_file
 
-    image = package.read(box.models()[name]).test_input[0]
+    image = model_file.read(bundled.models()[name]).test_input[0]
     colour = image.shape[-1] > 1
     settings = {"name": f"{name} test image", "rgb": colour, "contrast_limits": (0, 1)}
     return [(image if colour else image[..., 0], settings, "image")]

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg import backends, box, segment
-from feedseg.errors import UserError
-from feedseg.instances import Rule
-from feedseg.slabs import Source
+from feedseg.inference import backends, bundled, segment
+from feedseg.inference.outputs.instances import Rule
+from feedseg.io.source import Source
+from feedseg.runtime.errors import UserError
 
 _REMEDIES = {  # by channels of the layer and of the model
     (1, 3): "select its channel layers, right click, Merge to RGB",
@@ -78,7 +78,7 @@ def steps(source: Source, shape: tuple[int, ...], request: Request, stop: Event)
     source, shape: of `images.source_of`; stop: ends it before the next tile.
     Returns a Result. Raises Cancelled, and UserError for what the model cannot take.
     """
-    mark = box.fingerprint(request.model)
+    mark = bundled.fingerprint(request.model)
     trained = _model(request.model, mark, request.dihedral, request.uncertainty)
     classes, rule = len(trained.class_names), request.instances
     if rule:
@@ -151,14 +151,14 @@ class About(NamedTuple):
 
 def about(model: str) -> About:
     """Facts of a model, named as in `feedseg.load`. Raises UserError if there is none."""
-    path = box.find(model)
-    from feedseg import package
+    path = bundled.find(model)
+    from feedseg.inference import model_file
 
-    if package.is_package(path):
-        described = package.read_manifest(path)
+    if model_file.is_package(path):
+        described = model_file.read_manifest(path)
         names = tuple(described["facts"]["class_names"])
-        return About(names, described["card"].get("description", ""), box.card(described))
-    from feedseg.rundir import RunDir, read_json
+        return About(names, described["card"].get("description", ""), bundled.card(described))
+    from feedseg.runs.directory import RunDir, read_json
 
     names = tuple(read_json(RunDir(path).data)["class_names"])
     return About(names, f"run {path.name}", str(path))

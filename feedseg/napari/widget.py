@@ -10,10 +10,10 @@ from napari.utils import progress
 from napari.utils.notifications import show_error, show_info
 from napari.viewer import Viewer
 
-from feedseg import box
-from feedseg.errors import UserError
-from feedseg.instances import METHODS, Rule
+from feedseg.inference import bundled
+from feedseg.inference.outputs.instances import METHODS, Rule
 from feedseg.napari import images, results, segmenting
+from feedseg.runtime.errors import UserError
 
 FILE, RUN = "a model file ...", "a run directory ..."
 NO_INSTANCES = "none"
@@ -30,8 +30,8 @@ class SegmentWidget(widgets.Container):
         self.closed = False
         self._rules: dict[str, Rule] = {}  # of instances, by what is shown
         self.image = widgets.ComboBox(label="image", choices=self._images)
-        self.model = widgets.ComboBox(label="model", choices=[*box.models(), FILE, RUN])
-        self.path = widgets.FileEdit(label="from", mode="r", filter=f"*{box.SUFFIX}")
+        self.model = widgets.ComboBox(label="model", choices=[*bundled.models(), FILE, RUN])
+        self.path = widgets.FileEdit(label="from", mode="r", filter=f"*{bundled.SUFFIX}")
         self.about = widgets.Label(value="")
         self.dihedral = widgets.CheckBox(
             text="average over 8 orientations", tooltip="Better by a little, 8 times the work"

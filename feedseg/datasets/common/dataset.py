@@ -1,0 +1,186 @@
+"""What a dataset is: sections as read from files, and the arrays that training uses.
+
+A dataset file returns a `Source` (images as they lie on disk). `assemble` makes the `Dataset`:
+degrade, filter, normalisation limits per whole image, crops, copies, stacked arrays.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from feedseg.datasets.common import degrade, filters
+from feedseg.io import normalize
+from feedseg.runtime.errors import UserError
+
+VOID = 255  # label of pixels that count neither in the loss nor in any score
+
+
+class Section(NamedTuple):
+    """One image with its truth."""
+
+    name: str  # unique within the dataset, used in messages and file names
+    image: np.ndarray  # [h, w, C] uint8, uint16 or float32
+    label: np.ndarray  # [h, w] uint8 class ids, VOID where unknown
+    maps: dict[str, np.ndarray] = {}  # [h, w] float32 by name, what belongs to the label
+
+
+class Source(NamedTuple):
+    """A dataset as read: whole images, before any preparation."""
+
+    sections: list[Section]
+    class_names: tuple[str, ...]
+    class_colors: tuple[tuple[int, int, int], ...]  # RGB 0-255, one per class
+    parts: dict[str, list[str]] = {}  # section names of train/val/test where the source fixes them
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Arrays of equal size, ready to be placed on the device.
+
+    images [N, H, W, C] raw grey values; labels [N, H, W] uint8, 255 void;
+    low, high [N] float32: the raw values that become 0 and 1;
+    source_ids [N] int32: items cut or copied from one image share an id;
+    copy_ids [N] int32: 0 for the item itself, 1-7 for its dihedral copies;
+    maps: per-pixel maps of the labels for the loss, [N, H, W] float32 by name.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    source_ids: np.ndarray
+    copy_ids: np.ndarray
+    item_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    class_colors: tuple[tuple[int, int, int], ...]
+    parts: dict[str, list[int]] = field(default_factory=dict)  # source ids per fixed part
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over pixels, truth and limits: two equal fingerprints mean equal data."""
+        digest = hashlib.sha256()
+        arrays = [self.images, self.labels, self.low, self.high, self.source_ids]
+        for array in arrays + [self.maps[name] for name in sorted(self.maps)]:
+            digest.update(repr((array.shape, str(array.dtype))).encode())
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+    def class_fractions(self) -> np.ndarray:
+        """Fraction of the labelled pixels in each class, [K]."""
+        counts = np.array([np.count_nonzero(self.labels == k) for k in range(self.num_classes)])
+        return counts / max(1, counts.sum())
+
+
+def apply_channels(image: np.ndarray, channels: str) -> np.ndarray:
+    """`image` [..., h, w, C] as it is, or one grey channel [..., h, w, 1] of the same type.
+
+    channels: `as_is` | `grey`. RGB becomes 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601 luma),
+    rounded for integer types; a fourth channel (opacity) is left out; grey stays grey.
+    Raises UserError for another word or a number of channels that has no grey value.
+    """
+    if channels == "as_is" or (channels == "grey" and image.shape[-1] == 1):
+        return image
+    if channels != "grey":
+        raise UserError(f"data.channels={channels!r}: choose one of as_is, grey")
+    if image.shape[-1] not in (3, 4):
+        raise UserError(f"data.channels=grey: {image.shape[-1]} channels have no grey value")
+    grey = image[..., :3] @ np.asarray([0.299, 0.587, 0.114], np.float64)
+    if np.issubdtype(image.dtype, np.integer):
+        grey = np.round(grey)
+    return grey.astype(image.dtype)[..., None]
+
+
+def grid_crops(height: int, width: int, size: int) -> list[tuple[int, int]]:
+    """Top-left corners of crops of side `size` px, row by row, without overlap."""
+    return [(y, x) for y in range(0, height, size) for x in range(0, width, size)]
+
+
+def pad_to(array: np.ndarray, height: int, width: int, **how) -> np.ndarray:
+    """`array` [h, w, ...] with rows and columns added at the bottom and the right."""
+    rest = [(0, 0)] * (array.ndim - 2)
+    return np.pad(array, [(0, height - array.shape[0]), (0, width - array.shape[1]), *rest], **how)
+
+
+def dihedral(array: np.ndarray, index: int) -> np.ndarray:
+    """Copy 0-7 of a square [n, n, ...] array: `index % 4` quarter turns, mirrored from 4 on."""
+    turned = np.rot90(array, index % 4)
+    return turned[:, ::-1] if index >= 4 else turned
+
+
+def _cut(section: Section, size: int) -> list[Section]:
+    """Crops of one section; border crops are padded, image mirrored, label void."""
+    height, width = section.label.shape
+    pieces = []
+    for y, x in grid_crops(height, width, size):
+        image = section.image[y : y + size, x : x + size]
+        label = section.label[y : y + size, x : x + size]
+        if label.shape != (size, size):
+            image = pad_to(image, size, size, mode="symmetric")
+            label = pad_to(label, size, size, constant_values=VOID)
+        maps = {
+            key: pad_to(values[y : y + size, x : x + size], size, size)
+            for key, values in section.maps.items()
+        }
+        name = section.name if (height, width) == (size, size) else f"{section.name}_y{y}_x{x}"
+        pieces.append(Section(name, image, label, maps))
+    return pieces
+
+
+def assemble(name: str, source: Source, options) -> Dataset:
+    """The arrays of a dataset from its sections.
+
+    options: the config's `data` part. Order: degrade, filter (both on whole 8-bit images),
+    limits of the whole image, crops of `crop_size` px (0: one size for all, the largest,
+    rounded up to 16 px), dihedral copies.
+    Raises UserError if there is no section or the sections disagree in type or channels.
+    """
+    if not source.sections:
+        raise UserError(f"dataset {name}: no images found")
+    kinds = {(s.image.dtype, s.image.shape[2]) for s in source.sections}
+    if len(kinds) > 1:
+        raise UserError(
+            f"dataset {name}: images differ in type or channels: {sorted(map(str, kinds))}"
+        )
+    size = options.crop_size
+    if not size:
+        largest = max(max(s.label.shape) for s in source.sections)
+        size = -(-largest // 16) * 16
+    images, labels, limits, source_ids, copy_ids, names = [], [], [], [], [], []
+    maps: dict[str, list] = {key: [] for key in source.sections[0].maps}
+    for index, section in enumerate(source.sections):
+        image = degrade.apply(section.image, options.degrade, (options.degrade_seed, index))
+        image = filters.apply(image, options.filter)
+        bounds = normalize.limits(image, options.normalization, options.percentiles)
+        for piece in _cut(section._replace(image=image), size):
+            for copy in range(8 if options.dihedral_copies else 1):
+                images.append(dihedral(piece.image, copy))
+                labels.append(dihedral(piece.label, copy))
+                for key, values in piece.maps.items():
+                    maps[key].append(dihedral(values, copy))
+                limits.append(bounds)
+                source_ids.append(index)
+                copy_ids.append(copy)
+                names.append(piece.name + (f"_d{copy}" if copy else ""))
+    position = {section.name: index for index, section in enumerate(source.sections)}
+    low, high = np.asarray(limits, np.float32).T
+    return Dataset(
+        name=name,
+        images=np.stack(images),
+        labels=np.stack(labels),
+        low=low,
+        high=high,
+        source_ids=np.asarray(source_ids, np.int32),
+        copy_ids=np.asarray(copy_ids, np.int32),
+        item_names=tuple(names),
+        class_names=source.class_names,
+        class_colors=source.class_colors,
+        parts={part: [position[n] for n in members] for part, members in source.parts.items()},
+        maps={key: np.stack(values) for key, values in maps.items()},
+    )

@@ -1,0 +1,161 @@
+"""The facts of every image and label file of a folder, bad files too, for `feedseg check`."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from feedseg.datasets.common import label_map
+from feedseg.datasets.common.dataset import VOID
+from feedseg.datasets.common.pairing import Pair, Pairs
+from feedseg.datasets.folder import Description
+from feedseg.io import images as image_io
+from feedseg.runtime.errors import UserError
+
+
+class Page(NamedTuple):
+    """One image with its label."""
+
+    image_hash: str  # SHA-256 of the pixels
+    label_hash: str
+    values: dict[int, int]  # label value -> pixels
+
+
+class Facts(NamedTuple):
+    """What a pair of whole files holds."""
+
+    pair: Pair
+    height: int  # px
+    width: int
+    channels: int
+    dtype: str
+    low: float  # smallest and largest grey value
+    high: float
+    pages: list[Page]
+
+
+class Sample(NamedTuple):
+    """Arrays of one page, to be drawn."""
+
+    name: str
+    image: np.ndarray  # [h, w, C]
+    label: np.ndarray  # [h, w]
+
+
+class Survey(NamedTuple):
+    """Everything found below a folder."""
+
+    root: Path
+    found: Pairs
+    facts: list[Facts]
+    damaged: list[str]  # one line per file or pair that cannot be used
+    samples: list[Sample]
+
+    def values(self) -> Counter:
+        """Pixels of each label value, over all labels."""
+        total: Counter = Counter()
+        for page in self.pages():
+            total.update(page.values)
+        return total
+
+    def pages(self) -> Iterator[Page]:
+        for facts in self.facts:
+            yield from facts.pages
+
+
+def survey(
+    root: Path,
+    found: Pairs,
+    rules: list[label_map.Rule],
+    described: Description,
+    num_samples: int,
+    progress: bool,
+) -> Survey:
+    """Reads every pair of files, one at a time.
+
+    rules: from label values to class ids, applied to every label; described: names and the value
+    to ignore. num_samples: pages kept for drawing, spread evenly over the pairs.
+    """
+    from tqdm import tqdm
+
+    each = max(1, num_samples // max(1, len(found.pairs)))  # pages of a stack
+    spread = np.linspace(0, len(found.pairs) - 1, num_samples).round()
+    chosen = set(spread.astype(int).tolist())
+    result = Survey(root, found, [], [], [])
+    quiet = None if progress else True  # None: a bar on terminals only
+    for index, pair in enumerate(tqdm(found.pairs, "reading", unit="pair", disable=quiet)):
+        images, labels, errors = _read_pair(pair, rules, described.ignore)
+        result.damaged.extend(errors)
+        if errors:
+            continue
+        result.facts.append(_facts(pair, images, labels))
+        if index in chosen:
+            result.samples.extend(_samples(pair.name, images, labels, each))
+    for path in (*found.unmatched_images, *found.unmatched_labels):
+        try:
+            image_io.read_array(path)
+        except UserError as error:
+            result.damaged.append(str(error))
+    return result
+
+
+def _read_pair(pair: Pair, rules: list[label_map.Rule], ignore: int | None):
+    """(images [P, H, W, C], labels [P, H, W], errors); both files are tried."""
+    arrays, errors = [], []
+    for read, path in ((image_io.read_array, pair.image), (image_io.read_label, pair.label)):
+        try:
+            arrays.append(read(path))
+        except UserError as error:
+            errors.append(str(error))
+    if errors:
+        return None, None, errors
+    images, labels = arrays
+    if images.shape[:3] != labels.shape:
+        errors.append(
+            f"{pair.label}: {_size(labels.shape)}, but its image is {_size(images.shape)} "
+            "(pages x height x width); both must agree"
+        )
+    if ignore is not None and not rules:
+        labels = np.where(labels == ignore, VOID, labels)
+    try:
+        labels = label_map.apply(labels, rules) if rules else labels
+    except UserError as error:
+        errors.append(f"{pair.label}: {error}")
+    return images, labels, errors
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape[:3]))
+
+
+def _facts(pair: Pair, images: np.ndarray, labels: np.ndarray) -> Facts:
+    pages = []
+    for image, label in zip(images, labels, strict=True):
+        values, counts = np.unique(label, return_counts=True)
+        table = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        pages.append(Page(_hash(image), _hash(label), table))
+    _, height, width, channels = images.shape
+    low, high = images.min().item(), images.max().item()
+    return Facts(pair, height, width, channels, str(images.dtype), low, high, pages)
+
+
+def _hash(array: np.ndarray) -> str:
+    """SHA-256 over shape, type and pixels."""
+    digest = hashlib.sha256(repr((array.shape, str(array.dtype))).encode())
+    digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _samples(name: str, images: np.ndarray, labels: np.ndarray, most: int) -> list[Sample]:
+    """Up to `most` pages, spread evenly over a stack; the middle one if it is only one."""
+    count = min(most, len(images))
+    places = (np.arange(count) + 0.5) * len(images) / count
+    return [
+        Sample(
+            name + (f" page {i + 1}" if len(images) > 1 else ""), images[i].copy(), labels[i].copy()
+        )
+        for i in places.astype(int).tolist()
+    ]

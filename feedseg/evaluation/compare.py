@@ -1,0 +1,71 @@
+"""Folders of predictions side by side: models, tools, ensembles on the same images."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from feedseg.evaluation import boundary_f
+from feedseg.evaluation.folders import names_given, score_folders
+from feedseg.evaluation.score_files import make_folder, write_csv, write_scores
+from feedseg.evaluation.score_text import comparison_text
+from feedseg.runtime.errors import UserError
+
+
+def compare_folders(
+    preds: Sequence[Path],
+    truth: Path,
+    *,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    membrane: str | int | None = None,
+    tolerance: float = boundary_f.TOLERANCE,
+    output: Path | None = None,
+) -> dict[str, dict]:
+    """Score several folders against one truth; print a line per folder and its gain.
+
+    Arguments as in `scores.evaluate_folders`. The gain is the mean IoU of the data set over that of
+    the first folder; `better on` counts the images with a higher mean IoU.
+    output: folder for `comparison.csv` (a line per folder), `scores.csv` (a line per folder and
+    image) and `scores.json`.
+    Returns the scores by the folder's name. Raises UserError as `evaluate_folders` does, and if a
+    folder is named twice.
+    """
+    paths = [Path(pred) for pred in preds]
+    names = _short_names(paths)
+    given = names_given(num_classes, class_names)
+    each = score_folders(paths, Path(truth), given, membrane, tolerance)
+    results = dict(zip(names, each, strict=True))
+    compared = [_against(each[0], result) for result in each]
+    print(comparison_text(results, compared))
+    if output is not None:
+        _write(Path(output), results, compared)
+    return results
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """The last part of every path, all of it where two would be alike."""
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise UserError(f"{twice[0]}: named twice")
+    last = [path.name for path in paths]
+    return [n if last.count(n) == 1 else str(p) for n, p in zip(last, paths, strict=True)]
+
+
+def _against(first: Mapping, result: Mapping) -> dict:
+    """Gain of a result over the first, and the images where it is better."""
+    pairs = zip(result["images"], first["images"], strict=True)
+    return {
+        "gain": result["dataset"]["miou"] - first["dataset"]["miou"],
+        "better_on": sum(ours["miou"] > theirs["miou"] for ours, theirs in pairs),
+    }
+
+
+def _write(folder: Path, results: Mapping[str, Mapping], compared: Sequence[Mapping]) -> None:
+    rows = [
+        {"predictions": name, **row} for name, result in results.items() for row in result["images"]
+    ]
+    lines = [
+        {"predictions": name, **against, **r["dataset"], **r["contours"], **r["boundary"]}
+        for (name, r), against in zip(results.items(), compared, strict=True)
+    ]
+    make_folder(folder)
+    write_csv(folder / "comparison.csv", lines)
+    write_scores(folder, rows, results)

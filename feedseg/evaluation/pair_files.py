@@ -1,0 +1,102 @@
+"""Pairs the label images of two folders by their file names."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from feedseg.runtime.errors import UserError
+
+# What tools append to the name of an image for its labels, in any case; left out when names are
+# compared. Of feedseg, Cellpose, QuPath, ilastik and annotators.
+ENDINGS = (
+    *("_labels", "_label", "-labels", "-labelled", "_cp_masks", "_masks", "_mask"),
+    *("_prediction", "_predictions", "_pred", "_seg", "_segmentation", "_simple segmentation"),
+    *("_truth", "_groundtruth", "_ground_truth", "_gt", ".ome"),
+)
+PROBABILITIES = "_probabilities"
+NO_LABELS = ("_uncertainty", "_overlay", "_instances")  # what else `feedseg predict` writes
+
+
+class Pair(NamedTuple):
+    """A predicted label file, its truth, and the probabilities beside the prediction if any."""
+
+    name: str
+    predicted: Path
+    truth: Path
+    probabilities: Path | None
+
+
+def pair_files(pred: Path, truth: Path) -> list[Pair]:
+    """Label files of `pred` and `truth` that belong together, in the order of their names.
+
+    Names are compared without suffix and without the `ENDINGS` of either side: `a_pred.tif`,
+    `a_labels.png` and `a.tif` are all `a`. Files `<name>_probabilities` and those with one of
+    `NO_LABELS` are no labels.
+    Two single files are a pair whatever their names.
+    Raises UserError that lists the files without a partner, or two files of one name.
+    """
+    from feedseg.io.images import list_images
+
+    predicted, probabilities = _by_name(list_images(pred))
+    true, _ = _by_name(list_images(truth))
+    if pred.is_file() and truth.is_file():
+        return [Pair(plain_name(pred), pred, truth, _beside(pred))]
+    alone = [predicted[name] for name in predicted.keys() - true.keys()]
+    missing = [true[name] for name in true.keys() - predicted.keys()]
+    if alone or missing:
+        parts = [f"{_list(alone)} without truth in {truth}"] if alone else []
+        parts += [f"{_list(missing)} without prediction in {pred}"] if missing else []
+        raise UserError(
+            f"files are paired by name, and these have no partner: {'; '.join(parts)}; "
+            "rename, add or remove them"
+        )
+    return [
+        Pair(name, predicted[name], true[name], probabilities.get(name)) for name in sorted(true)
+    ]
+
+
+def plain_name(path: Path) -> str:
+    """File name without suffix and without the endings that tools append."""
+    return _plain(path.stem)
+
+
+def _plain(name: str) -> str:
+    while length := _ending(name):
+        name = name[:-length]
+    return name
+
+
+def _ending(name: str) -> int:
+    """Characters of what a tool has appended, 0 if nothing; a name is never eaten up."""
+    fits = (e for e in ENDINGS if name.lower().endswith(e) and len(name) > len(e))
+    return len(next(fits, ""))
+
+
+def _by_name(files: list[Path]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Label files and probability files, each by plain name."""
+    labels: dict[str, Path] = {}
+    probabilities: dict[str, Path] = {}
+    for path in files:
+        if path.stem.endswith(PROBABILITIES):
+            probabilities[_plain(path.stem.removesuffix(PROBABILITIES))] = path
+            continue
+        if path.stem.endswith(NO_LABELS):
+            continue
+        name = plain_name(path)
+        if name in labels:
+            raise UserError(
+                f"{path} and {labels[name].name} both stand for {name!r}; keep one of them, and "
+                "the labels in a folder without the images"
+            )
+        labels[name] = path
+    return labels, probabilities
+
+
+def _beside(pred: Path) -> Path | None:
+    """The probability file of a single label file, if there is one."""
+    path = pred.with_name(plain_name(pred) + PROBABILITIES + pred.suffix)
+    return path if path.is_file() else None
+
+
+def _list(paths: list[Path]) -> str:
+    names = sorted(path.name for path in paths)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

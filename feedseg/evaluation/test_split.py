@@ -1,0 +1,197 @@
+"""Evaluation of a split: confusion matrices, border scores, pictures."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import scipy
+
+from feedseg.datasets.common.dataset import VOID, Dataset
+from feedseg.evaluation import metrics, rand_scores
+from feedseg.inference import rotation, segment, tiling
+from feedseg.inference.trained import Trained, dihedral_mean
+from feedseg.io import normalize
+from feedseg.runtime.errors import UserError
+from feedseg.training.step import Items
+
+Tree = Any
+
+
+def confusion_matrices(
+    eval_step: Callable, variables: Tree, items: Items, batch: int
+) -> dict[str, np.ndarray]:
+    """Confusion matrix of every image of a split for every output, int64 [N, K, K].
+
+    The last batch is filled up with the first image; what it adds is dropped.
+    """
+    count = items.labels.shape[0]
+    padded = np.zeros(-(-count // batch) * batch, np.int32)
+    padded[:count] = np.arange(count)
+    parts = [eval_step(variables, items, index) for index in padded.reshape(-1, batch)]
+    return {
+        name: np.concatenate([np.asarray(part[name]) for part in parts])[:count].astype(np.int64)
+        for name in parts[0]
+    }
+
+
+def dihedral_matrices(
+    trained: Trained, dataset: Dataset, chosen: np.ndarray, batch: int
+) -> np.ndarray:
+    """Confusion matrix of each chosen item when 8 orientations are averaged, int64 [N, K, K]."""
+    averaged, parts = dihedral_mean(trained), []
+    for start in range(0, len(chosen), batch):
+        index = chosen[start : start + batch]
+        filled = np.resize(index, batch)  # one shape, one compilation
+        image = normalize.apply(dataset.images[filled], dataset.low[filled], dataset.high[filled])
+        predicted = averaged.apply(image).argmax(-1)[: len(index)]
+        parts.append(
+            metrics.confusion_per_image(dataset.labels[index], predicted, dataset.num_classes)
+        )
+    return np.concatenate([np.asarray(part) for part in parts]).astype(np.int64)
+
+
+def rotation_matrices(
+    trained: Trained, dataset: Dataset, chosen: np.ndarray, count: int
+) -> np.ndarray:
+    """Confusion matrix of each chosen item when `count` rotations are averaged, int64 [N, K, K]."""
+
+    def network(image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        if trained.window:
+            layout = segment.tiles_for(trained, height, width)
+        else:  # at once
+            layout = tiling.plan(height, width, max(height, width), trained.halo, trained.stride)
+        return tiling.apply_tiled(image, trained.apply, layout)
+
+    parts = []
+    for item in chosen:
+        image = normalize.apply(dataset.images[item], dataset.low[item], dataset.high[item])
+        predicted = rotation.mean(network, image, count).argmax(-1)[None]
+        truth = dataset.labels[item][None]
+        parts.append(metrics.confusion_per_image(truth, predicted, dataset.num_classes))
+    return np.concatenate([np.asarray(part) for part in parts]).astype(np.int64)
+
+
+def summaries(matrices: dict[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, dict]:
+    """Data-set scores of every output: one matrix over the whole split (A21)."""
+    return {name: metrics.summary(m.sum(0), class_names) for name, m in matrices.items()}
+
+
+def panel_rows(trained: Trained, dataset: Dataset, chosen: np.ndarray) -> list[dict]:
+    """Pictures of some items by name: input, truth and its maps, what the network shows, final.
+
+    Entries of the network's `out` that hold logits become label maps, others images.
+    """
+    image = normalize.apply(dataset.images[chosen], dataset.low[chosen], dataset.high[chosen])
+    logits, out = jax.tree.map(np.asarray, trained.outputs(image))
+    rows = []
+    for n, item in enumerate(chosen):
+        row = {"input": picture(image[n])}
+        row["truth"] = dataset.labels[item].astype(np.int32)
+        row |= {name: values[item] for name, values in sorted(dataset.maps.items())}
+        row |= _pictures(out, n)
+        row["final"] = logits[n].argmax(-1).astype(np.int32)
+        rows.append(row)
+    return rows
+
+
+def evenly(index: np.ndarray, count: int) -> np.ndarray:
+    """Up to `count` entries of an index, spread evenly from its first to its last."""
+    places = np.linspace(0, len(index) - 1, min(count, len(index)))
+    return index[np.unique(places.round().astype(int))]
+
+
+def picture(image: np.ndarray) -> np.ndarray:
+    """An image [H, W, C] as a panel takes it: without the axis of a single channel."""
+    return image[..., 0] if image.shape[-1] == 1 else image
+
+
+def _pictures(out: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
+    """Named pictures of item `n` from a network's extra outputs, at most 3 of a kind."""
+    row = {}
+    if "first" in out:
+        row["network 1"] = out["first"][n].argmax(-1).astype(np.int32)
+    if "filters" in out:
+        for i in range(min(3, out["filters"].shape[-1])):
+            row[f"filter {i + 1}"] = out["filters"][n, ..., i].astype(np.float32)
+    if "translated" in out:
+        for i, image in enumerate(out["translated"][:3]):
+            row[f"translated {i + 1}"] = picture(image[n].astype(np.float32))
+    if "edge" in out:
+        row["edges"] = scipy.special.expit(out["edge"][n, ..., 0].astype(np.float32))
+        row["Canny"] = out["canny"][n, ..., 0].astype(np.float32)
+    for i, gate in enumerate(out.get("attention", [])[:3]):
+        row[f"attention {i + 1}"] = gate[n].astype(np.float32)
+    for name, title in (("members", "member"), ("rounds", "round"), ("heads", "head")):
+        first = 1 if name == "members" and "first" in out else 0  # network 1 is shown already
+        for i, member in enumerate(out.get(name, [])[first : first + 3]):
+            row[f"{title} {i + 1}"] = member[n].argmax(-1).astype(np.int32)
+    return row
+
+
+def check_membrane(dataset: Dataset, membrane: str) -> None:
+    """Raises UserError unless the name is empty or that of a class."""
+    if membrane and membrane not in dataset.class_names:
+        names = ", ".join(dataset.class_names)
+        raise UserError(f"evaluate.membrane={membrane!r}: the classes are {names}")
+
+
+def boundary_scores(trained: Trained, dataset: Dataset, chosen: np.ndarray, membrane: str) -> dict:
+    """Rand and information scores of the membrane class over the chosen items, crop by crop.
+
+    Adapted Rand error and variation of information at probability 0.5, and the ISBI 2012 scores
+    over a sweep of thresholds. membrane: name of a class.
+    """
+    index = dataset.class_names.index(membrane)
+    probability = np.concatenate([_probability(trained, dataset, i)[..., index] for i in chosen])
+    labels = dataset.labels[chosen]
+    truth, valid = labels == index, labels != VOID
+    return rand_scores.isbi2012(probability, truth, valid=valid) | _segment_scores(
+        probability > 0.5, truth, valid
+    )
+
+
+def mask_scores(trained: Trained, dataset: Dataset, chosen: np.ndarray) -> dict:
+    """How the foreground's probability q compares with the grey mask t of the chosen items.
+
+        accuracy = mean [t = (q > 1/2)]              accuracy_bound = mean [t = 0 or t = 1]
+        loss = mean -t log q - (1 - t) log(1 - q)    loss_floor = mean -t log t - (1 - t) log(1 - t)
+
+    Means over all labelled pixels. A pixel can only count as right where the mask is exactly 0 or
+    1, and the loss cannot fall below the mask's own entropy, however good the segmentation.
+    Source: the accuracy and loss of blood-cell U-Net, section 6 (Keras, binary).
+    """
+    xlogy = scipy.special.xlogy
+    known = dataset.labels[chosen] != VOID
+    target = dataset.maps["mask"][chosen][known].astype(np.float64)
+    found = np.stack([_probability(trained, dataset, item)[0, ..., 1] for item in chosen])
+    found = np.clip(found[known].astype(np.float64), 1e-7, 1 - 1e-7)
+    return {
+        "accuracy": float(((found > 0.5) == target).mean()),
+        "accuracy_bound": float(((target == 0) | (target == 1)).mean()),
+        "loss": float(-(xlogy(target, found) + xlogy(1 - target, 1 - found)).mean()),
+        "loss_floor": abs(float((xlogy(target, target) + xlogy(1 - target, 1 - target)).mean())),
+    }
+
+
+def _probability(trained: Trained, dataset: Dataset, item: int) -> np.ndarray:
+    image = normalize.apply(dataset.images[item], dataset.low[item], dataset.high[item])
+    return np.asarray(trained.apply(image.reshape(1, *dataset.images.shape[1:])))
+
+
+def _segment_scores(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> dict:
+    """Adapted Rand error and variation of information (bits), means over the images."""
+    rand, splits, merges = [], [], []
+    for p, t, v in zip(predicted, truth, valid, strict=True):
+        true_segments = rand_scores.segments(~t & v)
+        found = rand_scores.segments(~p & v)
+        rand.append(rand_scores.adapted_rand(true_segments, found))
+        split, merge = rand_scores.variation_of_information(true_segments, found)
+        splits.append(split)
+        merges.append(merge)
+    return {
+        "adapted_rand_error": float(metrics.mean(np.asarray(rand))),
+        "vi_split_bits": float(metrics.mean(np.asarray(splits))),
+        "vi_merge_bits": float(metrics.mean(np.asarray(merges))),
+    }

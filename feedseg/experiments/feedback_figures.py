@@ -1,0 +1,295 @@
+"""`feedseg figures RUN`: what a trained network with feedback or filters does to an image.
+
+Rounds and what changed between them; the first layer's features of each round (Feedback U-Net
+Fig. 8); attention of chosen pixels (Feedback Attention Fig. 4); filters, translated images, members
+and ensemble weights (AEP Figs. 10, 11, 13); attention gates; edges. Each figure exists where the
+network has what it shows.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+from scipy.special import expit
+
+from feedseg import datasets
+from feedseg.datasets.common import splits
+from feedseg.evaluation import test_split
+from feedseg.evaluation.figures import ensemble_weights
+from feedseg.evaluation.panel import panel
+from feedseg.inference import tiling
+from feedseg.inference.segment import fit_channels
+from feedseg.inference.trained import Trained, load_run, read_variables
+from feedseg.io import images as image_io
+from feedseg.io import normalize
+from feedseg.io.colors import as_rgb, grey_as_rgb, unit_range
+from feedseg.models.feedback.attention import attention_rows
+from feedseg.runs import config as configs
+from feedseg.runs.directory import RunDir, read_json
+from feedseg.runtime.errors import SaveFailed, UserError
+
+MENDED, SPOILED, OTHERWISE = (0, 170, 0), (220, 0, 0), (230, 170, 0)
+LARGEST = 1024  # px, side of the part of a large image that is shown
+
+
+class Seen(NamedTuple):
+    """Images, their truth where there is one, and what the network made of them."""
+
+    image: np.ndarray  # [N, H, W, C] in [0, 1]
+    truth: np.ndarray | None  # [N, H, W]
+    logits: np.ndarray  # [N, H, W, K]
+    out: dict[str, np.ndarray]
+    trained: Trained
+    pixels: tuple[tuple[int, int], ...]  # (y, x) asked for; empty: one per class
+
+
+def figures(
+    run: Path,
+    output: Path | None = None,
+    *,
+    image: Path | None = None,
+    count: int = 3,
+    pixels: Sequence[tuple[int, int]] = (),
+    rounds: int = 0,
+    checkpoint: str = "best",
+) -> list[Path]:
+    """Draws everything that can be drawn of a run's network; returns the files.
+
+    output: folder, `RUN/figures` without one. image: a file to look at instead of `count` images of
+    the run's test part. pixels: (y, x) whose attention is drawn, without them the innermost pixel
+    of each class. rounds, checkpoint: as in prediction.
+    Raises UserError for what is no run, a pixel outside, or a network that has nothing to show.
+    """
+    trained = load_run(run, checkpoint, rounds)
+    images, truth = _of_file(image, trained) if image else _of_run(run, count)
+    height, width = images.shape[1:3]
+    for y, x in pixels:
+        if not (0 <= y < height and 0 <= x < width):
+            raise UserError(f"pixel {y},{x} is outside the image of {height} x {width} px")
+    logits, out = trained.outputs(images)
+    logits, out = np.asarray(logits, np.float32), {k: np.asarray(v) for k, v in out.items()}
+    seen = Seen(images, truth, logits, out, trained, tuple(pixels))
+    drawn = [draw for needs, draw in DRAWINGS if needs in out]
+    if not drawn:
+        raise UserError(
+            f"{run}: this network has no rounds, filters, members, attention or edges to draw"
+        )
+    folder = Path(output) if output else Path(run) / "figures"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveFailed(f"{folder}: cannot be made: {error.strerror or error}") from error
+    files = [draw(seen, folder) for draw in drawn]
+    weights = read_variables(run, checkpoint)["params"].get("awel", {}).get("weights")
+    if weights is not None:
+        files.append(ensemble_weights(np.asarray(weights), folder / "ensemble_weights.png"))
+    return files
+
+
+# What is looked at ------------------------------------------------------------------------------
+
+
+def _of_run(run: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images and truth of some of the run's test images, evenly spread."""
+    if count < 1:
+        raise UserError(f"--count {count}: at least 1")
+    directory = RunDir(run)
+    config = configs.from_plain(read_json(directory.config))
+    dataset = datasets.load(config)
+    chosen = test_split.evenly(splits.split(dataset, config.split).test, count)
+    image = normalize.apply(dataset.images[chosen], dataset.low[chosen], dataset.high[chosen])
+    return image, dataset.labels[chosen]
+
+
+def _of_file(path: Path, trained: Trained) -> tuple[np.ndarray, None]:
+    """First page of a file, its middle where it is larger than can be shown."""
+    page = fit_channels(path, image_io.read_array(path), trained.channels)[0]
+    low, high = normalize.limits(page, trained.normalization, trained.percentiles)
+    image = normalize.apply(page, low, high)
+    for axis in (0, 1):
+        wanted = trained.window or min(
+            tiling.round_up(image.shape[axis], trained.stride),
+            LARGEST // trained.stride * trained.stride,
+        )
+        begin = max(0, (image.shape[axis] - wanted) // 2)
+        image = np.take(image, np.arange(begin, min(begin + wanted, image.shape[axis])), axis)
+        missing = [(0, wanted - image.shape[axis] if a == axis else 0) for a in range(3)]
+        image = np.pad(image, missing, mode="symmetric")
+    return image[None], None
+
+
+def _begin(seen: Seen, n: int) -> dict[str, np.ndarray]:
+    """First columns of every panel: the image and its truth."""
+    row = {"input": test_split.picture(seen.image[n])}
+    if seen.truth is not None:
+        row["truth"] = seen.truth[n].astype(np.int32)
+    return row
+
+
+def _panel(seen: Seen, columns: Callable[[int], dict], path: Path) -> Path:
+    """A panel with one row per image: input, truth, and the given columns."""
+    rows = [_begin(seen, n) | columns(n) for n in range(len(seen.image))]
+    panel(rows, path, seen.trained.class_names, seen.trained.class_colors)
+    return path
+
+
+def _classes(logits: np.ndarray) -> np.ndarray:
+    return logits.argmax(-1).astype(np.int32)
+
+
+# The figures ------------------------------------------------------------------------------------
+
+
+def rounds(seen: Seen, folder: Path) -> Path:
+    """Prediction of each round, and what changed between one and the next."""
+    predicted = _classes(seen.out["rounds"])
+
+    def columns(n: int) -> dict:
+        row = {}
+        truth = None if seen.truth is None else seen.truth[n]
+        for t in range(len(predicted)):
+            if t:
+                note = "mends green, spoils red" if truth is not None else "changes"
+                row[f"round {t + 1} {note}"] = changes(
+                    seen.image[n], predicted[t - 1, n], predicted[t, n], truth
+                )
+            row[f"round {t + 1}"] = predicted[t, n]
+        return row
+
+    return _panel(seen, columns, folder / "rounds.png")
+
+
+def changes(
+    image: np.ndarray, before: np.ndarray, after: np.ndarray, truth: np.ndarray | None
+) -> np.ndarray:
+    """The image, faint, with pixels whose class has changed coloured, uint8 [H, W, 3].
+
+    Green: wrong before, right now; red: right before, wrong now; yellow: from one wrong class to
+    another, or unknown.
+    """
+    rgb = np.rint(255 * (0.5 + 0.5 * grey_as_rgb(unit_range(image)))).astype(np.uint8)
+    changed = before != after
+    rgb[changed] = OTHERWISE
+    if truth is not None:
+        rgb[changed & (after == truth)] = MENDED
+        rgb[changed & (before == truth)] = SPOILED
+    return rgb
+
+
+def features(seen: Seen, folder: Path) -> Path:
+    """Sum of the first layer's channels in each round (Feedback U-Net Fig. 8)."""
+    maps = seen.out["first_features"].astype(np.float32)
+    return _panel(
+        seen,
+        lambda n: {f"features {t + 1}": maps[t, n] for t in range(len(maps))},
+        folder / "features.png",
+    )
+
+
+def attention(seen: Seen, folder: Path) -> Path:
+    """Weights of chosen pixels over the image, 1 being the mean (Feedback Attention Fig. 4)."""
+    height, width = seen.image.shape[1:3]
+
+    def columns(n: int) -> dict:
+        labels = _classes(seen.logits[n]) if seen.truth is None else seen.truth[n]
+        names = seen.trained.class_names
+        chosen = {f"pixel {y},{x}": (y, x) for y, x in seen.pixels} or {
+            name: inner
+            for k, name in enumerate(names)
+            if (inner := innermost(labels == k)) is not None
+        }
+        queries = np.stack([seen.out["query"][n, y * width + x] for y, x in chosen.values()])
+        weights = np.asarray(attention_rows(queries, seen.out["key"][n]))
+        side = round((height * width / weights.shape[1]) ** 0.5)  # keys may be pooled
+        row = {"chosen pixels": marked(seen.image[n], list(chosen.values()))}
+        for name, each in zip(chosen, weights, strict=True):
+            grid = (each * each.size).reshape(height // side, width // side)
+            row[f"attention of {name}"] = np.kron(grid, np.ones((side, side), np.float32))
+        return row
+
+    return _panel(seen, columns, folder / "attention.png")
+
+
+def innermost(mask: np.ndarray) -> tuple[int, int] | None:
+    """The pixel (y, x) farthest from the border of a region, None if the region is empty."""
+    if not mask.any():
+        return None
+    distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(distance.argmax(), mask.shape)
+    return int(y), int(x)
+
+
+def marked(image: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The image with a cross around each of some pixels, uint8 [H, W, 3]."""
+    height, width = image.shape[:2]
+    arm = max(4, min(height, width) // 24)
+    cross = np.zeros((height + 2 * arm, width + 2 * arm), bool)  # wider: crosses may stick out
+    for y, x in pixels:
+        cross[y : y + 2 * arm + 1, x + arm - 1 : x + arm + 2] = True
+        cross[y + arm - 1 : y + arm + 2, x : x + 2 * arm + 1] = True
+        cross[y + arm - 2 : y + arm + 3, x + arm - 2 : x + arm + 3] = False
+    rgb = np.rint(255 * as_rgb(image)).astype(np.uint8)
+    rgb[cross[arm:-arm, arm:-arm]] = (255, 220, 0)
+    return rgb
+
+
+def filters(seen: Seen, folder: Path) -> Path:
+    """Every filter and the image that it translates (AEP Fig. 13)."""
+
+    def columns(n: int) -> dict:
+        row = {}
+        for i, translated in enumerate(seen.out["translated"]):
+            row[f"filter {i + 1}"] = seen.out["filters"][n, ..., i].astype(np.float32)
+            row[f"translated {i + 1}"] = test_split.picture(translated[n].astype(np.float32))
+        return row
+
+    return _panel(seen, columns, folder / "filters.png")
+
+
+def members(seen: Seen, folder: Path) -> Path:
+    """The maps that the ensemble combines, and the result (AEP Fig. 10)."""
+
+    def columns(n: int) -> dict:
+        maps = _classes(seen.out["members"][:, n])
+        row = {"network 1": maps[0]}
+        row |= {f"network 2, image {i}": each for i, each in enumerate(maps[1:], 1)}
+        return row | {"final": _classes(seen.logits[n])}
+
+    return _panel(seen, columns, folder / "members.png")
+
+
+def gates(seen: Seen, folder: Path) -> Path:
+    """Maps of the attention gates, 0 to 1, and the result (Attention U-Net Fig. 4)."""
+
+    def columns(n: int) -> dict:
+        maps = seen.out["attention"][:, n].astype(np.float32)
+        row = {f"attention {i}": each for i, each in enumerate(maps, 1)}
+        return row | {"final": _classes(seen.logits[n])}
+
+    return _panel(seen, columns, folder / "gates.png")
+
+
+def edges(seen: Seen, folder: Path) -> Path:
+    """Canny's edges, those of the shape stream as probabilities, and the result (SAUNet Fig. 3)."""
+
+    def columns(n: int) -> dict:
+        return {
+            "Canny": seen.out["canny"][n, ..., 0],
+            "edges": expit(seen.out["edge"][n, ..., 0].astype(np.float32)),
+            "final": _classes(seen.logits[n]),
+        }
+
+    return _panel(seen, columns, folder / "edges.png")
+
+
+DRAWINGS = (  # the output that a figure needs
+    ("rounds", rounds),
+    ("first_features", features),
+    ("query", attention),
+    ("filters", filters),
+    ("members", members),
+    ("attention", gates),
+    ("edge", edges),
+)

@@ -1,0 +1,67 @@
+"""The folder of a report: writing it, and leaving alone what is not its own."""
+
+import contextlib
+from pathlib import Path
+
+from feedseg.experiments.report.collect import is_run
+from feedseg.runs.directory import read_json
+from feedseg.runtime import files
+from feedseg.runtime.errors import SaveFailed, UserError
+
+RECORD = "provenance.json"
+FILES = ("table.md", "table.tex", "table.csv", "runs.csv", "tests.csv", "curves.png", "curves.pdf")
+FILES += ("boxes.png", "boxes.pdf", "gallery.png", "index.html", RECORD)
+_MAKER = "feedseg report"
+
+
+class ReportFolder:
+    """Where a report goes. Its record lists the files, so that a later report may replace them."""
+
+    def __init__(self, path: Path):
+        """Raises UserError if the folder is a run, or holds a file of the same name not from here.
+
+        Raises SaveFailed if it cannot be made.
+        """
+        self.path = Path(path)
+        if is_run(self.path):
+            raise UserError(f"{self.path} is the directory of a run; choose another --output")
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file; choose another --output")
+        former = self._own_files()
+        for name in FILES:
+            if name not in former and (self.path / name).exists():
+                raise UserError(
+                    f"{self.path / name} is there and not from a report; choose another --output"
+                )
+        self._kept: set[str] = set()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SaveFailed(f"cannot make {self.path}: {error.strerror or error}") from error
+        self._record({"files": FILES})  # a report that is cut off here can be made again
+
+    def _own_files(self) -> list[str]:
+        record = self.path / RECORD
+        with contextlib.suppress(UserError, AttributeError):
+            content = read_json(record) if record.is_file() else {}
+            if content.get("made_by") == _MAKER:
+                return [*content.get("files", []), RECORD]
+        return []
+
+    def keep(self, *names: str) -> None:
+        """These files belong to the present report."""
+        self._kept |= set(names)
+
+    def write(self, name: str, text: str) -> None:
+        """A text file of the report."""
+        files.write_text_atomic(self.path / name, text)
+        self.keep(name)
+
+    def finish(self, facts: dict) -> None:
+        """Write the record, and remove what only an earlier report here had."""
+        for name in set(FILES) - self._kept - {RECORD}:
+            (self.path / name).unlink(missing_ok=True)
+        self._record({**facts, "files": sorted(self._kept)})
+
+    def _record(self, facts: dict) -> None:
+        files.write_json_atomic(self.path / RECORD, {"made_by": _MAKER, **facts})

@@ -1,0 +1,147 @@
+"""The page of a report: scores, figures, tests and where all of it comes from."""
+
+from collections.abc import Sequence
+
+import feedseg
+from feedseg.evaluation.metrics import ABSENT_RULE
+from feedseg.experiments.report import curves, significance, tables
+from feedseg.experiments.report.collect import Collection, Method
+from feedseg.experiments.report.document import Page
+from feedseg.experiments.report.folder import ReportFolder
+from feedseg.experiments.report.gallery import gallery
+from feedseg.experiments.report.provenance import origins, short
+from feedseg.experiments.report.significance import Comparison
+
+_TEST_NOTES = (
+    "Differences are points of percent, first method minus second; 95 % interval by Student's t; "
+    "p-values are two-sided, Holm corrects them for all pairs of the table.",
+    "Training parts of different folds overlap, so runs are not independent: the p-values over "
+    "folds are too small.",
+    f"With fewer than {significance.FEWEST} pairs, or equal differences, there is no interval and "
+    f"no test; with fewer than {significance.FEWEST_RANKS} no signed-rank test.",
+)
+_IMAGE_NOTE = (
+    "An image's score is its mean over the common seeds. Images predicted by one trained network "
+    "are not independent of its training: these p-values say nothing about other folds and seeds."
+)
+
+
+def page(
+    folder: ReportFolder, found: Collection, metric: str, tests: dict[str, list], images: int
+) -> str:
+    """The HTML of a report, whose figures are drawn into the folder.
+
+    tests: comparisons over `runs` and over `images`. images: number of test images to show.
+    """
+    names = [method.name for method in found.methods]
+    document = Page("Report of " + (names[0] if len(names) == 1 else f"{len(names)} methods"))
+    document.notes([f"Warning: {line}" for line in found.warnings], "warning")
+    _add_scores(document, found, metric)
+    metadata = {"Title": "feedseg report", "Creator": f"feedseg {feedseg.__version__}"}
+    metadata["Subject"] = "; ".join(origins(found))
+    finals = [method for method in found.methods if method.runs[0].output == "final"]
+    _add_curves(document, folder, finals, metadata)
+    _add_boxes(document, folder, found, metric, metadata)
+    _add_gallery(document, folder, finals, images, metadata)
+    _add_tests(document, tests)
+    _add_provenance(document, found)
+    return document.text()
+
+
+def table_notes(found: Collection, metric: str) -> list[str]:
+    """What the numbers of the table are, and the rule for absent classes."""
+    unit = {"iou": "IoU", "dice": "Dice"}[metric]
+    return [
+        f"{unit} on the test images in percent: mean ± population standard deviation over runs.",
+        ABSENT_RULE,
+    ]
+
+
+def _add_scores(page: Page, found: Collection, metric: str) -> None:
+    page.section("Scores")
+    page.table(tables.as_html(tables.score_table(found, metric)))
+    page.notes(table_notes(found, metric))
+
+
+def _add_curves(
+    page: Page, folder: ReportFolder, methods: Sequence[Method], metadata: dict
+) -> None:
+    page.section("Learning curves")
+    target, vector = folder.path / "curves.png", folder.path / "curves.pdf"
+    if not curves.learning_curves(methods, target, [vector], metadata):
+        page.notes(["Left out: no run has recorded epochs (metrics.jsonl)."])
+        return
+    folder.keep("curves.png", "curves.pdf")
+    page.picture(target, "training loss and validation mean IoU against the epoch")
+    page.notes(["Line: mean over the runs; band: from the lowest to the highest run."])
+
+
+def _add_boxes(
+    page: Page, folder: ReportFolder, found: Collection, metric: str, metadata: dict
+) -> None:
+    page.section("Runs")
+    target, vector = folder.path / "boxes.png", folder.path / "boxes.pdf"
+    curves.boxes(found.methods, tables.columns(found, metric), target, [vector], metadata)
+    folder.keep("boxes.png", "boxes.pdf")
+    page.picture(target, "scores of the single runs of each method")
+    page.notes([curves.BOX_NOTE])
+
+
+def _add_gallery(
+    page: Page, folder: ReportFolder, methods: Sequence[Method], count: int, metadata: dict
+) -> None:
+    page.section("Test images")
+    target = folder.path / "gallery.png"
+    shown = gallery(methods, target, count, metadata)
+    if shown.images:
+        folder.keep("gallery.png")
+        page.picture(target, "test images, their truth, and the prediction of each method")
+        page.notes(["From top to bottom: " + ", ".join(shown.images) + "."])
+    page.notes(shown.notes)
+
+
+def _add_tests(page: Page, tests: dict[str, list[Comparison]]) -> None:
+    page.section("Paired tests")
+    if not tests["runs"]:
+        page.notes(["One method only: nothing to compare."])
+        return
+    if apart := sum(not each.pairs for each in tests["runs"]):
+        page.notes([f"{apart} pair(s) of methods share no fold and seed on the same test images."])
+    if apart == len(tests["runs"]):
+        return
+    page.notes(["Over common folds and seeds, on the same test images:"])
+    page.table(tables.as_html(_test_table(tests["runs"])))
+    page.notes(_TEST_NOTES)
+    if any(each.pairs for each in tests["images"]):
+        page.notes(["Over the test images of the common folds and seeds:"])
+        page.table(tables.as_html(_test_table(tests["images"])))
+        page.notes([_IMAGE_NOTE])
+    else:
+        page.notes(["These results hold no scores of single images to compare."])
+
+
+def _test_table(comparisons: Sequence[Comparison]) -> tables.Table:
+    head = ("first", "second", "pairs", "difference", "95 % interval", "p (t)", "Holm")
+    head += ("p (Wilcoxon)", "Holm")
+    rows = []
+    for c in filter(lambda each: each.pairs, comparisons):
+        interval = "-" if c.low is None else f"{c.low:+.2f} to {c.high:+.2f}"
+        difference = "-" if c.difference is None else f"{c.difference:+.2f}"
+        values = map(_p, (c.p_t, c.p_t_holm, c.p_wilcoxon, c.p_wilcoxon_holm))
+        rows.append((c.first, c.second, c.pairs, difference, interval, *values))
+    return tables.plain_table(head, rows)
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _add_provenance(page: Page, found: Collection) -> None:
+    page.section("Where the numbers come from")
+    head = ("method", "run", "fold", "seed", "output", "best_epoch", "seconds", "version", "jax")
+    head += ("python", "device", "config_hash", "data_hash")
+    rows = [[short(key, row[key]) for key in head] for row in tables.run_rows(found)]
+    page.table(tables.as_html(tables.plain_table([key.replace("_", " ") for key in head], rows)))
+    page.notes([f"Made by feedseg {feedseg.__version__} from these directories alone."])

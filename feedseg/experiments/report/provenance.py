@@ -1,0 +1,43 @@
+"""Where the numbers of a report come from."""
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import feedseg
+from feedseg.experiments.report.collect import Collection, Run
+
+_HASH_DIGITS = 16  # of the data hash in text; files of values have all
+
+
+def provenance(run: Run) -> dict:
+    """What a run was made of and by."""
+    keys = ("version", "jax", "python", "device", "config_hash", "data_hash")
+    return {key: run.result.get(key) for key in keys}
+
+
+def origins(found: Collection) -> list[str]:
+    """Versions and devices of all runs in a line; per method its configurations and data."""
+    names = {"version": "feedseg", "jax": "jax", "python": "python", "device": "device"}
+    lines = [", ".join(f"{title} {_distinct(found.runs, k)}" for k, title in names.items())]
+    for method in found.methods:
+        config, data = (_distinct(method.runs, key) for key in ("config_hash", "data_hash"))
+        lines.append(f"{method.name}: configuration {config}, data {data}")
+    return lines
+
+
+def short(key: str, value) -> str:
+    """A value of the provenance as text."""
+    if value is None:
+        return "-"
+    return str(value)[:_HASH_DIGITS] if key == "data_hash" else str(value)
+
+
+def _distinct(runs: Sequence[Run], key: str) -> str:
+    return " / ".join(dict.fromkeys(short(key, provenance(run)[key]) for run in runs))
+
+
+def tools() -> dict[str, str]:
+    """Versions of what made the report."""
+    libraries = {name: version(name) for name in ("numpy", "scipy", "matplotlib")}
+    return {"feedseg": feedseg.__version__, "python": platform.python_version(), **libraries}

@@ -1,0 +1,182 @@
+"""Applies a model in an ONNX file (`feedseg export RUN --to model.onnx`) without JAX."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from feedseg.runtime.errors import UserError
+
+SUFFIX = ".onnx"
+FORMAT, KEY = "feedseg onnx", "feedseg"
+_KINDS = {
+    "format": str,
+    "class_names": list,
+    "class_colors": list,
+    "channels": int,
+    "normalization": str,
+    "percentiles": list,
+    "contracts": list,
+    "whole_image": bool,
+    "stride": int,
+    "halo": int,
+    "tile": int,
+}
+
+Apply = Callable[[np.ndarray], np.ndarray]
+
+
+class OnnxModel(NamedTuple):
+    """A model as `feedseg.inference.segment.Trained` wants it."""
+
+    apply: Apply  # image [N, H, W, C] float32 in [0, 1] -> probabilities [N, H, W, K]
+    stride: int
+    halo: int
+    window: int  # px, side of the windows that a network of whole images takes; 0: any
+    tile: int  # px, the only side that the program takes; 0: any
+    channels: int
+    class_names: tuple[str, ...]
+    class_colors: tuple[tuple[int, int, int], ...]
+    normalization: str
+    percentiles: tuple[float, float]
+    contracts: tuple[tuple[str, tuple[float, float]], ...]  # see `feedseg.inference.trained`
+    margin: int = 0
+
+
+def load(path: Path) -> OnnxModel:
+    """The model of an ONNX file that feedseg made.
+
+    Raises UserError, naming the file, if onnxruntime is missing or the file is not such a one.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    if not find_spec("onnxruntime"):
+        raise UserError(f"{path}: this needs onnxruntime; pip install 'feedseg[onnx]'")
+    try:
+        run = session(data)
+    except RuntimeError as error:
+        raise UserError(f"{path}: onnxruntime cannot read it ({error})") from None
+    facts = _facts(path, run.metadata)
+    return OnnxModel(
+        apply=_fixed(path, run, facts["tile"]) if facts["tile"] else run,
+        stride=facts["stride"],
+        halo=facts["halo"],
+        window=facts["tile"] if facts["whole_image"] else 0,
+        tile=facts["tile"],
+        channels=facts["channels"],
+        class_names=tuple(facts["class_names"]),
+        class_colors=tuple(tuple(color) for color in facts["class_colors"]),
+        normalization=facts["normalization"],
+        percentiles=tuple(facts["percentiles"]),
+        contracts=tuple((kind, tuple(limits)) for kind, limits in facts["contracts"]),
+    )
+
+
+def _fixed(path: Path, apply: Apply, side: int) -> Apply:
+    """Smaller images are filled up to the side with their mirror image, below and to the right."""
+
+    def on_any(image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[1:3]
+        if max(height, width) > side:
+            raise UserError(f"{path}: takes tiles of {side} px, not {height} x {width}; use these")
+        rest = ((0, 0), (0, side - height), (0, side - width), (0, 0))
+        return apply(np.pad(image, rest, mode="symmetric"))[:, :height, :width]
+
+    return on_any
+
+
+class Session:
+    """An ONNX file's program; called with [N, H, W, C] it gives [N, H, W, K], image by image."""
+
+    def __init__(self, inner):
+        self._inner = inner
+        self.metadata: dict[str, str] = dict(inner.get_modelmeta().custom_metadata_map)
+        self._name = inner.get_inputs()[0].name
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        pages = np.ascontiguousarray(image, np.float32)
+        try:
+            found = [self._inner.run(None, {self._name: page[None]})[0] for page in pages]
+        except Exception as error:  # of many classes, all of which derive from Exception alone
+            if "allocate memory" in str(error):
+                raise MemoryError(_line(error)) from None
+            raise RuntimeError(_line(error)) from None
+        return np.concatenate(found)
+
+
+def session(data: bytes) -> Session:
+    """onnxruntime's program of these bytes, on a GPU where onnxruntime-gpu has one.
+
+    Raises RuntimeError if it cannot read them.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised
+    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if _has_affinity() else 0
+    usable = onnxruntime.get_available_providers()
+    providers = [f"{name}ExecutionProvider" for name in ("CUDA", "CPU")]
+    providers = [name for name in providers if name in usable]
+    try:
+        return Session(onnxruntime.InferenceSession(data, options, providers=providers))
+    except Exception as error:  # as above
+        raise RuntimeError(_line(error)) from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _has_affinity() -> bool:
+    return hasattr(os, "sched_getaffinity")
+
+
+def _facts(path: Path, metadata: dict[str, str]) -> dict:
+    """What the file says about itself."""
+    try:
+        facts = json.loads(metadata.get(KEY, "null"))
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise UserError(f"{path}: was not made by feedseg; `feedseg export RUN --to {path.name}`")
+    for key, kind in _KINDS.items():
+        if not isinstance(facts.get(key), kind):
+            raise UserError(f"{path}: its metadata have no proper {key!r}; export the model again")
+    return facts
+
+
+def dihedral_mean(model: OnnxModel, uncertainty: bool = False) -> OnnxModel:
+    """Its probabilities averaged over 8 rotations and mirrors, as `trained.dihedral_mean`.
+
+    uncertainty: one channel more, how far the 8 answers disagree in bits
+    (`feedseg.inference.uncertainty.disagreement`).
+    """
+
+    def apply(image: np.ndarray) -> np.ndarray:
+        answers = np.stack(list(_orientations(model.apply, image)))
+        mean = answers.mean(0)
+        if not uncertainty:
+            return mean
+        spread = np.maximum(_entropy(mean) - _entropy(answers).mean(0), 0)
+        return np.concatenate([mean, spread[..., None]], -1)
+
+    return model._replace(apply=apply)
+
+
+def _orientations(apply: Apply, image: np.ndarray) -> Iterator[np.ndarray]:
+    for mirrored in (False, True):
+        for turns in range(4):
+            seen = np.rot90(image[:, :, ::-1] if mirrored else image, turns, axes=(1, 2))
+            back = np.rot90(apply(seen), -turns, axes=(1, 2))
+            yield back[:, :, ::-1] if mirrored else back
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    return -(p * np.log2(np.maximum(p, np.finfo(np.float32).tiny))).sum(-1)

@@ -1,0 +1,178 @@
+"""Which files a prediction reads and writes, and which it has written before.
+
+A command that was stopped goes on where it was: a record beside the results says which of them are
+those of this model, of these options and of this input.
+"""
+
+import glob
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from feedseg.inference.outputs import object_tables
+from feedseg.inference.outputs.instances import Rule
+from feedseg.io import images, ngff
+from feedseg.io.writers import labels as label_formats
+from feedseg.runs.directory import read_json
+from feedseg.runtime import files as atomic
+from feedseg.runtime.errors import UserError
+
+RECORD = "feedseg-predict.json"
+
+
+class Wanted(NamedTuple):
+    """What to write of an image beside its labels."""
+
+    probabilities: str = ""  # their type, of `planes.TYPES`; none: no probabilities
+    uncertainty: bool = False
+    overlay: bool = False
+    tables: bool = False
+    instances: Rule | None = None
+    form: str = "tiff"  # of the labels, of `label_formats.SUFFIXES`
+
+
+ONLY_LABELS = Wanted()
+
+
+class Job(NamedTuple):
+    """One input file and the files made from it."""
+
+    image: Path
+    labels: Path
+    wanted: Wanted = ONLY_LABELS
+    probabilities: Path | None = None
+    uncertainty: Path | None = None
+    overlay: Path | None = None
+    tables: tuple[Path, ...] = ()  # of classes and of objects
+    instances: tuple[Path, ...] = ()  # ids and a table
+
+    def outputs(self) -> list[Path]:
+        """The files to be written."""
+        maps = (self.labels, self.probabilities, self.uncertainty, self.overlay)
+        return [path for path in maps if path] + [*self.tables, *self.instances]
+
+
+def plan_jobs(
+    inputs: Path | Sequence[Path], output: Path, wanted: Wanted = ONLY_LABELS
+) -> list[Job]:
+    """The files to read and to write; inputs: files, folders and patterns such as `day1/*.tif`.
+
+    Raises UserError if there is no image, or if a folder would receive its own results (they
+    would be taken for images the next time).
+    """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; --output takes a folder")
+    files: list[Path] = []
+    for each in [inputs] if isinstance(inputs, str | Path) else inputs:
+        found = _files(Path(each))
+        named = found == [Path(each)]
+        if not named and output.resolve() in {file.parent.resolve() for file in found}:
+            raise UserError(f"{output}: is the folder of the images; give another --output folder")
+        files += [file for file in found if file not in files]
+    names = output_names(files)
+    return [_job(file, output / name, wanted) for file, name in zip(files, names, strict=True)]
+
+
+def _files(where: Path) -> list[Path]:
+    """Image files that a path or a pattern stands for; a path that exists is no pattern."""
+    if where.exists() or not glob.has_magic(str(where)):
+        return images.list_images(where)
+    matches = map(Path, sorted(glob.glob(str(where), recursive=True)))  # noqa: PTH207 (also absolute)
+    files = [file for file in matches if images.is_image(file)]
+    if not files:
+        raise UserError(f"{where}: no image fits; expected {', '.join(images.SUFFIXES)}")
+    return files
+
+
+def _job(image: Path, stem: Path, wanted: Wanted) -> Job:
+    def beside(kind: str) -> Path:
+        return stem.with_name(f"{stem.name}_{kind}")
+
+    return Job(
+        image,
+        beside(f"labels{label_formats.SUFFIXES[wanted.form]}"),
+        wanted,
+        beside("probabilities.tif") if wanted.probabilities else None,
+        beside("uncertainty.tif") if wanted.uncertainty else None,
+        beside("overlay.png") if wanted.overlay else None,
+        object_tables.table_paths(stem) if wanted.tables else (),
+        (beside("instances.tif"), beside("instances.csv")) if wanted.instances else (),
+    )
+
+
+def output_names(files: list[Path]) -> list[str]:
+    """A name per file: its stem; `stem_suffix` for all if two files share a stem (in any case).
+
+    Raises UserError if two names differ in upper and lower case only.
+    """
+    names = [images.stem(file) for file in files]
+    if _repeated(names):
+        names = [f"{name}_{f.suffix[1:].lower()}" for name, f in zip(names, files, strict=True)]
+    if repeated := _repeated(names):
+        raise UserError(
+            f"{files[0].parent}: several images are called {repeated}; rename them or give each "
+            "folder an --output of its own"
+        )
+    return names
+
+
+def _repeated(names: list[str]) -> str | None:
+    name, count = Counter(name.lower() for name in names).most_common(1)[0]
+    return name if count > 1 else None
+
+
+def refuse_existing(jobs: list[Job]) -> None:
+    """Raises UserError if a file to be written is there already."""
+    planned = [path for job in jobs for path in job.outputs()]
+    there = [path for path in planned if path.exists()]
+    if there:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise UserError(f"{there[0]}{more}: exists; add --overwrite or choose another --output")
+
+
+class Record:
+    """What a folder of results is made of. what: the model and the options, as plain data."""
+
+    def __init__(self, folder: Path, what: dict):
+        self._path = folder / RECORD
+        self._what = what
+        found = read_json(self._path) if self._path.exists() else {}
+        ours = found.get("what") == what
+        self._done = found.get("done", {}) if ours else {}
+        self._begun = found.get("begun", "") if ours else ""
+
+    def has(self, job: Job) -> bool:
+        """Whether all files of a job are there and are of its image as it is now."""
+        mark = self._done.get(str(job.image.resolve()))
+        return mark == _mark(job) and all(path.exists() for path in job.outputs())
+
+    def began(self, job: Job) -> bool:
+        """Whether this command was stopped while it wrote the files of a job."""
+        return self._begun == str(job.image.resolve())
+
+    def begin(self, job: Job) -> None:
+        """The files of a job are written from now on."""
+        self._begun = str(job.image.resolve())
+        self._save()
+
+    def add(self, job: Job) -> None:
+        """A job is done."""
+        self._done[str(job.image.resolve())] = _mark(job)
+        self._begun = ""
+        self._save()
+
+    def key(self, job: Job) -> str:
+        """Of the model, the options and the image as it is now."""
+        return atomic.to_json([self._what, str(job.image.resolve()), _mark(job)])
+
+    def _save(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"what": self._what, "done": self._done, "begun": self._begun}
+        atomic.write_json_atomic(self._path, content)
+
+
+def _mark(job: Job) -> dict:
+    """Size and time of the image, names of the results."""
+    names = [path.name for path in job.outputs()]
+    return {**ngff.stamp(job.image), "files": names}

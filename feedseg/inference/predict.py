@@ -1,0 +1,213 @@
+"""Applies a trained model to image files: class labels for Fiji, and on request more.
+
+Nothing is computed before it is sure that no file would be overwritten; a file appears when whole.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from feedseg.inference import backends, segment
+from feedseg.inference.bundled import fingerprint
+from feedseg.inference.outputs import channel_maps
+from feedseg.inference.outputs.instances import Rule
+from feedseg.inference.outputs.partial import Unfinished
+from feedseg.inference.outputs.plan import Job, Record, Wanted, plan_jobs, refuse_existing
+from feedseg.inference.outputs.writer import Outputs
+from feedseg.inference.segment import Trained
+from feedseg.io import source as slabs
+from feedseg.io.writers import labels as label_formats
+from feedseg.runtime.errors import UserError
+from feedseg.runtime.prefetch import ahead
+
+
+def predict(
+    model: str | Path | Sequence[str | Path],
+    inputs: Path | Sequence[Path],
+    output: Path,
+    *,
+    channels: Sequence[int] = (),
+    probabilities: str = "",
+    uncertainty: bool = False,
+    overlay: bool = False,
+    tables: bool = False,
+    instances: Rule | None = None,
+    form: str = "tiff",
+    overwrite: bool = False,
+    tile: int = 0,
+    checkpoint: str = "best",
+    dihedral: bool = False,
+    rotations: int = 0,
+    rounds: int = 0,
+    backend: str = "",
+    progress: bool = True,
+) -> list[Path]:
+    """Segments images with a trained model: files, folders of them, patterns.
+
+    Writes `<stem>_labels.tif` (8-bit class ids with colours, names and the input's calibration)
+    into the folder `output`.
+    model: a run directory, a model file, or the name of one that comes along; the probabilities of
+    several are averaged (`loading.load`).
+    channels: of the images, counted from 1, that the model is to see; none: all.
+    probabilities: `<stem>_probabilities.tif`, a channel per class, of this type (`planes.TYPES`).
+    uncertainty: `<stem>_uncertainty.tif`, how far the answers of ensemble members, rounds or
+    orientations (with dihedral) disagree, float, in bits (`inference.uncertainty.disagreement`).
+    overlay: `<stem>_overlay.png`, the first page tinted by class, at most 2048 px wide and high.
+    tables: `<stem>_classes.csv` and `<stem>_objects.csv`, areas and connected components, in the
+    image's unit too where it has one (`feedseg.inference.outputs.objects`).
+    instances: `<stem>_instances.tif` and `.csv`, ids, sizes and places of single objects.
+    form: of the labels, tiff (for Fiji), ome-tiff or ome-zarr (`<stem>_labels.ome.zarr`).
+    tile: side of the square the network sees at once, px; 0 chooses it.
+    checkpoint: `best` (highest validation mean IoU) or `latest`.
+    dihedral: average the probabilities over 8 rotations and mirrors (8 times the work).
+    rotations: average them over so many rotations by equal angles (see `inference.rotation`).
+    rounds: of a network with feedback, 0: as trained.
+    backend: jax, or onnx for a file that ends in .onnx, which needs no JAX; none: by the file.
+    Given again, it goes on where it was stopped: what this model made of the same images with the
+    same options is left as it is, and so are the rows made of an image, unless probabilities or
+    uncertainty are asked for. Memory grows little with the width of an image and not with its
+    height or its pages; with `rotations` and `instances` with the whole page.
+    Returns the files written. Raises UserError, naming the file, for bad images, for images that
+    do not fit the model, and for existing files unless `overwrite`.
+    """
+    if rotations < 0:
+        raise UserError(f"--rotations {rotations}: must not be below 0")
+    if probabilities not in ("", *channel_maps.TYPES):
+        raise UserError(f"probabilities as {probabilities!r}: use {', '.join(channel_maps.TYPES)}")
+    label_formats.require(form, Path(output))
+    options = dict(
+        tile=tile, rotations=rotations, dihedral=dihedral, rounds=rounds, checkpoint=checkpoint
+    )
+    wanted = Wanted(probabilities, uncertainty, overlay, tables, instances, form)
+    jobs = plan_jobs(inputs, Path(output), wanted)
+    what = {"channels": list(channels), "wanted": [probabilities, instances and list(instances)]}
+    record = Record(Path(output), {"model": fingerprint(model, checkpoint), **options, **what})
+    if not overwrite:
+        jobs = [job for job in jobs if not record.has(job)]
+        refuse_existing([job for job in jobs if not record.began(job)])
+    if not jobs:
+        return []
+    trained = backends.load(
+        model,
+        checkpoint,
+        rounds,
+        dihedral=dihedral,
+        uncertainty=uncertainty,
+        only_labels=not probabilities and not uncertainty and rotations < 2,
+        backend=backend,
+    )
+    if instances:
+        instances.check(trained.class_names)
+    if progress and (rule := segment.tile_rule(trained)):
+        print(rule, file=sys.stderr, flush=True)
+    return predict_files(
+        trained,
+        jobs,
+        channels=channels,
+        tile=tile,
+        rotations=rotations,
+        progress=progress,
+        record=record,
+    )
+
+
+def predict_files(
+    trained: Trained,
+    jobs: list[Job],
+    *,
+    channels: Sequence[int] = (),
+    tile: int = 0,
+    rotations: int = 0,
+    progress: bool = True,
+    record: Record | None = None,
+) -> list[Path]:
+    """Reads, segments and writes file after file; returns the files written.
+
+    An image that fails does not stop the others: its error is raised when they are done.
+    record: where it is noted what was begun and done, so that a stopped command can go on.
+    """
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    written, failures = [], []
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} {rate_fmt} [{remaining} left]"
+    total = 1e-6 + sum(_megapixels(job.image) for job in jobs) if progress and terminal else None
+    with tqdm(
+        total=total,
+        desc="compiling",
+        bar_format=form,
+        unit="MPixel",
+        disable=not (progress and terminal),
+    ) as bar:
+        for job in jobs:
+            try:
+                written += _predict_file(trained, job, channels, tile, rotations, bar, record)
+            except UserError as error:
+                failures.append(error)
+                if len(jobs) > 1:
+                    print(f"feedseg: {error}", file=sys.stderr, flush=True)
+                continue
+            if record:
+                record.add(job)
+            if progress and not terminal:
+                print(f"{job.image} -> {job.labels}", file=sys.stderr, flush=True)
+    if len(failures) > 1:
+        raise UserError(f"{len(failures)} of {len(jobs)} images failed, the first: {failures[0]}")
+    if failures:
+        raise failures[0]
+    return written
+
+
+def _megapixels(path: Path) -> float:
+    """Of all pages of an image; 0 where it cannot be read, which is said later."""
+    try:
+        with slabs.open_source(path) as source:
+            return source.count * source.height * source.width / 1e6
+    except UserError:
+        return 0.0
+
+
+def _predict_file(
+    trained: Trained,
+    job: Job,
+    channels: Sequence[int],
+    tile: int,
+    rotations: int,
+    bar,
+    record: Record | None,
+) -> list[Path]:
+    """Outputs of one image file, streamed from slab to slab."""
+    with slabs.open_source(job.image) as file, ExitStack() as files:
+        source = segment.fitting(slabs.with_channels(file, channels), trained)
+        outputs = Outputs(job, source, trained, files)
+        bar.set_description(job.image.name, refresh=False)
+
+        kept = files.enter_context(_kept(job, record))
+
+        def missing(done: int) -> Iterator[np.ndarray]:
+            return segment.slabs_of(trained, source, tile, rotations, done)
+
+        def labels() -> Iterator[np.ndarray]:
+            for result in kept.then(source.width, missing):
+                bar.update(result.shape[0] * result.shape[1] / 1e6)
+                ids = outputs.add(result)
+                kept.add(ids)
+                yield ids
+
+        rows = ahead(labels())
+        files.callback(rows.close)
+        first = next(rows)  # an image that cannot be segmented leaves nothing behind
+        if record:
+            record.begin(job)
+        outputs.write(chain([first], rows))
+    return job.outputs()
+
+
+def _kept(job: Job, record: Record | None) -> Unfinished:
+    """What an earlier command has made of an image; nothing where more than class ids is needed."""
+    more = job.probabilities or job.uncertainty
+    return Unfinished(job.labels, record.key(job) if record and not more else "")

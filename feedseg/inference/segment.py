@@ -1,0 +1,195 @@
+"""A trained model on an image of any size: normalised, cut into tiles, put together, row by row.
+
+Each page is normalised by its own limits (never per tile) and cut into tiles with a true halo, or
+for networks that depend on all they see into windows as in training, which are blended.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from feedseg.inference import rotation, tiling
+from feedseg.io import normalize
+from feedseg.io import source as slabs
+from feedseg.runtime.errors import UserError
+from feedseg.runtime.prefetch import ahead
+
+_WINDOWS_AHEAD = 4  # scaled while the network is busy, so that a row of them is read in time
+NOT_FINITE = 255  # stands for a class where the probabilities are no numbers
+
+
+class Trained(Protocol):
+    """What prediction needs of a trained model."""
+
+    apply: Callable  # image [N, H, W, C] float32 in [0, 1] -> probabilities [N, H, W, K]
+    stride: int  # total down-sampling, px
+    halo: int  # radius of the receptive field, px
+    window: int  # px, side of the windows that a network of whole images takes; 0: any
+    margin: int  # px on each side of a tile without result (unpadded convolutions), else 0
+    channels: int
+    class_names: tuple[str, ...]
+    class_colors: tuple[tuple[int, int, int], ...]  # RGB 0-255
+    normalization: str
+    percentiles: tuple[float, float]
+    contracts: tuple[tuple[str, tuple[float, float]], ...]  # see `feedseg.inference.trained`
+    tile: int  # px, side of the tiles of a program that takes only these; 0: any
+
+
+def tiles_for(trained: Trained, height: int, width: int, tile: int = 0) -> tiling.Plan:
+    """Tiles of an image; a network of whole images gets windows as in its training.
+
+    tile: side, px, 0: chosen. Raises UserError for one that this network cannot take.
+    """
+    if not trained.window:
+        side = tile or trained.tile or tiling.automatic_tile(trained.halo, trained.stride)
+        mirrored = trained.margin > 0
+        return tiling.plan(height, width, side, trained.halo, trained.stride, mirrored=mirrored)
+    if tile not in (0, trained.window):
+        raise UserError(
+            f"--tile {tile}: this network depends on the size of what it sees at once, "
+            f"{trained.window} px as in training; leave it out"
+        )
+    return tiling.windows(height, width, trained.window)
+
+
+def tile_rule(trained: Trained) -> str:
+    """What a user should know of how images are cut; empty where tiles leave no trace."""
+    if not trained.window:
+        return ""
+    layout = tiling.windows(1, 1, trained.window)
+    return (
+        f"this network looks at {trained.window} px at once, as in training: windows of "
+        f"{trained.window} px, blended over {layout.overlap} px"
+    )
+
+
+def fitting(file: slabs.Source, trained: Trained) -> slabs.Source:
+    """An image with the model's number of channels and in its range, checked as it is read."""
+
+    def rows(page: int, start: int, stop: int) -> np.ndarray:
+        pixels = fit_channels(file.path, file.rows(page, start, stop), trained.channels)
+        check_range(file.path, pixels, trained.normalization)
+        return pixels
+
+    shape = (file.count, file.height, file.width, trained.channels)
+    return slabs.Source(file.path, shape, file.dtype, rows)
+
+
+def slabs_of(
+    trained: Trained, source: slabs.Source, tile: int = 0, rotations: int = 0, done: int = 0
+) -> Iterator[np.ndarray]:
+    """Probabilities of an image, page after page from top to bottom, [rows, W, K] float32; of a
+    model that gives class ids (`trained.only_labels`) these, [rows, W, 1] uint8.
+
+    done: rows, counted over all pages, that are passed over.
+    Every page by its own limits. With rotations a page is one slab: it is turned as a whole.
+    Where memory does not suffice the tiles are halved, which is said.
+    Raises UserError naming the file if the smallest are too large, or the model gives NaN.
+    """
+    for page in range(done // source.height, source.count):
+        begun, first = False, max(0, done - page * source.height)
+        while True:
+            layout = tiles_for(trained, source.height, source.width, tile)
+            try:
+                for slab in _page_slabs(trained, source, page, layout, tile, rotations, first):
+                    _check_finite(source.path, slab)
+                    begun = True
+                    yield slab
+                break
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                smaller = _half(trained, layout)
+                if begun or not smaller:
+                    advice = f"; try --tile {smaller}" if smaller else " for the smallest tiles"
+                    raise UserError(f"{source.path}: out of memory{advice}") from None
+                tile = smaller
+            print(f"{source.path}: out of memory, now tiles of {tile} px", file=sys.stderr)
+
+
+def _half(trained: Trained, layout: tiling.Plan) -> int:
+    """Half the tile side, at least the smallest that is of use; 0 if there is none."""
+    least = tiling.smallest_tile(trained.halo, trained.stride)
+    half = max(least, tiling.round_up(max(layout.window) // 2, trained.stride))
+    return half if half < max(layout.window) and not trained.window else 0
+
+
+def _check_finite(path: Path, slab: np.ndarray) -> None:
+    whole = (slab != NOT_FINITE).all() if slab.dtype == np.uint8 else np.isfinite(slab).all()
+    if not whole:
+        raise UserError(f"{path}: the model gives NaN for this image; use another checkpoint")
+
+
+def _page_slabs(
+    trained: Trained,
+    source: slabs.Source,
+    page: int,
+    layout: tiling.Plan,
+    tile: int,
+    rotations: int,
+    first: int,
+) -> Iterator[np.ndarray]:
+    """Slabs of one page from its row `first` on."""
+    contracts = trained.contracts or ((trained.normalization, trained.percentiles),)
+    limits = [slabs.limits(source, page, *each) for each in contracts]
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return source.rows(page, start, stop)
+
+    def scaled(raw: np.ndarray) -> np.ndarray:
+        return np.concatenate([normalize.apply(raw, *each) for each in limits], -1)
+
+    def network(image: np.ndarray) -> np.ndarray:
+        plan = tiles_for(trained, *image.shape[:2], tile)
+        return tiling.apply_tiled(image, trained.apply, plan)
+
+    if rotations > 1:
+        return iter([rotation.mean(network, scaled(read(0, source.height)), rotations)[first:]])
+    layout = tiling.below(layout, first)
+    # Pixels are scaled window by window: a row of them is held only as it is stored.
+    seen = map(scaled, tiling.inputs(read, layout))
+    found = tiling.slabs(ahead(seen, _WINDOWS_AHEAD), trained.apply, layout)
+    return _without(found, first - (layout.rows[0].keep - layout.margin))
+
+
+def _without(found: Iterator[np.ndarray], rows: int) -> Iterator[np.ndarray]:
+    """Slabs without so many rows at the top."""
+    for slab in found:
+        if rows < len(slab):
+            yield slab[rows:]
+        rows = max(0, rows - len(slab))
+
+
+def fit_channels(path: Path, pages: np.ndarray, channels: int) -> np.ndarray:
+    """Pixels [..., C] with the model's number of channels.
+
+    Equal channels are one grey channel. Raises UserError for colour where the model takes grey
+    and for any other difference: which channel counts is the user's decision.
+    """
+    have = pages.shape[-1]
+    if have == channels:
+        return pages
+    if channels == 1 and (pages == pages[..., :1]).all():
+        return pages[..., :1]
+    if channels == 1:
+        remedy = "choose one with --channels, or convert it to grey (Fiji: Image > Type > 8-bit)"
+    elif have == 1:
+        remedy = "give the colour image the model was trained for"
+    else:
+        remedy = f"choose {channels} with --channels, in their order of the training"
+    raise UserError(f"{path}: {have} channel(s), the model takes {channels}; {remedy}")
+
+
+def check_range(path: Path, pages: np.ndarray, kind: str) -> None:
+    """Raises UserError for floating point pixels that `dtype_range` would clip."""
+    if kind != "dtype_range" or pages.dtype.kind != "f":
+        return
+    low, high = float(pages.min()), float(pages.max())
+    if low < 0 or high > 1:
+        raise UserError(
+            f"{path}: floating point values from {low:g} to {high:g}, the model takes 0 to 1; "
+            "save it as 8 or 16 bit or divide by its full scale"
+        )

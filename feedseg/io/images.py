@@ -1,0 +1,278 @@
+"""Images and label images as arrays, whatever their file format. Bad files raise `BadImage`.
+
+TIFF goes through `feedseg.io.tiff`, PNG, JPG and BMP through Pillow, .npy through NumPy without
+pickles, folders of OME-Zarr through `feedseg.io.zarr_rows`. Writing is in
+`feedseg.io.writers.imagej`; its functions are named here too.
+"""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from feedseg.io import ngff
+from feedseg.io.calibration import Calibration, read_calibration
+from feedseg.io.tiff import MAX_BYTES, check_size, one_line, read_tiff
+from feedseg.io.writers.imagej import write_atomically, write_labels, write_probabilities
+from feedseg.io.zarr_rows import ZarrRows
+from feedseg.runtime.errors import BadImage, UserError
+
+__all__ = [
+    "SUFFIXES",
+    "Calibration",
+    "list_images",
+    "read_array",
+    "read_calibration",
+    "read_label",
+    "write_atomically",
+    "write_labels",
+    "write_probabilities",
+]
+
+TIFF = (".tif", ".tiff")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+SUFFIXES = (*TIFF, *PICTURES, ".npy")
+_EXPECTED = ", ".join((*SUFFIXES, ".zarr"))
+_ONE_CHANNEL = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
+_GREY_STEP = {2: 85, 4: 17}  # Pillow spreads 2- and 4-bit grey over 0-255
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Pixels of an image file or of an OME-Zarr folder, [P, H, W, C] uint8, uint16 or float32.
+
+    P counts the pages of a stack, C the channels. Other integer types are converted where their
+    values fit 16 bits, 1-bit images become 0 and 1, double precision becomes single. A palette
+    becomes grey or RGB. An opacity channel is dropped if every pixel is opaque.
+    Raises BadImage naming the file if it is damaged, not an image, holds NaN or infinite pixels,
+    or if a conversion would lose something.
+    """
+    path = Path(path)
+    array, alpha = _read(path, as_label=False)
+    return plain_type(path, drop_alpha(path, array) if alpha else array)
+
+
+def read_label(path: Path) -> np.ndarray:
+    """Label image, [P, H, W] of an unsigned integer type; palette files give their indices.
+
+    Whole-numbered floating point values and channels that repeat one another are accepted.
+    Raises BadImage for colours, fractions, negative values, or what `read_array` refuses.
+    """
+    path = Path(path)
+    array, alpha = _read(path, as_label=True)
+    array = plain_type(path, drop_alpha(path, array) if alpha else array, label=True)
+    if array.shape[3] > 1 and not (array == array[..., :1]).all():
+        raise BadImage(
+            f"{path}: the label has {array.shape[3]} differing channels (colours); "
+            "save class ids 0, 1, 2, ... as one grey channel"
+        )
+    return array[..., 0]
+
+
+def list_images(path: Path) -> list[Path]:
+    """The images that a path stands for: the file itself, or those of a folder by name.
+
+    An OME-Zarr folder is one image. Suffixes count in any case; hidden files and sub-folders not
+    called .zarr are passed over. Raises UserError if there is none.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{path}: not a known image type; use {_EXPECTED}")
+    if is_image(path):
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder")
+    names = (each for each in path.iterdir() if not each.name.startswith("."))
+    known = (each for each in names if each.suffix.lower() in (*SUFFIXES, ".zarr"))
+    found = sorted(each for each in known if is_image(each))
+    if not found:
+        raise UserError(f"{path}: no image in this folder; expected {_EXPECTED}")
+    return found
+
+
+def stem(path: Path) -> str:
+    """Name of an image without its suffix, also without the `.ome` of OME-TIFF and OME-Zarr."""
+    name, suffix = Path(path).stem, Path(path).suffix.lower()
+    ome = suffix in (*TIFF, ".zarr") and name.lower().endswith(".ome") and len(name) > len(".ome")
+    return name[: -len(".ome")] if ome else name
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is one image by its name, or by its metadata where it is a folder."""
+    path = Path(path)
+    return (path.is_file() and path.suffix.lower() in SUFFIXES) or ngff.is_zarr(path)
+
+
+def _read(path: Path, as_label: bool) -> tuple[np.ndarray, bool]:
+    """Pixels [P, H, W, C] as stored and whether the last channel is an opacity."""
+    suffix = path.suffix.lower()
+    if ngff.is_zarr(path):
+        return ZarrRows(path).whole(), False
+    if not path.is_file():
+        raise BadImage(f"{path}: no such file")
+    if suffix in TIFF:
+        array, alpha = read_tiff(path)
+    elif suffix in PICTURES:
+        array, alpha = _read_picture(path, as_label)
+    elif suffix == ".npy":
+        array, alpha = _read_npy(path), False
+    else:
+        raise BadImage(f"{path}: not a known image type; use {_EXPECTED}")
+    return array, alpha
+
+
+def map_npy(path: Path, limit: float = MAX_BYTES) -> np.ndarray:
+    """Read-only map [P, H, W, C] of a .npy file, its values as stored.
+
+    The file holds [H, W], [H, W, 3 or 4], [P, H, W] or [P, H, W, C]; limit: its bytes allowed.
+    Raises BadImage naming the file if it is damaged, too large or no such array.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        check_size(path, array.nbytes, path.stat().st_size, limit)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged header raises almost anything, SyntaxError included
+        if isinstance(error, OSError) and error.strerror:
+            raise BadImage(f"{path}: cannot be read: {error.strerror}") from None
+        raise BadImage(
+            f"{path}: damaged, or not a plain numeric .npy array ({one_line(error)}); "
+            "save it with numpy.save(file, array, allow_pickle=False)"
+        ) from None
+    if 0 in array.shape:
+        raise BadImage(f"{path}: the image is empty, its shape is {array.shape}")
+    if array.ndim == 2:
+        return array[None, ..., None]
+    if array.ndim == 3:
+        return array[None] if array.shape[2] in (3, 4) else array[..., None]
+    if array.ndim == 4:
+        return array
+    raise BadImage(f"{path}: shape {array.shape} is not that of an image or a stack of images")
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        return np.array(map_npy(path))
+    except MemoryError:
+        raise BadImage(f"{path}: larger than the memory; split or crop the image") from None
+
+
+def _read_picture(path: Path, as_label: bool) -> tuple[np.ndarray, bool]:
+    """Pixels [1, H, W, C] of a PNG, JPG or BMP file and whether the last one is an opacity."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.verify()  # checksums; the file has to be opened anew afterwards
+        with Image.open(path) as image:
+            array, alpha = _picture_array(path, image, as_label)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's plugins raise many types on damaged input
+        if isinstance(error, OSError) and error.strerror:
+            raise BadImage(f"{path}: cannot be read: {error.strerror}") from None
+        raise BadImage(
+            f"{path}: damaged or unsupported picture ({one_line(error)}); "
+            "copy the file again or save it as TIFF"
+        ) from None
+    return (array[None, ..., None] if array.ndim == 2 else array[None]), alpha
+
+
+def _picture_array(path: Path, image, as_label: bool) -> tuple[np.ndarray, bool]:
+    """Pixels [H, W] or [H, W, C] of an open Pillow image and whether the last one is an opacity."""
+    depth, kind = _png_depth(path)
+    if depth == 16 and kind != 0:  # Pillow would keep 8 of the 16 bits
+        import imagecodecs
+
+        return imagecodecs.png_decode(path.read_bytes()), kind in (4, 6)
+    if getattr(image, "n_frames", 1) > 1:
+        raise BadImage(f"{path}: an animation of {image.n_frames} frames; save a TIFF stack")
+    if as_label and image.mode == "P":
+        return np.asarray(image), False
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")
+        array = np.asarray(image)
+        grey = (array[..., 0] == array[..., 1]).all() and (array[..., 0] == array[..., 2]).all()
+        return (array[..., [0, 3]] if grey else array), True
+    if image.mode in _ONE_CHANNEL:
+        array = np.asarray(image)
+        return (array // _GREY_STEP[depth] if as_label and depth in _GREY_STEP else array), False
+    if image.mode not in ("RGB", "LA", "RGBA"):
+        raise BadImage(f"{path}: colour mode {image.mode} is not supported; save as grey or RGB")
+    return np.asarray(image), image.mode != "RGB"
+
+
+def _png_depth(path: Path) -> tuple[int, int]:
+    """Bits per sample and colour type of a PNG; (0, 0) for other files.
+
+    Colour types: 0 grey, 2 RGB, 3 palette, 4 grey + alpha, 6 RGBA.
+    """
+    with path.open("rb") as file:
+        head = file.read(26)
+    if head[:8] != b"\x89PNG\r\n\x1a\n" or len(head) < 26:
+        return 0, 0
+    return struct.unpack_from("BB", head, 24)
+
+
+def drop_alpha(path: Path, array: np.ndarray) -> np.ndarray:
+    """The colour channels of an image whose last channel, its opacity, is full everywhere.
+
+    Raises BadImage if it is not.
+    """
+    opacity = array[..., -1]
+    top = 1 if array.dtype.kind in "bf" else np.iinfo(array.dtype).max
+    if not (opacity == top).all():
+        raise BadImage(
+            f"{path}: partly transparent; flatten the image (remove its alpha channel) "
+            "and save it again"
+        )
+    return array[..., :-1]
+
+
+def plain_type(path: Path, array: np.ndarray, label: bool = False) -> np.ndarray:
+    """The same values as uint8, uint16 or float32; for a label as uint8, uint16 or uint32."""
+    kind = array.dtype.kind
+    if kind == "b":
+        return array.astype(np.uint8)
+    if kind == "f":
+        array = _finite(path, array)
+        if not label:
+            return array
+        if not (array == np.rint(array)).all():
+            raise BadImage(
+                f"{path}: the label holds fractions (interpolated or probabilities?); "
+                "save class ids 0, 1, 2, ... without smoothing"
+            )
+        array = array.astype(np.int64) if np.abs(array).max() < 2**32 else array
+    elif kind not in "iu":
+        raise BadImage(f"{path}: pixel type {array.dtype} is not supported; save as 8 or 16 bit")
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if native.dtype in (np.uint8, np.uint16):
+        return np.ascontiguousarray(native)
+    return _fit(path, native, label)
+
+
+def _finite(path: Path, array: np.ndarray) -> np.ndarray:
+    """Single precision, checked for NaN and infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = np.ascontiguousarray(array, np.float32)
+    bad = int(array.size - np.isfinite(array).sum())
+    if bad:
+        raise BadImage(
+            f"{path}: {bad} pixels are NaN or infinite; replace them (Fiji: Process > Math > NaN "
+            "Background) and save the image again"
+        )
+    return array
+
+
+def _fit(path: Path, array: np.ndarray, label: bool) -> np.ndarray:
+    """Integers as the unsigned type that holds them; images get 16 bit, int8 gives 8 bit."""
+    low, high = array.min(), array.max()
+    if label:
+        kinds = (np.uint8, np.uint16, np.uint32)
+    else:
+        kinds = (np.uint8,) if array.dtype.itemsize == 1 else (np.uint16,)
+    for kind in kinds:
+        if low >= 0 and high <= np.iinfo(kind).max:
+            return array.astype(kind)
+    wanted = "class ids from 0 on" if label else "an image as 16 bit (0-65535) or 32-bit float"
+    raise BadImage(f"{path}: {array.dtype} values from {low} to {high}; save {wanted}")

@@ -1,0 +1,60 @@
+"""The style of all figures, and saving them."""
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from feedseg.runtime.errors import SaveFailed
+
+DPI = 160
+STYLE = {
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "savefig.facecolor": "white",
+    "pdf.fonttype": 42,  # whole fonts, as journals want them
+}
+
+
+@contextlib.contextmanager
+def drawing(
+    width: float,
+    height: float,
+    path: Path,
+    layout: str = "constrained",
+    also: Sequence[Path] = (),
+    metadata: Mapping[str, str | None] | None = None,
+):
+    """A figure of that size in inches, in the house style, saved to `path` at the end.
+
+    also: further files of it, e.g. a PDF. metadata: kept in every file.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout=layout)
+        yield figure
+        for each in (path, *also):
+            _save(figure, Path(each), metadata)
+
+
+def _save(figure, path: Path, metadata: Mapping[str, str | None] | None) -> None:
+    """Replaces the file in one rename; its kind is that of its suffix."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    form = {"format": path.suffix[1:], "dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.06}
+    dates = {"CreationDate": None} if path.suffix == ".pdf" else {}  # the same figure, same bytes
+    try:
+        figure.savefig(temporary, metadata={**(metadata or {}), **dates}, **form)
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SaveFailed(f"cannot write {path}: {reason}; free space or permissions") from error
+    finally:
+        temporary.unlink(missing_ok=True)

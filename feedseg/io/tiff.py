@@ -1,0 +1,228 @@
+"""Strict reading of TIFF files: whatever tifffile only warns about is refused here.
+
+tifffile is lenient by design (a cut stack comes back with fewer pages). Sizes are judged from the
+header before anything is decoded, every strip has to be there, and a warning means `BadImage`.
+"""
+
+import logging
+import math
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import tifffile
+
+from feedseg.runtime.errors import BadImage, UserError
+
+MAX_BYTES = 8 * 2**30  # decoded size of one file
+FREE_BYTES = 256 * 2**20  # up to here any compression ratio is accepted (empty masks)
+MAX_RATIO = 200  # decoded bytes per stored byte above that
+CODEC_RATIO = 1500  # no codec in use stores pixels denser than this
+MAX_PAGES = 100_000
+RESAVE = "copy the file again or save it anew from Fiji"
+
+_Result = TypeVar("_Result")
+_FAILURES = (
+    tifffile.TiffFileError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    EOFError,
+    LookupError,
+    RecursionError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+)
+
+
+class _Complaints(logging.Handler):
+    """Collects what tifffile logs in this thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.thread = threading.get_ident()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self.thread:
+            self.messages.append(record.getMessage())
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    logger, handler = logging.getLogger("tifffile"), _Complaints()
+    propagate = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield handler.messages
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+def one_line(text: object) -> str:
+    """Text of an exception or a log record on one line of at most 160 characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= 160 else line[:157] + "..."
+
+
+@contextmanager
+def strict(path: Path) -> Iterator[None]:
+    """Here every failure and every complaint of tifffile in this thread becomes BadImage."""
+    with _listening() as messages:
+        try:
+            yield
+        except UserError:
+            raise
+        except OSError as error:
+            raise BadImage(f"{path}: cannot be read: {error.strerror or one_line(error)}") from None
+        except _FAILURES as error:
+            reason = one_line(messages[0] if messages else error or type(error).__name__)
+            raise BadImage(f"{path}: damaged or unsupported TIFF ({reason}); {RESAVE}") from None
+        except Exception as error:
+            # imagecodecs raises one class of its own per codec, all derived from RuntimeError
+            # or Exception depending on the version.
+            if "imagecodecs" not in type(error).__module__:
+                raise
+            raise BadImage(f"{path}: damaged pixels ({one_line(error)}); {RESAVE}") from None
+        if messages:
+            reason = one_line(messages[0])
+            raise BadImage(f"{path}: damaged or unsupported TIFF ({reason}); {RESAVE}")
+
+
+def open_tiff(path: Path) -> tifffile.TiffFile:
+    """The file alone: an OME-TIFF's other files are not followed."""
+    return tifffile.TiffFile(path, _multifile=False)
+
+
+def strictly(path: Path, work: Callable[[tifffile.TiffFile], _Result]) -> _Result:
+    """`work(file)` under `strict`."""
+    with strict(path), open_tiff(path) as tif:
+        return work(tif)
+
+
+def main_series(path: Path, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
+    """The image of the file; a smaller embedded preview is passed over."""
+    if len(tif.pages) > MAX_PAGES:
+        raise BadImage(f"{path}: more than {MAX_PAGES} pages; split the stack")
+    series = tif.series
+    if not series or not all(s.size for s in series):
+        raise BadImage(f"{path}: the TIFF holds no image; {RESAVE}")
+    main = series[0]
+    for other in series[1:]:
+        preview = other.keyframe.is_reduced and other.keyframe.size < main.keyframe.size
+        if not preview:
+            raise BadImage(
+                f"{path}: holds {len(series)} images that differ in size or type ({main.shape} "
+                f"{main.dtype}, {other.shape} {other.dtype}); save each as its own file"
+            )
+    return main
+
+
+def check_size(path: Path, num_bytes: int, stored: int, limit: float = MAX_BYTES) -> None:
+    """Raises BadImage if a file of `stored` bytes claims too many decoded bytes.
+
+    limit: decoded bytes allowed; infinity where they are read piece by piece.
+    """
+    if num_bytes > limit:
+        raise BadImage(
+            f"{path}: {num_bytes / 2**30:.1f} GiB of pixels, the limit is "
+            f"{limit // 2**30} GiB; split or crop the image"
+        )
+    ratio = CODEC_RATIO if num_bytes <= FREE_BYTES else MAX_RATIO
+    if num_bytes > ratio * stored:
+        raise BadImage(
+            f"{path}: claims {num_bytes:,} bytes of pixels in a file of {stored:,} bytes; "
+            "the file is cut or damaged"
+        )
+
+
+def _check_page(path: Path, index: int, page, stored: int) -> None:
+    """Raises BadImage unless every strip or tile of a page lies inside the file."""
+    offsets, counts = page.dataoffsets, page.databytecounts
+    key = page.keyframe
+    expected = math.prod(key.chunked)
+    places = zip(offsets, counts, strict=True)
+    inside = all(o > 0 and n > 0 and o + n <= stored for o, n in places)
+    if len(offsets) != expected or not inside:
+        raise BadImage(f"{path}: page {index + 1} is incomplete; {RESAVE}")
+    plain = key.compression == 1 and not key.is_tiled and key.bitspersample % 8 == 0
+    if plain and sum(counts) != key.size * key.bitspersample // 8:
+        raise BadImage(f"{path}: page {index + 1} has the wrong number of bytes; {RESAVE}")
+
+
+def check_header(path: Path, series: tifffile.TiffPageSeries, limit: float = MAX_BYTES) -> None:
+    """Raises BadImage for a size, a type or pages that cannot be right, before decoding.
+
+    limit: decoded bytes allowed, see `check_size`.
+    """
+    stored = path.stat().st_size
+    if series.dtype is None or series.dtype.kind not in "buif":
+        raise BadImage(f"{path}: pixel type {series.dtype} is not supported; save as 8 or 16 bit")
+    check_size(path, math.prod(series.shape) * series.dtype.itemsize, stored, limit)
+    if series.dataoffset is not None:  # one contiguous block, checked as a whole
+        if series.dataoffset + series.size * series.dtype.itemsize > stored:
+            raise BadImage(f"{path}: the stack is incomplete; {RESAVE}")
+        if len(series.pages) == 1:
+            return
+    for index, page in enumerate(series.pages):
+        if page is None:
+            raise BadImage(f"{path}: page {index + 1} is missing; {RESAVE}")
+        _check_page(path, index, page, stored)
+
+
+def has_alpha(page) -> bool:
+    """Whether the last sample of a pixel is its opacity."""
+    extra = any(int(kind) in (1, 2) for kind in page.extrasamples)
+    rgb = page.photometric == tifffile.PHOTOMETRIC.RGB
+    return (rgb and page.samplesperpixel == 4) or (extra and page.samplesperpixel == 2)
+
+
+def to_pages(path: Path, array: np.ndarray, axes: str) -> np.ndarray:
+    """Array [P, H, W, C] from tifffile's axes: Y, X; S or C are channels, all else are pages."""
+    if len(axes) != array.ndim or "Y" not in axes or "X" not in axes:
+        raise BadImage(f"{path}: axes {axes} are not those of an image; save as a plain TIFF")
+    channels = [i for i, axis in enumerate(axes) if axis in "SC"]
+    if sum(array.shape[i] > 1 for i in channels) > 1:
+        raise BadImage(f"{path}: channels of RGB images (axes {axes}); split the channels")
+    y, x = axes.index("Y"), axes.index("X")
+    pages = [i for i in range(array.ndim) if i not in (y, x, *channels)]
+    moved = array.transpose(*pages, y, x, *channels)
+    height, width = array.shape[y], array.shape[x]
+    return moved.reshape(
+        math.prod(array.shape[i] for i in pages),
+        height,
+        width,
+        math.prod(array.shape[i] for i in channels),
+    )
+
+
+def read_tiff(path: Path) -> tuple[np.ndarray, bool]:
+    """Pixels [P, H, W, C] as stored and whether the last channel is an opacity.
+
+    Colour tables are not applied: a palette image gives its indices.
+    Raises BadImage for anything that is not a whole, plain TIFF image.
+    """
+
+    def work(tif: tifffile.TiffFile):
+        series = main_series(path, tif)
+        check_header(path, series)
+        array = series.asarray(maxworkers=1)
+        if array.shape != series.shape:
+            raise BadImage(f"{path}: decoded to {array.shape}, announced {series.shape}; {RESAVE}")
+        return to_pages(path, array, series.axes), has_alpha(series.keyframe)
+
+    return strictly(path, work)

@@ -1,0 +1,246 @@
+"""One round of a feedback network: a pass through the U-Net, from what the round before left.
+
+Feedback U-Net (2020), section 3, and Feedback Attention (2020), section 3; see
+`feedseg.models.feedback_unet`.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from feedseg.models.feedback.connection import Connection
+from feedseg.models.feedback.convlstm import ConvLSTM
+from feedseg.models.feedback.recurrent_conv import RecurrentConv
+from feedseg.models.feedback.round_norm import Norms
+from feedseg.models.layers import encoder_decoder
+from feedseg.models.layers.conv import Conv
+
+Array = jax.Array
+
+UNITS = {"convlstm": "", "rcl_shared": "shared", "rcl_separate": "separate"}
+# Fig. 4's locations: the block, and its convolution that has memory (0: both)
+LOCATIONS = dict(a=("enc1", 1), b=("enc2", 1), c=("bottom", 0), d=("dec2", 2), e=("dec1", 2))
+# Arguments that go on to the connection as they are.
+SHARED = (
+    "qk_div",
+    "v_div",
+    "kv_pool",
+    "query_block",
+    "output_norm",
+    "light_convs",
+    "light_residual",
+    "se_biases",
+    "use_scale",
+    "initializer",
+)
+LAYOUTS = dict(none="", paper6_levels="abcde", paper6_top="ACE", code10="ABCDE")
+
+
+def positions(layout: str) -> frozenset[str]:
+    """Names of the convolutions that become units with memory (A3).
+
+    layout: `none`; `paper6_levels`: the first convolution of blocks a and b, both of c, the last of
+    d and e; `paper6_top`: both of the first, the bottom and the last block; `code10`: both of all
+    five; or letters a...e of single locations, a capital meaning both convolutions of its block.
+    Raises ValueError for anything else.
+    """
+    letters = LAYOUTS.get(layout, layout)
+    if (not letters and layout != "none") or set(letters.lower()) - set(LOCATIONS):
+        raise ValueError(
+            f"layout={layout!r}: choose {', '.join(LAYOUTS)} or letters of a...e (capitals: both "
+            "convolutions of the block)"
+        )
+    names = set()
+    for letter in letters:
+        block, index = LOCATIONS[letter.lower()]
+        both = letter.isupper() or index == 0
+        names |= {f"{block}_conv{i}" for i in ((1, 2) if both else (index,))}
+    return frozenset(names)
+
+
+def round_input(image: Array, probabilities: Array | None, how: str, classes: int) -> Array:
+    """What the network sees: the image in round 1, then the probabilities of the last round (A1).
+
+    image [N, H, W, C]; probabilities [N, H, W, K], None in round 1. how: `copy`: the image's
+    channels repeated to max(C, K); `zero_pad`: filled up with zeros instead (probabilities always
+    are); `separate_conv`: as they are, for first convolutions of their own; `concat`: the image in
+    every round, and beside it the probabilities, zero in round 1.
+    """
+    if how not in ("copy", "zero_pad", "separate_conv", "concat"):
+        raise ValueError(f"first_input={how!r}: choose copy, zero_pad, separate_conv or concat")
+    if how == "concat":
+        if probabilities is None:
+            probabilities = jnp.zeros((*image.shape[:3], classes), image.dtype)
+        return jnp.concatenate([image, probabilities], -1)
+    x = image if probabilities is None else probabilities
+    if how == "separate_conv":
+        return x
+    width = max(image.shape[-1], classes)
+    if how == "copy" and probabilities is None:
+        return x[..., jnp.arange(width) % x.shape[-1]]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])))
+
+
+class Settings(nn.Module):
+    """Arguments of a feedback network and of its rounds; `feedback_unet.Model` explains them."""
+
+    num_classes: int
+    filters: tuple[int, ...]
+    dropout: float
+    extra_conv: bool
+    conv_bias: bool
+    bn_momentum: float
+    bn_epsilon: float
+    bn_rounds: str
+    initializer: str
+    rounds: int
+    unroll: int
+    remat: bool
+    feedback: str
+    first_input: str
+    round1_grad: str
+    unit: str
+    layout: str
+    carry_state: bool
+    recurrent_activation: str
+    unit_forget_bias: bool
+    peephole: bool
+    rcl_t: int
+    connection: str
+    location: str
+    qk_div: int
+    v_div: int
+    kv_pool: int
+    query_block: int
+    output_norm: bool
+    light_convs: int
+    light_residual: bool
+    se_biases: bool
+    use_scale: bool
+    rcl_pass_norms: str = "shared"  # came later: older models do not state it
+
+    def settings(self) -> dict:
+        """All arguments by name."""
+        names = {field.name for field in dataclasses.fields(Settings)} - {"parent", "name"}
+        return {name: getattr(self, name) for name in names}
+
+
+class Round(Settings):
+    """One pass through the U-Net; the weights are the same in all rounds."""
+
+    @nn.compact
+    def __call__(
+        self, carry: dict | None, t: Array | int, image: Array, *, train: bool
+    ) -> tuple[dict, dict]:
+        """carry: what the round before left, None in round 1; t: rounds before this one.
+
+        Returns what the next round needs, and this round's logits and maps to look at.
+        """
+        first, carry = carry is None, carry or {}
+        memory: dict[str, tuple[Array, Array]] = {}
+        parts = self._parts(carry.get("memory", {}), memory, t, first, train)
+        block, before = encoder_decoder.first_block(self.filters), 1 + (self.location == "two_conv")
+        if "top" in carry:
+            top = first_map = carry["top"]
+        else:
+            x = image
+            if self.feedback == "probabilities":
+                x = round_input(
+                    image, carry.get("probabilities"), self.first_input, self.num_classes
+                )
+            top = first_map = parts.conv(x, self.filters[0], f"{block}_conv1")
+            if before == 2:
+                top = parts.conv(top, self.filters[0], f"{block}_conv2")
+        after, shown = top, {}
+        if self.connection != "none" and not first:
+            after, shown = self._connection()(top, carry["features"], t - 1, train=train)
+            first_map = after if "top" in carry else first_map
+        if before == 1:
+            after = parts.conv(after, self.filters[0], f"{block}_conv2")
+        features = encoder_decoder.below(parts, after, self.filters, self.extra_conv)
+        logits = Conv(self.num_classes, 1, initializer=self.initializer, name="classifier")(
+            features
+        )
+        left = self._left(logits, features, top, memory)
+        return left, {"rounds": logits, "first_features": first_map.sum(-1), **shown}
+
+    def _left(self, logits: Array, features: Array, top: Array, memory: dict) -> dict:
+        """What the next round needs."""
+        left = {}
+        if self.feedback == "probabilities":
+            left["probabilities"] = jax.nn.softmax(logits)
+        if self.connection != "none":
+            left["features"] = features
+        if self.round1_grad == "stop":
+            left = jax.lax.stop_gradient(left)
+        if self._same_top():
+            left["top"] = top
+        return left | ({"memory": memory} if memory else {})
+
+    def _same_top(self) -> bool:
+        """Whether the first block gives the same map in every round, so that one time will do."""
+        block = encoder_decoder.first_block(self.filters)
+        return (
+            self.feedback == "image"
+            and self.connection != "none"
+            and self.bn_rounds == "shared"
+            and not {f"{block}_conv1", f"{block}_conv2"} & positions(self.layout)
+        )
+
+    def _connection(self) -> Connection:
+        return Connection(
+            kind=self.connection,
+            use_bias=self.conv_bias,
+            norms=self._norms()._replace(rounds=max(1, self.rounds - 1)),
+            name="connection",
+            **{name: self.settings()[name] for name in SHARED},
+        )
+
+    def _norms(self) -> Norms:
+        return Norms(self.rounds, self.bn_rounds, self.bn_momentum, self.bn_epsilon)
+
+    def _parts(
+        self, before: dict, after: dict, t, first: bool, train: bool
+    ) -> encoder_decoder.Parts:
+        """The layers of a round; units take their state from `before` and leave it in `after`."""
+        chosen, norms = positions(self.layout), self._norms()
+
+        def conv(x: Array, features: int, name: str) -> Array:
+            begins = name == f"{encoder_decoder.first_block(self.filters)}_conv1"
+            own = self.first_input == "separate_conv" and begins and not first
+            layer_name = f"{name}_probabilities" if own else name
+            if name in chosen and self.unit != "convlstm":
+                rcl = RecurrentConv(
+                    features,
+                    UNITS[self.unit],
+                    self.rcl_t,
+                    norms,
+                    self.conv_bias,
+                    self.initializer,
+                    pass_norms=self.rcl_pass_norms,
+                    name=layer_name,
+                )
+                return rcl(x, t, train=train)
+            if name in chosen:
+                x, state = self._convlstm(features, layer_name)(x, before.get(name))
+                if self.carry_state:
+                    after[name] = state
+            else:
+                x = Conv(
+                    features,
+                    3,
+                    use_bias=self.conv_bias,
+                    before_norm=True,
+                    initializer=self.initializer,
+                    name=layer_name,
+                )(x)
+            return norms.build(f"{name}_norm")(x, t, train=train, relu=True)
+
+        return encoder_decoder.Parts(conv, self.dropout, self.initializer, train)
+
+    def _convlstm(self, features: int, name: str) -> ConvLSTM:
+        return ConvLSTM(
+            features, 3, self.recurrent_activation, self.unit_forget_bias, self.peephole, name=name
+        )

@@ -1,0 +1,132 @@
+"""Reading a configuration: a file, its argument, overrides; clear errors for all three.
+
+--config configs/aep.py:dataset=isbi2012,fold=0 --config.train.epochs=60
+"""
+
+import hashlib
+import itertools
+import json
+import re
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from feedseg.runtime.errors import UserError
+
+_MACHINE_KEYS = ("data_dir", "runtime")  # where a run happens, not what it is
+_CONFIG_ERRORS = (
+    flags.Error,
+    AttributeError,
+    ImportError,
+    KeyError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
+def parse_flags(argv: list[str]) -> tuple[ConfigDict, str]:
+    """(locked config, workdir or '') from command-line arguments without the program's name.
+
+    Raises UserError for a missing file, an unknown argument or key (with a suggestion), or a value
+    of the wrong type.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "Configuration file.", flag_values=values, sys_argv=["feedseg", *argv]
+    )
+    flags.DEFINE_string("workdir", "", "Run directory.", flag_values=values)
+    flags.DEFINE_bool("require-gpu", False, "Refuse to train on the CPU.", flag_values=values)
+    _check_file(argv)
+    try:
+        rest = values(["feedseg", *argv])[1:]
+        config = values.config
+    except _CONFIG_ERRORS as error:
+        raise UserError(_one_line(error)) from None
+    if config is None:
+        raise UserError("name a configuration: --config configs/aep_irpe.py (see configs/)")
+    if rest:
+        raise UserError(f"unknown argument {rest[0]!r}; overrides read --config.KEY=VALUE")
+    if values["require-gpu"].value:
+        config.runtime.require_gpu = True
+    config.lock()
+    return config, values.workdir
+
+
+def _check_file(argv: list[str]) -> None:
+    """The config file must exist; its folder's parent becomes importable, for `configs.common`."""
+    name = _config_argument(argv).split(":")[0]
+    if not name:
+        return
+    path = Path(name)
+    if not path.is_file():
+        known = sorted(
+            str(p) for p in Path("configs").glob("*.py") if p.stem not in ("common", "__init__")
+        )
+        hint = f"; there are: {', '.join(known)}" if known else ""
+        raise UserError(f"{path}: no such configuration file{hint}")
+    sys.path.insert(0, str(path.resolve().parent.parent))
+
+
+def _config_argument(argv: list[str]) -> str:
+    """What follows `--config`, with `=` or as the next argument; empty without."""
+    for argument, following in itertools.pairwise([*argv, ""]):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            return value if equals else following
+    return ""
+
+
+def _one_line(error: Exception) -> str:
+    """The innermost cause of a nested error, in one line."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if "Traceback" in text:  # the flag library quotes the traceback of the config file
+        text = text.rsplit("Error: ", 1)[-1]
+    key = re.match(r"""Key "(\w+)" does not exist|'(\w+)'$""", text, re.MULTILINE)
+    if key:  # ConfigDict's message, whose second line is a suggestion
+        hint = text.partition("\n")[2] or "configs/common.py has all keys"
+        text = f"unknown key {key[1] or key[2]!r}: {hint}"
+    return f"configuration: {' '.join(text.split())}"
+
+
+def to_plain(config: ConfigDict) -> dict:
+    """The config as JSON would give it back: tuples as lists."""
+    return json.loads(config.to_json())
+
+
+def identity(plain: dict) -> dict:
+    """The part of a plain config that decides what is computed."""
+    return {key: value for key, value in plain.items() if key not in _MACHINE_KEYS}
+
+
+def config_hash(plain: dict) -> str:
+    """SHA-256 of the identity, 16 hex digits."""
+    text = json.dumps(identity(plain), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def from_plain(plain: dict) -> ConfigDict:
+    """A locked config from its stored form; lists become tuples again."""
+
+    def revive(value):
+        if isinstance(value, dict):
+            return {key: revive(item) for key, item in value.items()}
+        return tuple(revive(v) for v in value) if isinstance(value, list) else value
+
+    return ConfigDict(revive(plain)).lock()
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """`key: old -> new` for every leaf that differs."""
+    lines = []
+    for key in sorted(set(old) | set(new)):
+        a, b, name = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{name}.")
+        elif a != b:
+            lines.append(f"{name}: {a!r} -> {b!r}")
+    return lines

@@ -1,0 +1,130 @@
+"""One process at a time in a run directory: a lock on `.lock`, held for life.
+
+The kernel drops the lock when its holder ends, however it ends, so there is nothing to clean up
+after a kill. In a run of several processes only process 0 takes the lock.
+"""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+
+from feedseg.runtime import file_lock, processes
+from feedseg.runtime.errors import SaveFailed, UserError, WorkdirBusy
+
+_log = logging.getLogger(__name__)
+_BUSY = (errno.EWOULDBLOCK, errno.EACCES)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_JOB_VARIABLES = ("SLURM_JOB_ID", "LSB_JOBID", "PBS_JOBID", "JOB_ID")
+
+
+class WorkdirLock:
+    """The lock of a run directory; taken when made, given back by `release` or by the end.
+
+    Raises WorkdirBusy naming host, process and job of the holder, UserError if the folder cannot
+    be made or written or is not shared by all processes, SaveFailed if its disk is full. Where the
+    file system knows no locks it warns and goes on without one.
+    """
+
+    def __init__(self, workdir: Path):
+        self.path = Path(workdir) / ".lock"
+        self._descriptor = None
+        signature = processes.from_first(self._take, workdir)
+        if signature and not processes.is_first():
+            _see(self.path, signature)
+
+    def _take(self, workdir: Path) -> str:
+        """Take the lock; returns what is written into its file, empty if nothing can be."""
+        self._descriptor = _open(self.path)
+        try:
+            file_lock.take(self._descriptor)
+        except OSError as error:
+            if error.errno in _BUSY:
+                holder = _holder(self._descriptor)
+                self.release()
+                raise WorkdirBusy(
+                    f"{workdir} is in use by {holder}; wait for it, stop it, or choose another "
+                    "--workdir"
+                ) from None
+            _log.warning(
+                "%s: this file system has no locks (%s); make sure that only one run uses the "
+                "folder",
+                workdir,
+                error.strerror,
+            )
+        return self._sign()
+
+    def _sign(self) -> str:
+        """Say in the file who holds it; the lock is the kernel's, the text is for people."""
+        text = json.dumps(_this_process())
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            os.write(self._descriptor, text.encode())
+            os.fsync(self._descriptor)  # for other machines, too
+            return text
+        except OSError as error:
+            _log.warning("%s: cannot be written: %s", self.path, error.strerror)
+            return ""
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> "WorkdirLock":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.release()
+
+
+def _open(path: Path) -> int:
+    """Descriptor of the lock file, made with its folder where needed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        folder, reason = path.parent, error.strerror
+        if error.errno in _NO_ROOM:
+            raise SaveFailed(
+                f"cannot write in {folder}: {reason}; free space on that disk"
+            ) from None
+        raise UserError(
+            f"cannot write in {folder}: {reason}; choose another --workdir or mend the permissions"
+        ) from None
+
+
+def _see(path: Path, signature: str) -> None:
+    """Raises UserError unless the lock that process 0 has signed shows up here within 10 s."""
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            if path.read_text() == signature:
+                return
+        time.sleep(0.1)
+    raise UserError(
+        f"process {processes.index()} on {socket.gethostname()} does not see {path.parent} as "
+        "process 0 does: choose a --workdir on a file system that all machines share"
+    )
+
+
+def _this_process() -> dict:
+    """Host, pid, scheduler job and starting time, as written into the file."""
+    job = next((os.environ[name] for name in _JOB_VARIABLES if os.environ.get(name)), "")
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "job": job, "since": since}
+
+
+def _holder(descriptor: int) -> str:
+    """Who holds the lock, in words; the holder may not have signed yet."""
+    try:
+        who = json.loads(os.pread(descriptor, 4096, 0))
+        job = f", job {who['job']}" if who["job"] else ""
+        return f"{who['host']} pid {who['pid']}{job} since {who['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

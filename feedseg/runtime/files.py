@@ -1,0 +1,188 @@
+"""Files that are either the old one or the new one, never half of each.
+
+New content goes to a temporary file in the same folder, is flushed to the disk and takes the
+place of the old file in one rename. Of several processes only process 0 writes.
+"""
+
+import contextlib
+import functools
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from feedseg.runtime import file_lock, processes
+from feedseg.runtime.errors import SaveFailed
+
+
+def to_json(obj, indent: int | None = None) -> str:
+    """Strict JSON text: numpy values as numbers and lists, NaN and infinity as null."""
+    return json.dumps(_plain(obj), indent=indent, allow_nan=False)
+
+
+def _plain(value):
+    """`value` in the types that JSON knows."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy
+        return _plain(value.tolist())
+    return value
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Replace the file `path` by `text` (UTF-8). One writer at a time per path.
+
+    Raises SaveFailed naming the path if the disk is full or the folder cannot be written.
+    """
+    if not processes.is_first():
+        return
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise SaveFailed(_unwritable(path, error)) from error
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def temporary(path: Path, suffix: str = ".part") -> Iterator[Path]:
+    """An empty hidden file beside `path`, for what is to become it or is needed for it.
+
+    It is removed at the end unless it was renamed, and it is locked as long as it is in use: so
+    those of killed processes beside the same `path` are known by their free lock, and removed
+    first. Where the system or the file system knows no locks they stay.
+    Raises OSError if the folder cannot be made or the file not be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+    form = re.compile(rf"\.{re.escape(path.name)}\.\d+{re.escape(suffix)}")
+    for name in filter(form.fullmatch, _hidden_at_first(path.parent.resolve())):
+        if name != own.name:
+            remove_if_free(path.with_name(name))
+    descriptor = _hold(own)
+    try:
+        yield own
+    finally:
+        with contextlib.suppress(OSError):
+            if descriptor is None or _is_open(own, descriptor):
+                own.unlink()
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@functools.lru_cache(maxsize=8)
+def _hidden_at_first(folder: Path) -> tuple[str, ...]:
+    """Names of the hidden files in a folder when this process first wrote there.
+
+    Kept, because to list a folder of many images for each of them takes long.
+    """
+    with os.scandir(folder) as entries:
+        return tuple(entry.name for entry in entries if entry.name.startswith("."))
+
+
+def _hold(path: Path) -> int | None:
+    """The descriptor of an empty file of that name, which is locked; None where there are no locks.
+
+    Then the file is made too, and closed: Windows renames no open file.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            file_lock.take(descriptor, wait=True)
+        except OSError:
+            os.ftruncate(descriptor, 0)
+            os.close(descriptor)
+            return None
+        if _is_open(path, descriptor):
+            os.ftruncate(descriptor, 0)
+            return descriptor
+        os.close(descriptor)  # before it was locked, it was taken for a leftover
+
+
+def remove_if_free(path: Path) -> None:
+    """Remove a file that no process has locked."""
+    with contextlib.suppress(OSError):  # locked, gone, or somebody else's
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            file_lock.take(descriptor)
+            if _is_open(path, descriptor):
+                path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _is_open(path: Path, descriptor: int) -> bool:
+    """Whether the file of that name is the open one."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def write_json_atomic(path: Path, obj) -> None:
+    """Replace the file `path` by `obj` as indented JSON (see `to_json`).
+
+    Raises SaveFailed naming the path if the disk is full or the folder cannot be written.
+    """
+    write_text_atomic(path, to_json(obj, indent=1) + "\n")
+
+
+def truncate_jsonl(path: Path, keep: Callable[[dict], bool]) -> int:
+    """Keep the rows of a JSON-lines file for which `keep(row)` holds; returns their number.
+
+    The kept rows stay byte for byte. A torn last line, left by a run that died while writing,
+    is dropped, and so is every line that is no JSON object. A missing file has no rows.
+    Of several processes all must call it. Raises SaveFailed naming the path if it cannot be
+    rewritten.
+    """
+    return processes.from_first(_truncate, Path(path), keep)
+
+
+def _truncate(path: Path, keep: Callable[[dict], bool]) -> int:
+    if not path.exists():
+        return 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if (row := _row(line)) is not None and keep(row)]
+    if len(kept) != len(lines):
+        write_text_atomic(path, b"".join(kept).decode())
+    return len(kept)
+
+
+def _row(line: bytes) -> dict | None:
+    """The JSON object of a complete line, or None."""
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power loss, where the file system lets a folder be flushed."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"cannot write {path}: {reason}; free space or mend the permissions, then run again"

@@ -1,0 +1,201 @@
+"""Setting up a run: data on the device, the network, compiled steps, the state before step 0."""
+
+import functools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from feedseg import datasets, models
+from feedseg.datasets.common import splits
+from feedseg.datasets.common.dataset import Dataset
+from feedseg.evaluation import test_split
+from feedseg.runs import config as configs
+from feedseg.runs import directory as rundir
+from feedseg.runtime import mesh as parallel
+from feedseg.runtime import xla
+from feedseg.runtime.errors import UserError
+from feedseg.runtime.logs import Log
+from feedseg.training import losses, optimizer
+from feedseg.training import step as steps
+from feedseg.training.pretrained import merge_densenet121
+
+
+@dataclass
+class Job:
+    """What stays the same during a run."""
+
+    config: Any
+    directory: rundir.RunDir
+    dataset: Dataset
+    split: splits.Split
+    model: Any
+    parameters: int
+    mesh: Any
+    train_items: steps.Items
+    val_items: steps.Items
+    step: Any  # not compiled
+    eval_step: Any
+    schedule: Any
+    batch: int
+    eval_batch: int
+    steps_per_epoch: int
+    steps_per_dispatch: int
+    log: Log
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.train.epochs * self.steps_per_epoch
+
+
+def set_up(
+    config, directory: rundir.RunDir, log: Log, mesh: parallel.Mesh | None = None
+) -> tuple[Job, steps.TrainState]:
+    """Data on the device, compiled steps and the state before step 0.
+
+    mesh: instead of the one that the configuration asks for.
+    """
+    check_numbers(config)
+    mesh = mesh or parallel.make_mesh(
+        config.runtime.devices, config.train.batch_size, config.runtime.require_gpu
+    )
+    log(f"device: {parallel.describe(mesh)}")
+    dataset = datasets.load(config)
+    split = splits.split(dataset, config.split)
+    test_split.check_membrane(dataset, config.evaluate.membrane)
+    log(describe_data(dataset, split))
+
+    batch = min(config.train.batch_size, len(split.train))
+    if batch % mesh.size:  # a smaller batch would make the result depend on the devices
+        raise UserError(
+            f"batches of all {batch} training images do not divide by {mesh.size} devices: set "
+            f"runtime.devices=1 or train.batch_size to a multiple of {mesh.size}"
+        )
+    per_epoch = len(split.train) // batch
+    model = models.build(dataset.num_classes, config.model)
+    rate = optimizer.schedule(config.optimizer, per_epoch, config.train.epochs)
+    tx = optimizer.build(config.optimizer, rate)
+    weights = losses.class_weights(
+        dataset.labels[split.train], dataset.num_classes, config.loss.class_weight
+    )
+    place = parallel.batch_placer(mesh)
+    step = steps.make_train_step(model, tx, config, len(split.train), batch, place)
+    dispatch = config.runtime.steps_per_dispatch or per_epoch
+    if per_epoch % dispatch:
+        raise UserError(
+            f"runtime.steps_per_dispatch={dispatch} does not divide an epoch of {per_epoch} steps"
+        )
+    state = initial_state(config, model, tx, dataset, mesh)
+    parameters = models.count_parameters(state.params)
+    log(f"network: {config.model.name}, {parameters:,} parameters")
+    directory.claim(config, dataset)
+    eval_batch = -(-config.train.eval_batch_size // mesh.size) * mesh.size
+    job = Job(
+        config=config,
+        directory=directory,
+        dataset=dataset,
+        split=split,
+        model=model,
+        parameters=parameters,
+        mesh=mesh,
+        train_items=place_train_items(mesh, dataset, split.train, config.seed, weights),
+        val_items=place_items(mesh, dataset, split.val),
+        step=step if dispatch == 1 else steps.repeat(step, dispatch),
+        eval_step=compiled_eval(
+            mesh,
+            config.model.to_json(),
+            config.train.compute_dtype,
+            dataset.num_classes,
+            parameters,
+        ),
+        schedule=rate,
+        batch=batch,
+        eval_batch=eval_batch,
+        steps_per_epoch=per_epoch,
+        steps_per_dispatch=dispatch,
+        log=log,
+    )
+    return job, state
+
+
+@functools.lru_cache(maxsize=8)
+def compiled_eval(mesh, network: str, dtype: str, num_classes: int, parameters: int):
+    """The evaluation step, one for all runs of a network; network: `config.model` as JSON."""
+    model = models.build(num_classes, configs.from_plain(json.loads(network)))
+    place = parallel.batch_placer(mesh)
+    step = steps.make_eval_step(model, dtype, num_classes, place)
+    return parallel.compile_eval(mesh, step, xla.options(parameters))
+
+
+def check_numbers(config) -> None:
+    """Raises UserError for numbers that no run can be made of."""
+    least = {
+        **dict.fromkeys(("epochs", "batch_size", "eval_batch_size", "save_every_epochs"), 1),
+        "crop_size": 0,
+        "devices": 0,
+        "steps_per_dispatch": 0,
+    }
+    for part in ("train", "data", "runtime"):
+        for key, value in config[part].items():
+            if key in least and value < least[key]:
+                raise UserError(f"{part}.{key}={value}: at least {least[key]}")
+    if config.runtime.together not in ("copies", "vmap"):
+        raise UserError(f"runtime.together={config.runtime.together!r}: choose copies or vmap")
+    if not 0 <= config.train.ema_decay < 1:
+        raise UserError(f"train.ema_decay={config.train.ema_decay}: at least 0 and below 1")
+    if config.train.compute_dtype not in ("float32", "bfloat16"):
+        raise UserError(
+            f"train.compute_dtype={config.train.compute_dtype!r}: choose float32 or bfloat16"
+        )
+
+
+def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState:
+    """State before step 0 on the mesh; an illegal image size or argument is the user's error."""
+    shape = (1, *dataset.images.shape[1:])
+    try:
+        terms = config.loss.terms.to_dict()
+        averaged = config.train.ema_decay > 0
+        state = steps.init_state(
+            model, tx, shape, terms, config.seed, tuple(dataset.maps), averaged
+        )
+    except ValueError as error:
+        raise UserError(f"config.model or data.crop_size: {error}") from None
+    if config.train.pretrained:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        state = state.replace(**merge_densenet121(variables, config.train.pretrained))
+        state = steps.with_averages(state) if averaged else state
+    return parallel.put(mesh, state)
+
+
+def place_items(mesh, dataset: Dataset, index: np.ndarray) -> steps.Items:
+    """A split on the devices, as stored (8 or 16 bit)."""
+    return parallel.put(mesh, steps.Items(*_fields(dataset, index)))
+
+
+def place_train_items(
+    mesh, dataset: Dataset, index: np.ndarray, seed: int, class_weights: np.ndarray
+) -> steps.TrainItems:
+    """The training split on the devices."""
+    own = dict(seed=np.int32(seed), class_weights=np.asarray(class_weights, np.float32))
+    return parallel.put(mesh, steps.TrainItems(*_fields(dataset, index), **own))
+
+
+def _fields(dataset: Dataset, index: np.ndarray) -> tuple:
+    fields = (dataset.images, dataset.labels, dataset.low, dataset.high, dataset.maps)
+    return jax.tree.map(lambda field: field[index], fields)
+
+
+def describe_data(dataset: Dataset, split: splits.Split) -> str:
+    """One line each for the images and the classes."""
+    count, height, width, channels = dataset.images.shape
+    fractions = ", ".join(
+        f"{name} {100 * fraction:.1f} %"
+        for name, fraction in zip(dataset.class_names, dataset.class_fractions(), strict=True)
+    )
+    return (
+        f"data: {dataset.name}, {count} images {height} x {width} x {channels} "
+        f"{dataset.images.dtype}, {len(split.train)} train / {len(split.val)} validation / "
+        f"{len(split.test)} test\nclasses: {fractions}"
+    )

@@ -1,0 +1,343 @@
+"""A user's own images: layouts, pairing by name, classes from labels, refusals with a remedy."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from configs import common
+from feedseg.datasets import folder
+from feedseg.datasets.common import dataset as base
+from feedseg.datasets.common import label_map, pairing
+from feedseg.runtime.errors import BadImage, UserError
+
+RNG = np.random.default_rng(0)
+IDS = np.array([[0, 1], [1, 0]], np.uint8)
+
+
+def options(**changes):
+    data = common.base().data
+    data.update({"name": "folder", **changes})
+    return data
+
+
+def write(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() in (".tif", ".tiff"):
+        colour = array.ndim == 3 and array.shape[-1] == 3
+        tifffile.imwrite(path, array, photometric="rgb" if colour else "minisblack")
+    else:
+        Image.fromarray(array).save(path)
+    return path
+
+
+def image(*shape: int) -> np.ndarray:
+    return RNG.integers(0, 256, shape or (2, 2), np.uint8)
+
+
+def put(root: Path, images: list[str], labels: list[str]) -> None:
+    for name in images:
+        write(root / name, image())
+    for name in labels:
+        write(root / name, IDS)
+
+
+def refused(root: Path, words: str, error=UserError, **changes) -> str:
+    with pytest.raises(error, match=words) as caught:
+        folder.load(root, options(**changes))
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+LAYOUTS = [
+    (["images/a.tif", "images/b.png"], ["labels/a.png", "labels/b.png"], ["a", "b"]),
+    (["images/a.TIF", "images/b.TIFF"], ["masks/a.PNG", "masks/b.Tif"], ["a", "b"]),
+    (["Images/a.bmp", "Images/b.bmp"], ["Labels/a_mask.png", "Labels/b.png"], ["a", "b"]),
+    (["raw/a.tif", "raw/b.tif"], ["label/b.tif", "label/a.tif"], ["a", "b"]),
+    (
+        ["imagesTr/a_0000.tif", "imagesTr/b_0000.tif"],
+        ["labelsTr/a.tif", "labelsTr/b.tif"],
+        ["a", "b"],
+    ),
+    (["a.tif", "b_img.tif"], ["a_masks.tif", "b_masks.tif"], ["a", "b"]),
+]
+
+
+@pytest.mark.parametrize("images, labels, names", LAYOUTS)
+def test_layouts_pair_by_name(tmp_path, images, labels, names):
+    put(tmp_path, images, labels)
+    found = pairing.find_pairs(tmp_path)
+    assert found.layout and not found.unmatched_images and not found.unmatched_labels
+    assert [pair.name for pair in found.pairs] == names
+    for pair in found.pairs:
+        assert pair.image.stem[0] == pair.label.stem[0] == pair.name
+        assert pair.image != pair.label and pair.part == ""
+    source = folder.load(tmp_path, options())
+    assert source.class_names == ("class0", "class1") and source.parts == {}
+    assert (source.sections[0].label == IDS).all() and source.sections[0].image.shape == (2, 2, 1)
+
+
+def test_files_are_not_paired_by_their_order(tmp_path):
+    put(tmp_path, ["images/a.tif", "images/b.tif"], ["labels/b.tif", "labels/c.tif"])
+    found = pairing.find_pairs(tmp_path)
+    assert [p.name for p in found.pairs] == ["b"]
+    assert [p.name for p in found.unmatched_images] == ["a.tif"]
+    assert [p.name for p in found.unmatched_labels] == ["c.tif"]
+    text = refused(tmp_path, "1 images without a label")
+    assert "images/a.tif" in text and "1 labels without an image (labels/c.tif)" in text
+
+
+def test_at_most_five_names_a_side(tmp_path):
+    put(tmp_path, [f"images/{i}.tif" for i in range(9)], ["labels/0.tif", "labels/1.tif"])
+    assert "images/6.tif and 2 more" in refused(tmp_path, "7 images without a label")
+
+
+def test_two_candidates_are_not_chosen_between(tmp_path):
+    put(tmp_path, ["images/a.tif", "images/a.png"], ["labels/a.tif", "labels/b.tif"])
+    found = pairing.find_pairs(tmp_path)
+    assert found.pairs == []
+    assert {p.name for p in found.unmatched_images} == {"a.tif", "a.png"}
+    refused(tmp_path, "2 images without a label")
+
+
+def test_second_channel_of_nnunet_is_not_dropped(tmp_path):
+    images = ["imagesTr/a_0000.tif", "imagesTr/a_0001.tif", "imagesTr/b_0000.tif"]
+    put(tmp_path, images, ["labelsTr/a.tif", "labelsTr/b.tif"])
+    assert "imagesTr/a_0001.tif" in refused(tmp_path, "1 images without a label")
+
+
+def test_parts_from_folders(tmp_path):
+    for part in ("train", "Validation", "test"):
+        put(
+            tmp_path, [f"{part}/raw/{i}.tif" for i in "ab"], [f"{part}/label/{i}.tif" for i in "ab"]
+        )
+    source = folder.load(tmp_path, options())
+    assert source.parts == {
+        "train": ["train_a", "train_b"],
+        "val": ["val_a", "val_b"],
+        "test": ["test_a", "test_b"],
+    }
+    dataset = base.assemble("folder", source, options(crop_size=2))
+    assert dataset.parts == {"train": [0, 1], "val": [2, 3], "test": [4, 5]}
+
+
+def test_a_part_without_labels_is_reported(tmp_path):
+    put(tmp_path, ["train/images/a.tif", "test/images/b.tif"], ["train/labels/a.tif"])
+    assert "test/images/b.tif" in refused(tmp_path, "1 images without a label")
+
+
+def test_explicit_list(tmp_path):
+    put(tmp_path, ["x/one.tif", "x/two.tif"], ["y/1.tif", "y/2.tif"])
+    table = tmp_path / "pairs.csv"
+    table.write_text("image,label,part\nx/one.tif,y/2.tif,train\nx/two.tif,y/1.tif,test\n")
+    found = pairing.find_pairs(tmp_path)
+    assert [(p.name, p.label.name, p.part) for p in found.pairs] == [
+        ("x_one", "2.tif", "train"),
+        ("x_two", "1.tif", "test"),
+    ]
+    assert folder.load(tmp_path, options()).parts == {"train": ["x_one"], "test": ["x_two"]}
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("picture,label\nx/one.tif,y/1.tif\n", "columns image,label"),
+        ("image,label\nx/one.tif,y/9.tif\n", r"line 2: label 'y/9.tif' is no file"),
+        ("image,label\nx/one.tif\n", r"line 2: label '' is no file"),
+        ("image,label,part\nx/one.tif,y/1.tif,training\n", "part 'training'"),
+        ("image,label,part\nx/one.tif,y/1.tif,train\nx/one.tif,y/1.tif,\n", "all or none"),
+        ("image,label\nx/one.tif,y/1.tif\nx/one.tif,y/1.tif\n", "occur twice: x_one"),
+        ("image,label\n", "no images found"),
+    ],
+)
+def test_bad_lists(tmp_path, text, words):
+    put(tmp_path, ["x/one.tif"], ["y/1.tif"])
+    (tmp_path / "pairs.csv").write_text(text)
+    refused(tmp_path, words)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("images.tif", "labels.tif"), ("images/s.tif", "labels/t.tif"), ("Raw.tif", "Mask.tif")],
+)
+def test_one_stack_beside_one_stack_of_labels(tmp_path, names):
+    pages = image(3, 4, 5)
+    write(tmp_path / names[0], pages)
+    labels = RNG.integers(0, 2, (3, 4, 5), np.uint8)
+    write(tmp_path / names[1], labels)
+    source = folder.load(tmp_path, options())
+    stem = Path(names[0]).stem
+    assert [s.name for s in source.sections] == [f"{stem}_p000", f"{stem}_p001", f"{stem}_p002"]
+    assert (source.sections[2].image[..., 0] == pages[2]).all()
+    assert (source.sections[2].label == labels[2]).all()
+
+
+def test_stacks_of_different_length(tmp_path):
+    write(tmp_path / "images.tif", image(3, 4, 5))
+    write(tmp_path / "labels.tif", np.zeros((2, 4, 5), np.uint8))
+    refused(tmp_path, r"labels\.tif: 2 pages, its image images\.tif has 3")
+
+
+def test_nothing_to_pair(tmp_path):
+    refused(tmp_path, "no images with labels found; expected images/")
+    refused(tmp_path / "missing", "no such folder")
+    put(tmp_path, ["images/a.tif", "c.tif"], [])
+    assert pairing.find_pairs(tmp_path).layout == ""
+    (tmp_path / "labels").mkdir()
+    refused(tmp_path, "1 images without a label")
+    (tmp_path / "images/a.tif").unlink()
+    refused(tmp_path, r"images/ \+ labels/: no images found")
+
+
+# --- classes ----------------------------------------------------------------------------------
+
+
+def with_labels(root: Path, *labels: np.ndarray) -> Path:
+    for number, label in enumerate(labels):
+        write(root / f"images/{number}.tif", image(*label.shape[:2]))
+        write(root / f"labels/{number}.tif", label)
+    return root
+
+
+def test_classes_over_all_files_and_void(tmp_path):
+    one, two = np.array([[0, 0, 1]], np.uint8), np.array([[255, 2, 2]], np.uint8)
+    source = folder.load(with_labels(tmp_path, one, two), options())
+    assert source.class_names == ("class0", "class1", "class2")
+    assert len(set(source.class_colors)) == 3
+    assert source.sections[1].label.tolist() == [[base.VOID, 2, 2]]
+
+
+def test_names_from_options_json_and_text(tmp_path):
+    with_labels(tmp_path, IDS)
+    (tmp_path / "classes.txt").write_text("dark\n\nbright\n")
+    assert folder.load(tmp_path, options()).class_names == ("dark", "bright")
+    table = {"labels": {"background": 0, "cell": 1, "nucleus": 2}}
+    (tmp_path / "dataset.json").write_text(json.dumps(table))
+    source = folder.load(tmp_path, options())
+    assert source.class_names == ("background", "cell", "nucleus")  # one may be absent
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"0": "sky", "1": "sea"}}))
+    assert folder.load(tmp_path, options()).class_names == ("sky", "sea")
+    assert folder.load(tmp_path, options(classes=("x", "y"))).class_names == ("x", "y")
+    refused(tmp_path, "class names repeat: x, x", classes=("x", "x"))
+
+
+def test_ignore_label_of_dataset_json_is_void(tmp_path):
+    with_labels(tmp_path, np.array([[0, 1, 2]], np.uint8))
+    table = {"labels": {"background": 0, "cell": 1, "ignore": 2}}
+    (tmp_path / "dataset.json").write_text(json.dumps(table))
+    source = folder.load(tmp_path, options())
+    assert source.class_names == ("background", "cell")
+    assert source.sections[0].label.tolist() == [[0, 1, base.VOID]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", '{"labels": {"a": [0, 1]}}', '{"labels": {"a": 0, "b": 2}}', '{"labels": {"x": "y"}}'],
+)
+def test_bad_dataset_json(tmp_path, text):
+    with_labels(tmp_path, IDS)
+    (tmp_path / "dataset.json").write_text(text)
+    refused(tmp_path, r"dataset\.json: ")
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64, np.uint16])
+def test_whole_numbers_of_any_type(tmp_path, dtype):
+    source = folder.load(with_labels(tmp_path, IDS.astype(dtype)), options())
+    assert source.sections[0].label.dtype == np.uint8
+    assert (source.sections[0].label == IDS).all()
+
+
+BAD = [
+    (np.array([[0, 255]], np.uint8), "0 and 255", "0:0,255:1"),
+    (np.array([[0, 128, 255]], np.uint8), "0, 128, 255", "0:0,128:1,255:2"),
+    (np.array([[0, 1, 3]], np.uint8), "consecutive", "0:0,1:1,3:2"),
+    (np.array([[0, 2, 255]], np.uint8), "consecutive", "0:0,2:1,255:255"),
+    (np.array([[1, 2]], np.uint8), "consecutive", "1:0,2:1"),
+    (np.arange(0, 256, 3, np.uint8)[None], "interpolated", "0-127:0,128-255:1"),
+    (np.arange(0, 256, dtype=np.uint8)[None], "interpolated", "0-127:0,128-255:1"),
+    (np.arange(0, 40, dtype=np.uint8)[None], "40 ids", "0:0,1-39:1"),
+    (np.arange(0, 300, dtype=np.uint16)[None], "every object", "0:0,1-299:1"),
+]
+
+
+@pytest.mark.parametrize("label, words, proposed", BAD)
+def test_labels_that_need_a_map(tmp_path, label, words, proposed):
+    assert label_map.suggest(label) == proposed
+    with_labels(tmp_path, label)
+    text = refused(tmp_path, words)
+    assert text.endswith(f"--config.data.label_map={proposed}") and "labels/0.tif" in text
+    source = folder.load(tmp_path, options(label_map=proposed))
+    ids = {v for s in source.sections for v in np.unique(s.label).tolist()} - {base.VOID}
+    assert ids == set(range(len(source.class_names)))
+
+
+def test_labels_that_no_map_mends(tmp_path):
+    assert label_map.suggest(np.array([1, 500, *range(600, 700)])) is None
+    refused(with_labels(tmp_path / "a", np.zeros((2, 2), np.uint8)), "at least two classes")
+    refused(with_labels(tmp_path / "b", np.array([[0.0, 0.5]], np.float32)), "fractions", BadImage)
+    refused(with_labels(tmp_path / "c", np.array([[0, -1]], np.int16)), r"labels/0\.tif", BadImage)
+    refused(with_labels(tmp_path / "d", np.array([[0, np.nan]], np.float32)), "NaN", BadImage)
+    refused(with_labels(tmp_path / "e", image(4, 4, 3)), r"labels/0\.tif.* channels", BadImage)
+    refused(with_labels(tmp_path / "f", IDS * 2), "2 classes are named", classes=("a", "b"))
+
+
+def test_the_label_file_with_the_odd_value_is_named(tmp_path):
+    with_labels(tmp_path, IDS, IDS, np.array([[0, 7]], np.uint8), IDS)
+    assert "labels/2.tif and 3 more: " in refused(tmp_path, "consecutive")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("0:0,255", "'255' is not value:id"),
+        ("0:0;255:1", "is not value:id"),
+        ("0:0,255:256", "is not value:id"),
+        ("0-9:0,5:1", "grey value 5 is named twice"),
+        ("0:0", r"labels/0\.tif: values 255 are not in data\.label_map"),
+        ("0:0,255:2", "gives the ids 0, 2; it must give consecutive ids"),
+        ("0:1,255:2", "consecutive ids from 0"),
+    ],
+)
+def test_bad_maps(tmp_path, text, words):
+    with_labels(tmp_path, np.array([[0, 255]], np.uint8))
+    refused(tmp_path, words, label_map=text)
+
+
+def test_map_to_void(tmp_path):
+    with_labels(tmp_path, np.array([[0, 128, 255]], np.uint8))
+    source = folder.load(tmp_path, options(label_map="0:0,128:255,255:1"))
+    assert source.sections[0].label.tolist() == [[0, base.VOID, 1]]
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+def test_bad_images(tmp_path):
+    with_labels(tmp_path, IDS, IDS)
+    write(tmp_path / "labels/1.tif", np.zeros((2, 3), np.uint8))
+    refused(tmp_path, r"labels/1\.tif: label is 2x3 px \(height x width\), its image 2x2")
+    write(tmp_path / "labels/1.tif", IDS)
+    write(tmp_path / "images/1.tif", image(2, 2).astype(np.uint16))
+    refused(tmp_path, r"images/1\.tif: uint16 with 1 channels, 0\.tif is uint8")
+    write(tmp_path / "images/1.tif", np.array([[0, np.nan], [1, 1]], np.float32))
+    refused(tmp_path, r"images/1\.tif.*NaN", BadImage)
+    (tmp_path / "images/1.tif").write_bytes(b"II*\0junk")
+    refused(tmp_path, r"images/1\.tif", BadImage)
+
+
+def test_colour_and_grey_images_join_as_grey(tmp_path):
+    with_labels(tmp_path, IDS, IDS)
+    write(tmp_path / "images/1.tif", image(2, 2, 3))
+    refused(tmp_path, r"images/1\.tif: uint8 with 3 channels")
+    source = folder.load(tmp_path, options(channels="grey"))
+    assert {s.image.shape for s in source.sections} == {(2, 2, 1)}
+
+
+def test_palette_has_distinct_colours():
+    for count in (2, 12, 64):
+        colors = folder.palette(count)
+        assert len(set(colors)) == count and colors[0] == (0, 0, 0)
