@@ -3,8 +3,8 @@
     python -m benchmarks.tiled --output results/benchmarks/tiled.json
     python -m benchmarks.tiled --only U-Net sstem
 
-A section of ssTEM (1024 x 1024 px, below FEEDSEG_DATA) by `segment.slabs_of`, as `feedseg predict`
-does it, and by one call for the whole image. Networks are narrow (4 to 64 or 8 to 128 channels)
+A section of ssTEM (1024 x 1024 px, below FEEDSEG_DATA) by `segment.predict_rows`, as `feedseg
+predict` does it, and by one call for the whole image. Networks are narrow (4 to 64 or 8 to 128 channels)
 where the width can be chosen, as tiles depend on the depth alone, with initial weights and running
 statistics of the image itself (a training pass over a crop with a momentum of 0). The models that
 come along are trained.
@@ -35,7 +35,7 @@ from configs import common
 from feedseg import datasets, models
 from feedseg.inference import bundled, loading, segment, tiling
 from feedseg.inference import trained as trained_models
-from feedseg.inference.trained import Trained
+from feedseg.inference.trained import JaxPredictor
 from feedseg.io import images, normalize
 from feedseg.io import source as slabs
 
@@ -88,7 +88,7 @@ def section(side: int) -> np.ndarray:
     return image[first : first + side, first : first + side]
 
 
-def untrained(name: str, changes: dict, image: np.ndarray) -> Trained:
+def untrained(name: str, changes: dict, image: np.ndarray) -> JaxPredictor:
     """A network with initial weights and the running statistics of a crop, connections open."""
     settings = common.model(name, **changes)
     if "use_scale" in settings:  # its factor starts at 0, which hides what is fed back
@@ -101,7 +101,7 @@ def untrained(name: str, changes: dict, image: np.ndarray) -> Trained:
             model.clone(bn_momentum=0.0).apply, train=True, mutable=["batch_stats"]
         )
         variables |= jax.jit(training)(variables, crop, rngs={"dropout": jax.random.key(1)})[1]
-    return trained_models.bind(model, {"batch_stats": {}, **variables}, "float32", FACTS)
+    return trained_models.make_predictor(model, {"batch_stats": {}, **variables}, "float32", FACTS)
 
 
 def timed(action: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
@@ -110,21 +110,21 @@ def timed(action: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
     return action(), time.perf_counter() - begun
 
 
-def scaled(model: Trained, image: np.ndarray) -> np.ndarray:
+def scaled(model: JaxPredictor, image: np.ndarray) -> np.ndarray:
     """The image as the network takes it."""
     return normalize.apply(image, *normalize.limits(image, model.normalization, model.percentiles))
 
 
-def by_tiles(model: Trained, image: np.ndarray, tile: int = 0) -> np.ndarray:
+def by_tiles(model: JaxPredictor, image: np.ndarray, tile: int = 0) -> np.ndarray:
     """Probabilities [H, W, K] as `feedseg predict` computes them."""
     pages = image[None]
     source = slabs.Source(
         Path("section"), pages.shape, pages.dtype, lambda page, first, last: image[first:last]
     )
-    return np.concatenate(list(segment.slabs_of(loading.for_images(model), source, tile)))
+    return np.concatenate(list(segment.predict_rows(loading.for_images(model), source, tile)))
 
 
-def centres(model: Trained, image: np.ndarray) -> np.ndarray:
+def centres(model: JaxPredictor, image: np.ndarray) -> np.ndarray:
     """Windows of which only the centre is kept: what blending should be better than."""
     layout = tiling.plan(*image.shape[:2], model.window, model.window // 4, model.stride)
     return tiling.apply_tiled(scaled(model, image), model.apply, layout)
@@ -150,7 +150,7 @@ def seam(found: np.ndarray, borders: Sequence[int], stride: int) -> float:
     return float(np.mean(at) / np.mean(elsewhere))
 
 
-def of_windows(model: Trained, image: np.ndarray) -> dict:
+def of_windows(model: JaxPredictor, image: np.ndarray) -> dict:
     """What the places of windows do to the result, blended and with centres kept."""
     side, shift = len(image), model.window // 4
     blended = [span.start for span in tiling.windows(side, side, model.window).rows[1:]]
@@ -169,12 +169,12 @@ def of_windows(model: Trained, image: np.ndarray) -> dict:
     return numbers
 
 
-def tile_side(model: Trained, side: int) -> int:
+def tile_side(model: JaxPredictor, side: int) -> int:
     """A tile that cuts the image into 3 x 3, one of them without a border of the image, px."""
     return tiling.round_up(-(-(side + 4 * model.halo) // 3), model.stride)
 
 
-def case(model: Trained, image: np.ndarray) -> dict:
+def case(model: JaxPredictor, image: np.ndarray) -> dict:
     """One network on one image; every shape is computed once before it is timed."""
     tiles = loading.for_images(model)
     tile = 0 if model.window else tile_side(tiles, len(image))
@@ -204,7 +204,7 @@ def case(model: Trained, image: np.ndarray) -> dict:
     }
 
 
-def cases(only: Sequence[str]) -> Iterator[tuple[str, str, Trained, np.ndarray]]:
+def cases(only: Sequence[str]) -> Iterator[tuple[str, str, JaxPredictor, np.ndarray]]:
     """Name, kind of weights, model and image of the networks asked for."""
     for name, (network, changes) in NETWORKS.items():
         if not only or name in only:

@@ -182,7 +182,7 @@ def _train(form: str, runs: Sequence[Sequence[str]], epochs: int) -> list[str]:
     orders = []
     for arguments in runs:
         config, workdir, _ = _configured(arguments, form, epochs)
-        orders.append(train.Order(config, workdir, Log(f"{workdir.name}: ")))
+        orders.append(train.RunSpec(config, workdir, Log(f"{workdir.name}: ")))
     try:
         outcomes = train.run_together(orders)
     except FeedsegError as error:  # stopped: all are saved

@@ -39,7 +39,7 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _instances(args: argparse.Namespace):
-    from feedseg.inference.outputs.instances import Rule
+    from feedseg.inference.outputs.instances import InstanceSpec
 
     if args.instances and args.instances_between:
         raise UserError("--instances and --instances-between: give one of them")
@@ -49,7 +49,7 @@ def _instances(args: argparse.Namespace):
     if args.min_area < 0:
         raise UserError(f"--min-area {args.min_area}: must not be below 0")
     method = "watershed" if args.watershed else "components"
-    return Rule(name, bool(args.instances_between), method, args.min_area) if name else None
+    return InstanceSpec(name, bool(args.instances_between), method, args.min_area) if name else None
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import scipy
 from feedseg.datasets.common.dataset import VOID, Dataset
 from feedseg.evaluation import metrics, rand_scores
 from feedseg.inference import rotation, segment, tiling
-from feedseg.inference.trained import Trained, dihedral_mean
+from feedseg.inference.trained import JaxPredictor, dihedral_mean
 from feedseg.io import normalize
 from feedseg.runtime.errors import UserError
 from feedseg.training.step import Items
@@ -36,7 +36,7 @@ def confusion_matrices(
 
 
 def dihedral_matrices(
-    trained: Trained, dataset: Dataset, chosen: np.ndarray, batch: int
+    trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray, batch: int
 ) -> np.ndarray:
     """Confusion matrix of each chosen item when 8 orientations are averaged, int64 [N, K, K]."""
     averaged, parts = dihedral_mean(trained), []
@@ -52,7 +52,7 @@ def dihedral_matrices(
 
 
 def rotation_matrices(
-    trained: Trained, dataset: Dataset, chosen: np.ndarray, count: int
+    trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray, count: int
 ) -> np.ndarray:
     """Confusion matrix of each chosen item when `count` rotations are averaged, int64 [N, K, K]."""
 
@@ -78,7 +78,7 @@ def summaries(matrices: dict[str, np.ndarray], class_names: tuple[str, ...]) -> 
     return {name: metrics.summary(m.sum(0), class_names) for name, m in matrices.items()}
 
 
-def panel_rows(trained: Trained, dataset: Dataset, chosen: np.ndarray) -> list[dict]:
+def panel_rows(trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> list[dict]:
     """Pictures of some items by name: input, truth and its maps, what the network shows, final.
 
     Entries of the network's `out` that hold logits become label maps, others images.
@@ -137,7 +137,9 @@ def check_membrane(dataset: Dataset, membrane: str) -> None:
         raise UserError(f"evaluate.membrane={membrane!r}: the classes are {names}")
 
 
-def boundary_scores(trained: Trained, dataset: Dataset, chosen: np.ndarray, membrane: str) -> dict:
+def boundary_scores(
+    trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray, membrane: str
+) -> dict:
     """Rand and information scores of the membrane class over the chosen items, crop by crop.
 
     Adapted Rand error and variation of information at probability 0.5, and the ISBI 2012 scores
@@ -152,7 +154,7 @@ def boundary_scores(trained: Trained, dataset: Dataset, chosen: np.ndarray, memb
     )
 
 
-def mask_scores(trained: Trained, dataset: Dataset, chosen: np.ndarray) -> dict:
+def mask_scores(trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> dict:
     """How the foreground's probability q compares with the grey mask t of the chosen items.
 
         accuracy = mean [t = (q > 1/2)]              accuracy_bound = mean [t = 0 or t = 1]
@@ -175,7 +177,7 @@ def mask_scores(trained: Trained, dataset: Dataset, chosen: np.ndarray) -> dict:
     }
 
 
-def _probability(trained: Trained, dataset: Dataset, item: int) -> np.ndarray:
+def _probability(trained: JaxPredictor, dataset: Dataset, item: int) -> np.ndarray:
     image = normalize.apply(dataset.images[item], dataset.low[item], dataset.high[item])
     return np.asarray(trained.apply(image.reshape(1, *dataset.images.shape[1:])))
 

@@ -21,7 +21,7 @@ from feedseg.evaluation.figures import ensemble_weights
 from feedseg.evaluation.panel import panel
 from feedseg.inference import tiling
 from feedseg.inference.segment import fit_channels
-from feedseg.inference.trained import Trained, load_run, read_variables
+from feedseg.inference.trained import JaxPredictor, load_run, read_variables
 from feedseg.io import images as image_io
 from feedseg.io import normalize
 from feedseg.io.colors import as_rgb, grey_as_rgb, unit_range
@@ -41,7 +41,7 @@ class Seen(NamedTuple):
     truth: np.ndarray | None  # [N, H, W]
     logits: np.ndarray  # [N, H, W, K]
     out: dict[str, np.ndarray]
-    trained: Trained
+    trained: JaxPredictor
     pixels: tuple[tuple[int, int], ...]  # (y, x) asked for; empty: one per class
 
 
@@ -103,7 +103,7 @@ def _of_run(run: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
     return image, dataset.labels[chosen]
 
 
-def _of_file(path: Path, trained: Trained) -> tuple[np.ndarray, None]:
+def _of_file(path: Path, trained: JaxPredictor) -> tuple[np.ndarray, None]:
     """First page of a file, its middle where it is larger than can be shown."""
     page = fit_channels(path, image_io.read_array(path), trained.channels)[0]
     low, high = normalize.limits(page, trained.normalization, trained.percentiles)

@@ -25,7 +25,7 @@ from feedseg.export import bioimageio_readme, bioimageio_spec, onnx, portable
 from feedseg.export.bioimageio_spec import OPTIONS
 from feedseg.inference import bundled, loading, model_file, onnx_runtime
 from feedseg.inference import example as examples
-from feedseg.inference.trained import Trained
+from feedseg.inference.trained import JaxPredictor
 from feedseg.io import normalize
 from feedseg.io.colors import overlay
 from feedseg.io.tiff import one_line
@@ -83,7 +83,7 @@ def _is_there(name: str) -> bool:
     return bool(find_spec(name.partition(".")[0]) and find_spec(name))
 
 
-def _pixel_type(to: Path, model: Trained, asked: str) -> str:
+def _pixel_type(to: Path, model: JaxPredictor, asked: str) -> str:
     """What the test input is, and the images have to be where the rule goes by their type."""
     if model.contracts:
         raise UserError(
@@ -102,7 +102,7 @@ def _pixel_type(to: Path, model: Trained, asked: str) -> str:
     return "float32"
 
 
-def _example(model: Trained, where: Path, example: Path | None) -> np.ndarray:
+def _example(model: JaxPredictor, where: Path, example: Path | None) -> np.ndarray:
     """An image [1, H, W, C] in [0, 1]."""
     if example:
         return examples.crop(model, Path(example))
@@ -123,7 +123,7 @@ def _fitted(image: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
     return filled[:, : wanted[0], : wanted[1]]
 
 
-def _raw(image: np.ndarray, model: Trained, kind: str) -> np.ndarray:
+def _raw(image: np.ndarray, model: JaxPredictor, kind: str) -> np.ndarray:
     """Grey values of the type for an image in [0, 1]; whole ones where percentiles are taken."""
     if model.normalization == "image_percentile":
         return np.rint(255 * image).astype(np.float32)
@@ -132,7 +132,7 @@ def _raw(image: np.ndarray, model: Trained, kind: str) -> np.ndarray:
 
 
 def _write_text(
-    folder: Path, to: Path, data: bytes, model: Trained, kind: str, about: dict
+    folder: Path, to: Path, data: bytes, model: JaxPredictor, kind: str, about: dict
 ) -> dict[str, Path]:
     """The weights and the README, by name."""
     paths = {name: folder / name for name in ("weights.onnx", "README.md")}
@@ -143,7 +143,7 @@ def _write_text(
 
 
 def _write_images(
-    folder: Path, model: Trained, side: int, kind: str, image: np.ndarray
+    folder: Path, model: JaxPredictor, side: int, kind: str, image: np.ndarray
 ) -> dict[str, Path]:
     """The test tensors, and the cover, by name. image: [1, H, W, C] in [0, 1]."""
     from PIL import Image
@@ -161,7 +161,7 @@ def _write_images(
     return paths
 
 
-def _cover(image: np.ndarray, answer: np.ndarray, model: Trained) -> np.ndarray:
+def _cover(image: np.ndarray, answer: np.ndarray, model: JaxPredictor) -> np.ndarray:
     """A square image and its classes side by side, uint8 [side, 2 side, 3]."""
     seen = stretch(image)
     tinted = overlay(seen, answer.argmax(-1), model.class_colors)

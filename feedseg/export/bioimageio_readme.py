@@ -3,7 +3,7 @@
 import re
 
 from feedseg.evaluation.tables import markdown_row
-from feedseg.inference.trained import Trained
+from feedseg.inference.trained import JaxPredictor
 from feedseg.runtime.errors import UserError
 
 _DOI = re.compile(r"\b10\.\d{4,9}/[^\s\"<>]+")
@@ -46,7 +46,7 @@ def channels(count: int) -> list[str]:
     return named.get(count, [f"channel {i + 1}" for i in range(count)])
 
 
-def readme(name: str, model: Trained, kind: str, about: dict) -> str:
+def readme(name: str, model: JaxPredictor, kind: str, about: dict) -> str:
     """README.md: what the model is for, how to give it images, its scores, and its limits.
 
     kind: pixel type of the images. about: of `portable.about`.
@@ -67,7 +67,7 @@ def readme(name: str, model: Trained, kind: str, about: dict) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _images(model: Trained, kind: str) -> str:
+def _images(model: JaxPredictor, kind: str) -> str:
     if model.normalization == "image_percentile":
         low, high = model.percentiles
         grey = f"The {low:g} and {high:g} percentile of each whole image become 0 and 1; any type."

@@ -8,7 +8,7 @@ import numpy as np
 
 from feedseg.export import bioimageio_readme, onnx, portable
 from feedseg.inference import tiling
-from feedseg.inference.trained import Trained
+from feedseg.inference.trained import JaxPredictor
 from feedseg.io.tiff import one_line
 from feedseg.runtime.errors import UserError
 
@@ -23,7 +23,7 @@ OPTIONS = {
 
 
 def describe(
-    to: Path, model: Trained, side: int, kind: str, about: dict, paths: dict[str, Path]
+    to: Path, model: JaxPredictor, side: int, kind: str, about: dict, paths: dict[str, Path]
 ) -> Any:
     """The model's description as bioimageio.spec has it, of the files in `paths`.
 
@@ -63,7 +63,7 @@ def describe(
         ) from None
 
 
-def _input(model: Trained, side: int, kind: str, paths: dict[str, Path]) -> dict:
+def _input(model: JaxPredictor, side: int, kind: str, paths: dict[str, Path]) -> dict:
     least, step = sides(model, side)
     size = {"min": least, "step": step} if step else least
     return {
@@ -79,7 +79,7 @@ def _input(model: Trained, side: int, kind: str, paths: dict[str, Path]) -> dict
     }
 
 
-def _output(model: Trained, paths: dict[str, Path]) -> dict:
+def _output(model: JaxPredictor, paths: dict[str, Path]) -> dict:
     """A network of whole images has no halo: its image is not to be cut into tiles."""
     halo = {"halo": model.halo} if model.halo and not model.window else {}
 
@@ -105,7 +105,7 @@ def name_of(to: Path, about: dict) -> str:
     return f"{stem} ({about['network']['name']} by feedseg)"
 
 
-def preprocessing(model: Trained, kind: str) -> list[dict]:
+def preprocessing(model: JaxPredictor, kind: str) -> list[dict]:
     """`feedseg.io.normalize` in the words of bioimage.io, for images of a pixel type.
 
     Its percentiles divide by `high - low + eps`, ours by `high - low`, so its values are smaller
@@ -126,6 +126,6 @@ def preprocessing(model: Trained, kind: str) -> list[dict]:
     return [to_float, *steps, clip, to_float]
 
 
-def sides(model: Trained, side: int) -> tuple[int, int]:
+def sides(model: JaxPredictor, side: int) -> tuple[int, int]:
     """The least side and the step between sides, px; step 0 where there is only one."""
     return (side, 0) if side else (tiling.smallest_tile(model.halo, model.stride), model.stride)

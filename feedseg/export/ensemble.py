@@ -18,7 +18,7 @@ from feedseg.evaluation.score_table import iou_table, percent
 from feedseg.export import ensemble_weights as learning
 from feedseg.export.ensemble_data import answers, common_parts
 from feedseg.inference import bundled, ensemble, loading, model_file
-from feedseg.inference.trained import Trained
+from feedseg.inference.trained import JaxPredictor
 from feedseg.runtime import xla
 from feedseg.runtime.errors import UserError
 
@@ -99,7 +99,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def choose(
-    members: Sequence[Trained], paths: Sequence[Path], names: Sequence[str], learn: bool
+    members: Sequence[JaxPredictor], paths: Sequence[Path], names: Sequence[str], learn: bool
 ) -> Chosen:
     """Averaging, or learned weights where they pay, with the scores of everything."""
     val, test = common_parts(paths)
@@ -176,7 +176,7 @@ def _packed(path: Path, to: Path, checkpoint: str) -> Path:
 def _write(
     to: Path,
     chosen: Chosen,
-    members: Sequence[Trained],
+    members: Sequence[JaxPredictor],
     names: Sequence[str],
     files: Sequence[Path],
     card: dict,

@@ -13,7 +13,7 @@ import numpy as np
 from feedseg import datasets
 from feedseg.datasets.common import splits as folds
 from feedseg.datasets.common.dataset import Dataset
-from feedseg.inference.trained import Trained
+from feedseg.inference.trained import JaxPredictor
 from feedseg.io import normalize
 from feedseg.runs import config as configs
 from feedseg.runs.directory import RunDir, read_json
@@ -87,7 +87,7 @@ def _check_same(first: Path, one: Dataset, second: Path, other: Dataset) -> None
             )
 
 
-def answers(members: Sequence[Trained], part: Part) -> Iterator[np.ndarray]:
+def answers(members: Sequence[JaxPredictor], part: Part) -> Iterator[np.ndarray]:
     """The members' probabilities for one item after the other, [S, H, W, K] float32."""
     from tqdm import tqdm
 

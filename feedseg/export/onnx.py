@@ -20,7 +20,7 @@ import numpy as np
 
 from feedseg.export import jaxpr, portable
 from feedseg.inference import onnx_runtime
-from feedseg.inference.trained import Trained
+from feedseg.inference.trained import JaxPredictor
 from feedseg.io.writers import imagej
 from feedseg.runtime import files
 from feedseg.runtime.errors import UserError
@@ -29,7 +29,7 @@ OPSET = 21
 _NEEDED = ("jax2onnx", "onnx", "onnxruntime")
 
 
-def export(model: Trained, to: Path, about: dict, *, tile: int = 0) -> float:
+def export(model: JaxPredictor, to: Path, about: dict, *, tile: int = 0) -> float:
     """Write a model as an ONNX file; returns how far onnxruntime's probabilities are from JAX's.
 
     about: of `portable.about`. tile: px, the only side it then takes; 0: any where possible.
@@ -42,7 +42,7 @@ def export(model: Trained, to: Path, about: dict, *, tile: int = 0) -> float:
     return off
 
 
-def graph(model: Trained, to: Path, about: dict, tile: int = 0) -> tuple[bytes, int]:
+def graph(model: JaxPredictor, to: Path, about: dict, tile: int = 0) -> tuple[bytes, int]:
     """The ONNX file's bytes, and the side that it takes, px (0: any); UserError as in `export`."""
     if missing := [name for name in _NEEDED if not find_spec(name)]:
         raise UserError(f"{to}: this needs {', '.join(missing)}; pip install 'feedseg[onnx]'")
@@ -53,7 +53,7 @@ def graph(model: Trained, to: Path, about: dict, tile: int = 0) -> tuple[bytes, 
     return converted.SerializeToString(), side
 
 
-def _checked(model: Trained, side: int) -> Any:
+def _checked(model: JaxPredictor, side: int) -> Any:
     """The converted model if onnxruntime can run it."""
     converted = _any_side(model) if side == 0 else _convert(model, (side, side))
     image, _ = portable.test_pair(model, side)
@@ -61,7 +61,7 @@ def _checked(model: Trained, side: int) -> Any:
     return converted
 
 
-def _convert(model: Trained, sides: tuple[Any, ...]) -> Any:
+def _convert(model: JaxPredictor, sides: tuple[Any, ...]) -> Any:
     """An ONNX model of an image whose [H, W] stand in `sides`, there in two dimensions or four."""
     network = portable.probabilities(model)
     image = jax.ShapeDtypeStruct((1, *sides, portable.channels(model)), jnp.float32)
@@ -87,7 +87,7 @@ def _products(sides: tuple[Any, ...]) -> tuple[Any, Any]:
     return a * b, c * d
 
 
-def _any_side(model: Trained) -> Any:
+def _any_side(model: JaxPredictor) -> Any:
     """Converted for [1, h, stride, w, stride, C], with a reshape to that in front.
 
     So no side has to be divided by the stride, of which a converter does not know the result.

@@ -10,7 +10,7 @@ import numpy as np
 
 import feedseg
 from feedseg.inference import bundled, loading, model_file, tiling
-from feedseg.inference.trained import Trained
+from feedseg.inference.trained import JaxPredictor
 from feedseg.models.layers import convolve
 from feedseg.runs import config as configs
 from feedseg.runs.directory import RunDir, read_json
@@ -29,7 +29,7 @@ CANNOT = (
 )
 
 
-def probabilities(model: Trained) -> Callable[[Any], jax.Array]:
+def probabilities(model: JaxPredictor) -> Callable[[Any], jax.Array]:
     """image [N, H, W, C] float32 in [0, 1] -> probabilities [N, H, W, K], to be traced.
 
     Written in the compilers' own operations, not in the forms that are fast on this machine.
@@ -42,7 +42,7 @@ def probabilities(model: Trained) -> Callable[[Any], jax.Array]:
     return apply
 
 
-def sides(model: Trained, tile: int = 0) -> Sequence[int]:
+def sides(model: JaxPredictor, tile: int = 0) -> Sequence[int]:
     """The sides to try in order, px; 0: any multiple of the stride.
 
     tile: asked for, 0: any side where the network can be written so, else one that tiles well.
@@ -58,7 +58,9 @@ def sides(model: Trained, tile: int = 0) -> Sequence[int]:
     return (tile,) if tile else (0, tiling.automatic_tile(model.halo, model.stride))
 
 
-def convert(model: Trained, tile: int, how: Callable[[Trained, int], Any]) -> tuple[Any, int]:
+def convert(
+    model: JaxPredictor, tile: int, how: Callable[[JaxPredictor, int], Any]
+) -> tuple[Any, int]:
     """What `how(model, side)` makes of the first side that it can, and that side.
 
     Raises UserError with the reason if it can make nothing of any.
@@ -76,18 +78,18 @@ def convert(model: Trained, tile: int, how: Callable[[Trained, int], Any]) -> tu
     raise AssertionError("there is always a side to try")
 
 
-def test_pair(model: Trained, side: int) -> tuple[np.ndarray, np.ndarray]:
+def test_pair(model: JaxPredictor, side: int) -> tuple[np.ndarray, np.ndarray]:
     """An image that the program takes, and the model's own probabilities for it."""
     image = loading.test_image(model._replace(window=side) if side else model)
     return image, np.asarray(model.apply(image), np.float32)
 
 
-def channels(model: Trained) -> int:
-    """Of the image that the program takes: once by each way of normalising (`Trained`)."""
+def channels(model: JaxPredictor) -> int:
+    """Of the image that the program takes: once by each way of normalising (`JaxPredictor`)."""
     return model.channels * max(1, len(model.contracts))
 
 
-def check(to: Path, model: Trained, side: int, program: Callable) -> float:
+def check(to: Path, model: JaxPredictor, side: int, program: Callable) -> float:
     """How far a program's probabilities are from the model's, largest difference.
 
     A program of any side is tried with a second image, which is no square.
@@ -105,7 +107,7 @@ def check(to: Path, model: Trained, side: int, program: Callable) -> float:
     return off
 
 
-def facts(model: Trained, side: int, about: dict) -> dict:
+def facts(model: JaxPredictor, side: int, about: dict) -> dict:
     """What a user of the program needs to know. about: `network`, `data`, `card`, `scores`."""
     return {
         "feedseg": feedseg.__version__,

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from feedseg.export import portable
-from feedseg.inference.trained import Trained
+from feedseg.inference.trained import JaxPredictor
 from feedseg.io.writers import imagej
 from feedseg.runtime import files
 from feedseg.runtime.errors import UserError
@@ -56,7 +56,7 @@ print("largest difference from the expected probabilities", abs(probabilities - 
 '''
 
 
-def export(model: Trained, to: Path, about: dict, *, tile: int = 0) -> float:
+def export(model: JaxPredictor, to: Path, about: dict, *, tile: int = 0) -> float:
     """Write a model as a StableHLO program; returns how far it is from the model, largest.
 
     about: of `portable.about`. tile: px, the only side it then takes; 0: any where possible.
@@ -83,7 +83,7 @@ def export(model: Trained, to: Path, about: dict, *, tile: int = 0) -> float:
     return off
 
 
-def _program(model: Trained, side: int) -> jax.export.Exported:
+def _program(model: JaxPredictor, side: int) -> jax.export.Exported:
     """The program for images of this side, 0: of any multiple of the stride."""
     if side:
         shape = (*jax.export.symbolic_shape("n"), side, side)

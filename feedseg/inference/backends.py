@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feedseg.inference import onnx_runtime
-from feedseg.inference.segment import Trained
+from feedseg.inference.predictor import Predictor
 from feedseg.runtime.errors import UserError
 
 BACKENDS = ("jax", "onnx")
@@ -24,13 +24,13 @@ def load(
     uncertainty: bool = False,
     only_labels: bool = False,
     backend: str = "",
-) -> Trained:
+) -> Predictor:
     """A model ready for tiles of images, see `read` and `for_images`."""
     model = read(where, checkpoint, rounds, backend)
     return for_images(model, dihedral, uncertainty, only_labels)
 
 
-def read(where: Where, checkpoint: str = "best", rounds: int = 0, backend: str = "") -> Trained:
+def read(where: Where, checkpoint: str = "best", rounds: int = 0, backend: str = "") -> Predictor:
     """A model; where, checkpoint, rounds: as in `loading.load`, or an ONNX file.
 
     backend: `jax` or `onnx`, else by the model's name. Raises UserError if there is no such model.
@@ -49,14 +49,14 @@ def read(where: Where, checkpoint: str = "best", rounds: int = 0, backend: str =
 
 
 def for_images(
-    model: Trained, dihedral: bool = False, uncertainty: bool = False, only_labels: bool = False
-) -> Trained:
+    model: Predictor, dihedral: bool = False, uncertainty: bool = False, only_labels: bool = False
+) -> Predictor:
     """The model with what `feedseg.inference.predict.predict` asks for; see `loading.for_images`.
 
     only_labels: a model of JAX may give class ids instead of probabilities.
     Raises UserError if it cannot do what is asked for.
     """
-    if not isinstance(model, onnx_runtime.OnnxModel):
+    if not isinstance(model, onnx_runtime.OnnxPredictor):
         from feedseg.inference import loading
 
         return loading.for_images(model, dihedral, uncertainty, only_labels)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from feedseg.inference.trained import Trained
+from feedseg.inference.trained import JaxPredictor
 from feedseg.models.layers.awel import Awel
 from feedseg.runtime.errors import UserError
 
@@ -49,11 +49,11 @@ def equal_weights(count: int) -> np.ndarray:
 
 
 def together(
-    members: Sequence[Trained],
+    members: Sequence[JaxPredictor],
     names: Sequence[Any],
     rule: str = "average",
     weights: np.ndarray | None = None,
-) -> Trained:
+) -> JaxPredictor:
     """One model of several; weights: [S] of `combined`, None: all alike.
 
     All see the same tiles: as far as the widest receptive field reaches, or of the size that one
@@ -103,12 +103,12 @@ def _inside(answers: Callable, put_together: Callable, weights: Array) -> Callab
     return lambda image: put_together(answers(image, insides=True), weights=weights)
 
 
-def _margin(members: Sequence[Trained], stride: int) -> int:
+def _margin(members: Sequence[JaxPredictor], stride: int) -> int:
     """Pixels on each side of a tile without result, or without true neighbours, for any member."""
     return -(-max(m.margin if m.inside else m.halo for m in members) // stride) * stride
 
 
-def check(members: Sequence[Trained], names: Sequence[Any]) -> None:
+def check(members: Sequence[JaxPredictor], names: Sequence[Any]) -> None:
     """Raises UserError unless the models can be one; names: of the models, for the message."""
     if len(members) < 2:
         raise UserError("an ensemble needs at least two models")
@@ -138,7 +138,7 @@ _SAME = {
 }
 
 
-def _contract(member: Trained) -> tuple[str, tuple[float, float]]:
+def _contract(member: JaxPredictor) -> tuple[str, tuple[float, float]]:
     """Rule and percentiles; where these do not count any will do."""
     counted = member.normalization == "image_percentile"
     return member.normalization, member.percentiles if counted else (0.0, 100.0)

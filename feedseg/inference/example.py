@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.inference import segment
-from feedseg.inference.trained import Trained
+from feedseg.inference.trained import JaxPredictor
 from feedseg.io import normalize
 from feedseg.io import source as slabs
 from feedseg.runtime.errors import UserError
@@ -14,7 +14,7 @@ SIDE = 128  # px at most, so that the probabilities beside it stay small
 STEP = 2.0**-12  # of the probabilities kept
 
 
-def crop(model: Trained, path: Path) -> np.ndarray:
+def crop(model: JaxPredictor, path: Path) -> np.ndarray:
     """The middle of the first page of an image file, [1, h, w, C] float32 in [0, 1].
 
     Normalised by the limits of the whole page, as in prediction. Its sides are `SIDE` or the

@@ -8,7 +8,7 @@ import numpy as np
 
 from feedseg.inference import bundled, ensemble, model_file, trained
 from feedseg.inference import example as examples
-from feedseg.inference.trained import Parts, Trained
+from feedseg.inference.trained import JaxPredictor, Parts
 from feedseg.runs import config as configs
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime.errors import UserError
@@ -20,7 +20,7 @@ TOLERANCE = 1e-3  # of a probability, between devices and versions of the compil
 Where = str | Path | Sequence[str | Path]
 
 
-def load(where: Where, checkpoint: str = "best", rounds: int = 0) -> Trained:
+def load(where: Where, checkpoint: str = "best", rounds: int = 0) -> JaxPredictor:
     """The model of a run directory, of a `.feedseg.zip` file, or one that comes with feedseg.
 
     where: a path, or a name of `feedseg models`; of several the probabilities are averaged.
@@ -39,8 +39,11 @@ def load(where: Where, checkpoint: str = "best", rounds: int = 0) -> Trained:
 
 
 def for_images(
-    model: Trained, dihedral: bool = False, uncertainty: bool = False, only_labels: bool = False
-) -> Trained:
+    model: JaxPredictor,
+    dihedral: bool = False,
+    uncertainty: bool = False,
+    only_labels: bool = False,
+) -> JaxPredictor:
     """The model as tiles of images need it, with what is asked for on top (`predict.predict`).
 
     only_labels: nothing but class ids is needed of it; windows that are blended need more.
@@ -116,7 +119,7 @@ def verify(path: Path) -> float:
     return float(np.abs(found - content.test_output).max())
 
 
-def test_image(model: Trained) -> np.ndarray:
+def test_image(model: JaxPredictor) -> np.ndarray:
     """A smooth random image that the model takes, [1, H, W, C] float32 in [0, 1]."""
     side = model.window or -(-TEST_SIDE // model.stride) * model.stride
     y, x = np.mgrid[:side, :side] / side
@@ -130,7 +133,7 @@ def test_image(model: Trained) -> np.ndarray:
     return np.clip(0.5 + np.stack(planes, -1) / 12, 0, 1)[None].astype(np.float32)
 
 
-def _assembled(content: model_file.Package, where: Path, rounds: int = 0) -> Trained:
+def _assembled(content: model_file.Package, where: Path, rounds: int = 0) -> JaxPredictor:
     """The model in a package; UserError as in `trained.assemble`."""
     if not content.members:
         return trained.assemble(_parts(content), where, rounds)

@@ -30,8 +30,8 @@ _KINDS = {
 Apply = Callable[[np.ndarray], np.ndarray]
 
 
-class OnnxModel(NamedTuple):
-    """A model as `feedseg.inference.segment.Trained` wants it."""
+class OnnxPredictor(NamedTuple):
+    """A model as `feedseg.inference.predictor.Predictor` wants it."""
 
     apply: Apply  # image [N, H, W, C] float32 in [0, 1] -> probabilities [N, H, W, K]
     stride: int
@@ -47,7 +47,7 @@ class OnnxModel(NamedTuple):
     margin: int = 0
 
 
-def load(path: Path) -> OnnxModel:
+def load(path: Path) -> OnnxPredictor:
     """The model of an ONNX file that feedseg made.
 
     Raises UserError, naming the file, if onnxruntime is missing or the file is not such a one.
@@ -64,7 +64,7 @@ def load(path: Path) -> OnnxModel:
     except RuntimeError as error:
         raise UserError(f"{path}: onnxruntime cannot read it ({error})") from None
     facts = _facts(path, run.metadata)
-    return OnnxModel(
+    return OnnxPredictor(
         apply=_fixed(path, run, facts["tile"]) if facts["tile"] else run,
         stride=facts["stride"],
         halo=facts["halo"],
@@ -152,7 +152,7 @@ def _facts(path: Path, metadata: dict[str, str]) -> dict:
     return facts
 
 
-def dihedral_mean(model: OnnxModel, uncertainty: bool = False) -> OnnxModel:
+def dihedral_mean(model: OnnxPredictor, uncertainty: bool = False) -> OnnxPredictor:
     """Its probabilities averaged over 8 rotations and mirrors, as `trained.dihedral_mean`.
 
     uncertainty: one channel more, how far the 8 answers disagree in bits

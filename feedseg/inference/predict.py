@@ -14,11 +14,17 @@ import numpy as np
 from feedseg.inference import backends, segment
 from feedseg.inference.bundled import fingerprint
 from feedseg.inference.outputs import channel_maps
-from feedseg.inference.outputs.instances import Rule
+from feedseg.inference.outputs.instances import InstanceSpec
 from feedseg.inference.outputs.partial import Unfinished
-from feedseg.inference.outputs.plan import Job, Record, Wanted, plan_jobs, refuse_existing
+from feedseg.inference.outputs.plan import (
+    ImageTask,
+    OutputOptions,
+    Record,
+    plan_jobs,
+    refuse_existing,
+)
 from feedseg.inference.outputs.writer import Outputs
-from feedseg.inference.segment import Trained
+from feedseg.inference.predictor import Predictor
 from feedseg.io import source as slabs
 from feedseg.io.writers import labels as label_formats
 from feedseg.runtime.errors import UserError
@@ -35,7 +41,7 @@ def predict(
     uncertainty: bool = False,
     overlay: bool = False,
     tables: bool = False,
-    instances: Rule | None = None,
+    instances: InstanceSpec | None = None,
     form: str = "tiff",
     overwrite: bool = False,
     tile: int = 0,
@@ -82,7 +88,7 @@ def predict(
     options = dict(
         tile=tile, rotations=rotations, dihedral=dihedral, rounds=rounds, checkpoint=checkpoint
     )
-    wanted = Wanted(probabilities, uncertainty, overlay, tables, instances, form)
+    wanted = OutputOptions(probabilities, uncertainty, overlay, tables, instances, form)
     jobs = plan_jobs(inputs, Path(output), wanted)
     what = {"channels": list(channels), "wanted": [probabilities, instances and list(instances)]}
     record = Record(Path(output), {"model": fingerprint(model, checkpoint), **options, **what})
@@ -116,8 +122,8 @@ def predict(
 
 
 def predict_files(
-    trained: Trained,
-    jobs: list[Job],
+    trained: Predictor,
+    jobs: list[ImageTask],
     *,
     channels: Sequence[int] = (),
     tile: int = 0,
@@ -172,8 +178,8 @@ def _megapixels(path: Path) -> float:
 
 
 def _predict_file(
-    trained: Trained,
-    job: Job,
+    trained: Predictor,
+    job: ImageTask,
     channels: Sequence[int],
     tile: int,
     rotations: int,
@@ -189,7 +195,7 @@ def _predict_file(
         kept = files.enter_context(_kept(job, record))
 
         def missing(done: int) -> Iterator[np.ndarray]:
-            return segment.slabs_of(trained, source, tile, rotations, done)
+            return segment.predict_rows(trained, source, tile, rotations, done)
 
         def labels() -> Iterator[np.ndarray]:
             for result in kept.then(source.width, missing):
@@ -207,7 +213,7 @@ def _predict_file(
     return job.outputs()
 
 
-def _kept(job: Job, record: Record | None) -> Unfinished:
+def _kept(job: ImageTask, record: Record | None) -> Unfinished:
     """What an earlier command has made of an image; nothing where more than class ids is needed."""
     more = job.probabilities or job.uncertainty
     return Unfinished(job.labels, record.key(job) if record and not more else "")

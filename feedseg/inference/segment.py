@@ -5,13 +5,13 @@ for networks that depend on all they see into windows as in training, which are 
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from feedseg.inference import rotation, tiling
+from feedseg.inference.predictor import Predictor
 from feedseg.io import normalize
 from feedseg.io import source as slabs
 from feedseg.runtime.errors import UserError
@@ -21,24 +21,7 @@ _WINDOWS_AHEAD = 4  # scaled while the network is busy, so that a row of them is
 NOT_FINITE = 255  # stands for a class where the probabilities are no numbers
 
 
-class Trained(Protocol):
-    """What prediction needs of a trained model."""
-
-    apply: Callable  # image [N, H, W, C] float32 in [0, 1] -> probabilities [N, H, W, K]
-    stride: int  # total down-sampling, px
-    halo: int  # radius of the receptive field, px
-    window: int  # px, side of the windows that a network of whole images takes; 0: any
-    margin: int  # px on each side of a tile without result (unpadded convolutions), else 0
-    channels: int
-    class_names: tuple[str, ...]
-    class_colors: tuple[tuple[int, int, int], ...]  # RGB 0-255
-    normalization: str
-    percentiles: tuple[float, float]
-    contracts: tuple[tuple[str, tuple[float, float]], ...]  # see `feedseg.inference.trained`
-    tile: int  # px, side of the tiles of a program that takes only these; 0: any
-
-
-def tiles_for(trained: Trained, height: int, width: int, tile: int = 0) -> tiling.Plan:
+def tiles_for(trained: Predictor, height: int, width: int, tile: int = 0) -> tiling.Plan:
     """Tiles of an image; a network of whole images gets windows as in its training.
 
     tile: side, px, 0: chosen. Raises UserError for one that this network cannot take.
@@ -55,7 +38,7 @@ def tiles_for(trained: Trained, height: int, width: int, tile: int = 0) -> tilin
     return tiling.windows(height, width, trained.window)
 
 
-def tile_rule(trained: Trained) -> str:
+def tile_rule(trained: Predictor) -> str:
     """What a user should know of how images are cut; empty where tiles leave no trace."""
     if not trained.window:
         return ""
@@ -66,7 +49,7 @@ def tile_rule(trained: Trained) -> str:
     )
 
 
-def fitting(file: slabs.Source, trained: Trained) -> slabs.Source:
+def fitting(file: slabs.Source, trained: Predictor) -> slabs.Source:
     """An image with the model's number of channels and in its range, checked as it is read."""
 
     def rows(page: int, start: int, stop: int) -> np.ndarray:
@@ -78,8 +61,8 @@ def fitting(file: slabs.Source, trained: Trained) -> slabs.Source:
     return slabs.Source(file.path, shape, file.dtype, rows)
 
 
-def slabs_of(
-    trained: Trained, source: slabs.Source, tile: int = 0, rotations: int = 0, done: int = 0
+def predict_rows(
+    trained: Predictor, source: slabs.Source, tile: int = 0, rotations: int = 0, done: int = 0
 ) -> Iterator[np.ndarray]:
     """Probabilities of an image, page after page from top to bottom, [rows, W, K] float32; of a
     model that gives class ids (`trained.only_labels`) these, [rows, W, 1] uint8.
@@ -110,7 +93,7 @@ def slabs_of(
             print(f"{source.path}: out of memory, now tiles of {tile} px", file=sys.stderr)
 
 
-def _half(trained: Trained, layout: tiling.Plan) -> int:
+def _half(trained: Predictor, layout: tiling.Plan) -> int:
     """Half the tile side, at least the smallest that is of use; 0 if there is none."""
     least = tiling.smallest_tile(trained.halo, trained.stride)
     half = max(least, tiling.round_up(max(layout.window) // 2, trained.stride))
@@ -124,7 +107,7 @@ def _check_finite(path: Path, slab: np.ndarray) -> None:
 
 
 def _page_slabs(
-    trained: Trained,
+    trained: Predictor,
     source: slabs.Source,
     page: int,
     layout: tiling.Plan,

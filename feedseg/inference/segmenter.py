@@ -68,7 +68,7 @@ class Segmenter:
         source = slabs.Source(
             Path("image"), pages.shape, pages.dtype, lambda page, a, b: pages[page, a:b]
         )
-        found = segment.slabs_of(model, segment.fitting(source, model), tile, rotations)
+        found = segment.predict_rows(model, segment.fitting(source, model), tile, rotations)
         results = np.concatenate(list(found)).reshape(*pages.shape[:3], -1)
         results = results[0] if single else results
         probabilities = results[..., : len(model.class_names)]

@@ -22,7 +22,7 @@ from feedseg.training.step import forward
 Tree = Any
 
 
-class Trained(NamedTuple):
+class JaxPredictor(NamedTuple):
     """A model ready to be applied, with what it needs to know about images."""
 
     apply: Callable[[Any], jax.Array]  # image [N, H, W, C] in [0, 1] -> probabilities [N, H, W, K]
@@ -46,7 +46,7 @@ class Trained(NamedTuple):
     tile: int = 0  # any
 
 
-def load_run(run: Path, checkpoint: str = "best", rounds: int = 0) -> Trained:
+def load_run(run: Path, checkpoint: str = "best", rounds: int = 0) -> JaxPredictor:
     """The model of a run directory.
 
     checkpoint: `best` (highest validation mean IoU) or `latest`. rounds: of a network with
@@ -75,7 +75,7 @@ def read_run(run: Path, checkpoint: str = "best") -> Parts:
     return Parts(config.model.to_dict(), variables, config.train.compute_dtype, facts)
 
 
-def assemble(parts: Parts, where: Path, rounds: int = 0) -> Trained:
+def assemble(parts: Parts, where: Path, rounds: int = 0) -> JaxPredictor:
     """The model of these parts, which come from `where`; rounds: as in `load_run`.
 
     Raises UserError if they do not fit together.
@@ -86,7 +86,7 @@ def assemble(parts: Parts, where: Path, rounds: int = 0) -> Trained:
         settings["rounds"] = max(rounds, settings["rounds"])
     model = models.build(len(parts.facts["class_names"]), settings)
     check_variables(model, parts.variables, parts.facts, where)
-    return bind(model, parts.variables, parts.dtype, parts.facts, rounds)
+    return make_predictor(model, parts.variables, parts.dtype, parts.facts, rounds)
 
 
 def read_variables(run: Path, checkpoint: str = "best") -> Tree:
@@ -143,7 +143,9 @@ def _small_image(model, facts: dict) -> jax.Array:
     return jnp.zeros((1, *sides, facts["channels"]))
 
 
-def bind(model, variables: Tree, dtype: str, facts: dict, rounds: int = 0) -> Trained:
+def make_predictor(
+    model, variables: Tree, dtype: str, facts: dict, rounds: int = 0
+) -> JaxPredictor:
     """A trained model from its parts; facts: as in data.json; rounds: stop after so many."""
     variables = jax.device_put(jax.device_get(variables))  # on a device of this process alone
 
@@ -164,7 +166,7 @@ def bind(model, variables: Tree, dtype: str, facts: dict, rounds: int = 0) -> Tr
     answers = jit(lambda v, image: soft(uncertainty.answers(run(v, image)[1])))
     inside, margin = _inside(model, dtype, jit)
     several = jax.eval_shape(run, variables, _small_image(model, facts))[1]
-    return Trained(
+    return JaxPredictor(
         apply=lambda image: apply(variables, image),
         answers=(lambda image: answers(variables, image))
         if uncertainty.answers(several) is not None
@@ -212,14 +214,14 @@ def _inside(model, dtype: str, jit: Callable) -> tuple[Callable | None, int]:
     return jit(apply), margin
 
 
-def for_tiles(trained: Trained) -> Trained:
+def for_tiles(trained: JaxPredictor) -> JaxPredictor:
     """The model as tiles need it: one of unpadded convolutions sees true neighbours only."""
     if not trained.inside:
         return trained
     return trained._replace(apply=trained.inside, halo=trained.margin)
 
 
-def dihedral_mean(trained: Trained) -> Trained:
+def dihedral_mean(trained: JaxPredictor) -> JaxPredictor:
     """The same model with its probabilities averaged over 8 rotations and mirrors of the image.
 
         p(x) = 1/8 sum_g g^-1 q(g x)
@@ -240,7 +242,7 @@ def dihedral_mean(trained: Trained) -> Trained:
     )
 
 
-def with_disagreement(trained: Trained) -> Trained:
+def with_disagreement(trained: JaxPredictor) -> JaxPredictor:
     """The same model whose `apply` gives one channel more: how far its answers disagree, bits.
 
     Raises UserError if the model gives only one answer.
@@ -258,7 +260,7 @@ def with_disagreement(trained: Trained) -> Trained:
     return trained._replace(apply=apply)
 
 
-def only_labels(trained: Trained) -> Trained:
+def only_labels(trained: JaxPredictor) -> JaxPredictor:
     """The same model whose `apply` gives class ids, [N, H, W, 1] uint8, so that little leaves the
     device; `segment.NOT_FINITE` where the probabilities are no numbers.
     """

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from feedseg.models.feedback.recurrent_conv import RecurrentConv
-from feedseg.models.feedback.round_norm import Norms
+from feedseg.models.feedback.round_norm import NormConfig
 from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers.blocks import ConvNormAct
 from feedseg.models.layers.conv import Conv, check_sides
@@ -73,7 +73,7 @@ class Model(nn.Module):
         return Conv(self.num_classes, 1, initializer=self.initializer, name="classifier")(x), {}
 
     def _unit(self, x: Array, features: int, name: str, train: bool) -> Array:
-        norms = Norms(1, "shared", self.bn_momentum, self.bn_epsilon)
+        norms = NormConfig(1, "shared", self.bn_momentum, self.bn_epsilon)
         projected = None
         if self.kernel != "separate" or self.residual:
             projected = Conv(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from feedseg.inference import backends, bundled, segment
-from feedseg.inference.outputs.instances import Rule
+from feedseg.inference.outputs.instances import InstanceSpec
 from feedseg.io.source import Source
 from feedseg.runtime.errors import UserError
 
@@ -27,7 +27,7 @@ class Request(NamedTuple):
     dihedral: bool = False
     tile: int = 0
     uncertainty: bool = False
-    instances: Rule | None = None
+    instances: InstanceSpec | None = None
 
 
 class Result(NamedTuple):
@@ -121,7 +121,7 @@ def _slabs(source: Source, trained, tile: int, stop: Event):
 
     stoppable = trained._replace(apply=apply)
     try:
-        yield from segment.slabs_of(stoppable, segment.fitting(source, trained), tile)
+        yield from segment.predict_rows(stoppable, segment.fitting(source, trained), tile)
     except UserError as error:
         what, sign, _ = str(error).partition(f"channel(s), the model takes {trained.channels}")
         if not sign:
@@ -131,7 +131,7 @@ def _slabs(source: Source, trained, tile: int, stop: Event):
         raise UserError(f"{what}{sign}; {remedy}") from None
 
 
-def _instances(labels: np.ndarray, rule: Rule, trained, stop: Event) -> np.ndarray:
+def _instances(labels: np.ndarray, rule: InstanceSpec, trained, stop: Event) -> np.ndarray:
     """Ids of every page, int32 [..., H, W] as the labels."""
     ids = np.zeros(labels.shape, np.int32)
     for page in np.ndindex(labels.shape[:-2]):

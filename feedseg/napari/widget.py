@@ -11,7 +11,7 @@ from napari.utils.notifications import show_error, show_info
 from napari.viewer import Viewer
 
 from feedseg.inference import bundled
-from feedseg.inference.outputs.instances import METHODS, Rule
+from feedseg.inference.outputs.instances import METHODS, InstanceSpec
 from feedseg.napari import images, results, segmenting
 from feedseg.runtime.errors import UserError
 
@@ -28,7 +28,7 @@ class SegmentWidget(widgets.Container):
         self._viewer = viewer
         self._stop = Event()
         self.closed = False
-        self._rules: dict[str, Rule] = {}  # of instances, by what is shown
+        self._rules: dict[str, InstanceSpec] = {}  # of instances, by what is shown
         self.image = widgets.ComboBox(label="image", choices=self._images)
         self.model = widgets.ComboBox(label="model", choices=[*bundled.models(), FILE, RUN])
         self.path = widgets.FileEdit(label="from", mode="r", filter=f"*{bundled.SUFFIX}")
@@ -92,8 +92,8 @@ class SegmentWidget(widgets.Container):
 
     def _tell_about(self, facts: segmenting.About) -> None:
         self.about.value, self.about.tooltip = facts.description, facts.card
-        parts = {name: Rule(name) for name in facts.class_names}
-        between = {f"what {name} separates": Rule(name, True) for name in facts.class_names}
+        parts = {name: InstanceSpec(name) for name in facts.class_names}
+        between = {f"what {name} separates": InstanceSpec(name, True) for name in facts.class_names}
         for rules in ({}, parts | between):  # emptied first: old choices would keep their order
             self._rules = rules
             self.objects.reset_choices()

@@ -14,7 +14,7 @@ import numpy as np
 
 from feedseg.runs import config as configs
 from feedseg.runtime import mesh, xla
-from feedseg.training.setup import Job
+from feedseg.training.setup import Setup
 
 Tree = Any
 _STEP_KEYS = ("augment", "loss", "model", "optimizer", "train", "runtime")  # what a step is made of
@@ -58,7 +58,7 @@ class Program:
     which a convolution becomes one with a group of channels for every run.
     """
 
-    def __init__(self, jobs: Sequence[Job], states: Sequence[Tree]):
+    def __init__(self, jobs: Sequence[Setup], states: Sequence[Tree]):
         self._count = len(jobs)
         self._form = FORMS[jobs[0].config.runtime.together if self._count > 1 else "copies"]
         self._step = mesh.compile_train(
@@ -85,7 +85,7 @@ class Program:
         return self._form.unpack(self._states, self._count)
 
 
-def kind(job: Job, state: Tree) -> str:
+def kind(job: Setup, state: Tree) -> str:
     """Runs of one kind can be one program: equal steps of arrays of equal shapes, equally far."""
     plain = configs.to_plain(job.config)
     shapes = jax.tree.map(lambda x: f"{x.dtype}{x.shape}", (state, job.train_items))

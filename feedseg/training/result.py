@@ -8,17 +8,17 @@ import numpy as np
 import feedseg
 from feedseg.evaluation import figures, metrics, test_split
 from feedseg.evaluation.tables import console_table
-from feedseg.inference.trained import Trained, bind
+from feedseg.inference.trained import JaxPredictor, make_predictor
 from feedseg.runs import config as configs
 from feedseg.runs import directory
 from feedseg.runs.checkpoint import Checkpoints
 from feedseg.runtime import files, mesh, processes
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.logs import Log
-from feedseg.training.setup import Job, place_items
+from feedseg.training.setup import Setup, place_items
 
 
-def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
+def finish(job: Setup, state, meta: dict, best: Checkpoints) -> dict:
     """Scores of the best checkpoint on the test part, figures, and result.json at the very end."""
     whole = mesh.replicated(job.mesh)
     abstract = jax.tree.map(
@@ -33,7 +33,7 @@ def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
     job.log(f"evaluating the best checkpoint (epoch {notes['epoch']}) on the test images")
     names = job.dataset.class_names
     facts = directory.describe(job.dataset, job.config)
-    trained = bind(job.model, variables, job.config.train.compute_dtype, facts)
+    trained = make_predictor(job.model, variables, job.config.train.compute_dtype, facts)
     items = place_items(job.mesh, job.dataset, job.split.test)
     matrices = test_split.confusion_matrices(job.eval_step, variables, items, job.eval_batch)
     if job.config.evaluate.dihedral:
@@ -70,7 +70,7 @@ def finish(job: Job, state, meta: dict, best: Checkpoints) -> dict:
     return result
 
 
-def provenance(job: Job, meta: dict, data_hash: str) -> dict:
+def provenance(job: Setup, meta: dict, data_hash: str) -> dict:
     """Where the numbers come from."""
     plain = configs.to_plain(job.config)
     return {
@@ -86,7 +86,7 @@ def provenance(job: Job, meta: dict, data_hash: str) -> dict:
     }
 
 
-def draw(job: Job, trained: Trained, matrix: np.ndarray) -> None:
+def draw(job: Setup, trained: JaxPredictor, matrix: np.ndarray) -> None:
     """Curves, confusion matrix and a panel of up to four test images."""
     path, dataset = job.directory.path, job.dataset
     figures.curves(job.directory.rows(), path / "curves.png")

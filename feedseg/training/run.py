@@ -23,12 +23,12 @@ from feedseg.runtime.errors import Diverged, FeedsegError, UserError
 from feedseg.runtime.logs import Log, Progress
 from feedseg.training import step as steps
 from feedseg.training.result import finish, show
-from feedseg.training.setup import Job, set_up
+from feedseg.training.setup import Setup, set_up
 
 _all_finite = jax.jit(steps.finite)
 
 
-class Order(NamedTuple):
+class RunSpec(NamedTuple):
     """A run to be made."""
 
     config: Any
@@ -37,10 +37,10 @@ class Order(NamedTuple):
 
 
 @dataclass
-class Course:
+class TrainingRun:
     """A run that is being made. meta: notes on its best epoch and its time."""
 
-    job: Job
+    job: Setup
     state: Any
     meta: dict
     latest: Checkpoints
@@ -56,7 +56,7 @@ class Course:
         self.pulse.end(error)
 
 
-def begin(order: Order, held: ExitStack, mesh) -> Course | dict:
+def begin(order: RunSpec, held: ExitStack, mesh) -> TrainingRun | dict:
     """A run at its newest step, its directory locked; the result of one that is finished."""
     config, log = order.config, order.log
     directory = rundir.RunDir(order.workdir)
@@ -75,10 +75,10 @@ def begin(order: Order, held: ExitStack, mesh) -> Course | dict:
     state, meta = restore(job, state, latest)
     shown = Progress(job.total_steps, int(state.step), job.batch, config.runtime.progress)
     pulse = held.enter_context(Heartbeat(directory.path / heartbeat.NAME, job.total_steps))
-    return Course(job, state, meta, latest, best, shown, pulse)
+    return TrainingRun(job, state, meta, latest, best, shown, pulse)
 
 
-def end(course: Course) -> dict | FeedsegError:
+def end(course: TrainingRun) -> dict | FeedsegError:
     """The result of a run whose last step is done, or why it has none."""
     try:
         if not course.error:
@@ -91,7 +91,7 @@ def end(course: Course) -> dict | FeedsegError:
     return course.error
 
 
-def restore(job: Job, state, latest: Checkpoints) -> tuple[steps.TrainState, dict]:
+def restore(job: Setup, state, latest: Checkpoints) -> tuple[steps.TrainState, dict]:
     """The newest whole state with its notes, or the given one; metrics.jsonl is cut to match."""
     meta = {"best_miou": -1.0, "best_epoch": 0, "seconds": 0.0, "together": 1}
     whole = parallel.replicated(job.mesh)
@@ -117,7 +117,7 @@ def restore(job: Job, state, latest: Checkpoints) -> tuple[steps.TrainState, dic
 # Epochs ---------------------------------------------------------------------------------------
 
 
-def close(course: Course, step: int, epoch_ends: bool, stopping: bool) -> None:
+def close(course: TrainingRun, step: int, epoch_ends: bool, stopping: bool) -> None:
     """Scores of an epoch, its best checkpoint, and a checkpoint if one is due."""
     job, last = course.job, step == course.job.total_steps
     check_finite(course)  # what is saved is good
@@ -136,7 +136,7 @@ def close(course: Course, step: int, epoch_ends: bool, stopping: bool) -> None:
         course.latest.save(step, dict(course.state.__dict__), course.meta, final=stopping or last)
 
 
-def check_finite(course: Course) -> None:
+def check_finite(course: TrainingRun) -> None:
     """Raises Diverged if a loss of this epoch, a parameter or a statistic is not finite."""
     state = course.state
     finite = _all_finite((state.params, state.batch_stats))
@@ -144,7 +144,7 @@ def check_finite(course: Course) -> None:
         raise diverged(course, state)
 
 
-def diverged(course: Course, state) -> Diverged:
+def diverged(course: TrainingRun, state) -> Diverged:
     """The error for numbers that are not finite: the step, its images, the checkpoint kept."""
     job, latest = course.job, course.latest
     bad = int(state.totals["bad_step"])
@@ -164,7 +164,7 @@ def diverged(course: Course, state) -> Diverged:
     )
 
 
-def end_of_epoch(job: Job, state, step: int) -> dict:
+def end_of_epoch(job: Setup, state, step: int) -> dict:
     """The epoch's row for metrics.jsonl: mean losses, validation scores, learning rate."""
     totals = jax.device_get(state.totals)
     totals.pop("bad_step")
@@ -194,7 +194,7 @@ def keep_best(best: Checkpoints, state, step: int, row: dict, meta: dict) -> dic
     return {**meta, "best_miou": row["val/miou"], "best_epoch": row["epoch"]}
 
 
-def epoch_line(job: Job, row: dict, seconds: float) -> str:
+def epoch_line(job: Setup, row: dict, seconds: float) -> str:
     """The epoch in one line, with speed and time left."""
     left = (job.config.train.epochs - row["epoch"]) * seconds
     speed = job.steps_per_epoch * job.batch / seconds

@@ -24,7 +24,7 @@ from feedseg.training.pretrained import merge_densenet121
 
 
 @dataclass
-class Job:
+class Setup:
     """What stays the same during a run."""
 
     config: Any
@@ -52,7 +52,7 @@ class Job:
 
 def set_up(
     config, directory: rundir.RunDir, log: Log, mesh: parallel.Mesh | None = None
-) -> tuple[Job, steps.TrainState]:
+) -> tuple[Setup, steps.TrainState]:
     """Data on the device, compiled steps and the state before step 0.
 
     mesh: instead of the one that the configuration asks for.
@@ -92,7 +92,7 @@ def set_up(
     log(f"network: {config.model.name}, {parameters:,} parameters")
     directory.claim(config, dataset)
     eval_batch = -(-config.train.eval_batch_size // mesh.size) * mesh.size
-    job = Job(
+    job = Setup(
         config=config,
         directory=directory,
         dataset=dataset,

@@ -28,7 +28,7 @@ def stack(runs: Sequence[str]) -> int:
         config, workdir = configs.parse_flags(each)
         if not workdir:
             raise UserError(f"{each}: a run of several needs its --workdir")
-        orders.append(train.Order(config, Path(workdir), Log(f"{Path(workdir).name}: ")))
+        orders.append(train.RunSpec(config, Path(workdir), Log(f"{Path(workdir).name}: ")))
     outcomes = train.run_together(orders)
     failed = []
     for order, outcome in zip(orders, outcomes, strict=True):

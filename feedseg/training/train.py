@@ -18,7 +18,7 @@ from feedseg.runtime import signals, xla
 from feedseg.runtime.errors import FeedsegError, Stopped, UserError
 from feedseg.runtime.logs import Log
 from feedseg.training import batched
-from feedseg.training.run import Course, Order, begin, close, diverged, end
+from feedseg.training.run import RunSpec, TrainingRun, begin, close, diverged, end
 
 _IN_FLIGHT = 2  # dispatched programs that may wait on the device before the host looks at one
 
@@ -28,13 +28,13 @@ def run(config, workdir: Path, log: Log) -> dict:
 
     Raises FeedsegError with the exit code of its kind.
     """
-    (outcome,) = run_together([Order(config, workdir, log)])
+    (outcome,) = run_together([RunSpec(config, workdir, log)])
     if isinstance(outcome, FeedsegError):
         raise outcome
     return outcome
 
 
-def run_together(orders: Sequence[Order]) -> list[dict | FeedsegError]:
+def run_together(orders: Sequence[RunSpec]) -> list[dict | FeedsegError]:
     """Several runs at once; returns the content of each one's result.json, or why it has none.
 
     Raises Stopped if a signal asked for it; all are saved then.
@@ -43,7 +43,7 @@ def run_together(orders: Sequence[Order]) -> list[dict | FeedsegError]:
         raise UserError("several runs as one program are one process: set FEEDSEG_PROCESSES=1")
     xla.keep_programs()
     outcomes: dict[int, dict | FeedsegError] = {}
-    courses: dict[int, Course] = {}
+    courses: dict[int, TrainingRun] = {}
     meshes = [None] if len(orders) == 1 else batched.devices()
     with ExitStack() as held, signals.Stop(jax.process_count()) as stop:
         # Lock, set up, restore -------------------------------------------------------------
@@ -52,7 +52,7 @@ def run_together(orders: Sequence[Order]) -> list[dict | FeedsegError]:
                 begun = begin(order, held, meshes[number % len(meshes)])
             except FeedsegError as error:
                 begun = error
-            (courses if isinstance(begun, Course) else outcomes)[number] = begun
+            (courses if isinstance(begun, TrainingRun) else outcomes)[number] = begun
 
         # Train ------------------------------------------------------------------------------
         for group in groups(list(courses.values())):
@@ -67,17 +67,17 @@ def run_together(orders: Sequence[Order]) -> list[dict | FeedsegError]:
 # Train ----------------------------------------------------------------------------------------
 
 
-def groups(courses: Sequence[Course]) -> list[list[Course]]:
+def groups(courses: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
     """Runs that can be trained side by side, in the order of the first of each group."""
-    found: dict[str, list[Course]] = {}
+    found: dict[str, list[TrainingRun]] = {}
     for course in courses:
         found.setdefault(batched.kind(course.job, course.state), []).append(course)
     return list(found.values())
 
 
-def programs(courses: Sequence[Course]) -> list[tuple[batched.Program, list[Course]]]:
+def programs(courses: Sequence[TrainingRun]) -> list[tuple[batched.Program, list[TrainingRun]]]:
     """One program for the runs on each device."""
-    placed: dict[Any, list[Course]] = {}
+    placed: dict[Any, list[TrainingRun]] = {}
     for course in courses:
         placed.setdefault(course.job.mesh, []).append(course)
     for own in placed.values():
@@ -89,7 +89,7 @@ def programs(courses: Sequence[Course]) -> list[tuple[batched.Program, list[Cour
     ]
 
 
-def train(courses: Sequence[Course], stop) -> None:
+def train(courses: Sequence[TrainingRun], stop) -> None:
     """All epochs that are left, of runs that are equally far; leaves the last states in them.
 
     A run that fails keeps its error and the others go on. Raises Stopped, with all saved.
@@ -121,7 +121,7 @@ def train(courses: Sequence[Course], stop) -> None:
         course.progress.close()
 
 
-def look(program: batched.Program, courses: Sequence[Course], waiting: int) -> None:
+def look(program: batched.Program, courses: Sequence[TrainingRun], waiting: int) -> None:
     """Losses as numbers; one that is not finite ends its run."""
     for losses in program.losses(waiting):
         for number, (course, loss) in enumerate(zip(courses, losses, strict=True)):
@@ -134,7 +134,7 @@ def look(program: batched.Program, courses: Sequence[Course], waiting: int) -> N
 
 def account(
     program: batched.Program,
-    courses: Sequence[Course],
+    courses: Sequence[TrainingRun],
     step: int,
     epoch_ends: bool,
     stopping: bool,

@@ -64,7 +64,7 @@ def test_a_fixed_side_tiles_as_exactly(run, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", RNG.integers(0, 255, (70, 52), np.uint8))
     with slabs.open_source(tmp_path / "a.tif") as source:
         pages = [
-            np.concatenate(list(segment.slabs_of(each, segment.fitting(source, each))))
+            np.concatenate(list(segment.predict_rows(each, segment.fitting(source, each))))
             for each in (fixed, model)
         ]
     np.testing.assert_allclose(*pages, atol=1e-5)
@@ -108,7 +108,7 @@ np.save("out.npy", np.concatenate(rows))
     model = backends.load(run, dihedral=True, uncertainty=True)
     with slabs.open_source(tmp_path / "a.tif") as source:
         fitted = segment.fitting(source, model)
-        wanted = np.concatenate(list(segment.slabs_of(model, fitted)))
+        wanted = np.concatenate(list(segment.predict_rows(model, fitted)))
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), wanted, atol=1e-5)
     np.testing.assert_allclose(np.load(tmp_path / "api.npy"), wanted[..., :-1], atol=1e-5)
 

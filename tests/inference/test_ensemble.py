@@ -14,7 +14,7 @@ from feedseg import cli, datasets, models
 from feedseg.export import ensemble as ensemble_file
 from feedseg.export import ensemble_data, ensemble_weights
 from feedseg.inference import bundled, ensemble, loading, model_file
-from feedseg.inference.trained import Trained
+from feedseg.inference.trained import JaxPredictor
 from feedseg.models.layers.awel import Awel
 from feedseg.runs import config as configs
 from feedseg.runs import directory
@@ -48,7 +48,7 @@ def test_awel_of_probabilities_is_the_layer_fed_with_logits():
     np.testing.assert_allclose(ours, jax.nn.softmax(layer), atol=1e-5)
 
 
-def model(offset=0.0, **changes) -> Trained:
+def model(offset=0.0, **changes) -> JaxPredictor:
     """A network of two classes that looks at one pixel."""
 
     def apply(image):
@@ -59,7 +59,7 @@ def model(offset=0.0, **changes) -> Trained:
         class_names=("a", "b"), class_colors=((0, 0, 0), (255, 0, 0)),
         normalization="dtype_range", percentiles=(1.0, 99.0),
     )  # fmt: skip
-    return Trained(**facts | changes)
+    return JaxPredictor(**facts | changes)
 
 
 def test_all_see_as_far_as_the_widest():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from feedseg.inference.outputs.instances import METHODS, instances
-from feedseg.inference.outputs.objects import Measure
+from feedseg.inference.outputs.objects import ComponentStats
 from feedseg.runtime.errors import UserError
 
 
@@ -81,7 +81,7 @@ def test_ids_follow_the_first_pixel_without_gaps(method):
 def test_ids_are_the_object_numbers_of_the_table():
     page = np.random.default_rng(8).integers(0, 4, (20, 30)).astype(np.uint8)
     page = np.kron(page, np.ones((4, 4), np.uint8))
-    measure = Measure(("background", "cell", "nucleus", "rim"), min_area_px=40)
+    measure = ComponentStats(("background", "cell", "nucleus", "rim"), min_area_px=40)
     measure.add(page)
     measure.end_page()
     for row in measure.objects():

@@ -9,7 +9,7 @@ from skimage.measure import label, regionprops
 
 from feedseg.inference.outputs import objects
 from feedseg.inference.outputs.object_tables import table_paths, unit_name
-from feedseg.inference.outputs.objects import Measure, write_tables
+from feedseg.inference.outputs.objects import ComponentStats, write_tables
 from feedseg.io.calibration import Calibration
 from feedseg.runtime.errors import UserError
 
@@ -23,9 +23,9 @@ def tables_of(stem, measure):
     return paths
 
 
-def _measured(pages, heights=None, names=NAMES, calibration=None, **options) -> Measure:
+def _measured(pages, heights=None, names=NAMES, calibration=None, **options) -> ComponentStats:
     """Pages measured in slabs of the given heights, taken in turn."""
-    measure = Measure(names, calibration, **options)
+    measure = ComponentStats(names, calibration, **options)
     for page in pages:
         y, turn = 0, 0
         while y < len(page):
@@ -84,7 +84,7 @@ def test_random_labels_in_random_slabs_give_the_regions_of_the_whole_image(
 
 
 def test_the_caller_may_fill_its_slab_anew():
-    measure, slab = Measure(NAMES), np.ones((2, 3), np.uint8)
+    measure, slab = ComponentStats(NAMES), np.ones((2, 3), np.uint8)
     measure.add(slab)
     slab[:] = 2
     measure.add(slab)
@@ -204,10 +204,10 @@ def test_a_failure_while_writing_keeps_the_old_table(tmp_path, monkeypatch):
     before = path.read_text()
 
     def broken(self):
-        yield next(Measure.objects(measure))
+        yield next(ComponentStats.objects(measure))
         raise OSError(28, "No space left on device")
 
-    failing = type("Failing", (Measure,), {"objects": broken})(NAMES)
+    failing = type("Failing", (ComponentStats,), {"objects": broken})(NAMES)
     failing._pages = measure._pages
     with pytest.raises(UserError, match="No space left"):
         tables_of(tmp_path / "a", failing)
@@ -237,11 +237,11 @@ def test_units_in_column_names_are_ascii(unit, plain):
 )
 def test_options_that_cannot_be_are_the_users_error(options):
     with pytest.raises(UserError):
-        Measure(NAMES, **options)
+        ComponentStats(NAMES, **options)
 
 
 def test_rows_that_are_no_label_rows_of_the_page_are_refused():
-    measure = Measure(NAMES)
+    measure = ComponentStats(NAMES)
     with pytest.raises(ValueError, match="without rows"):
         measure.end_page()
     measure.add(np.zeros((2, 3), np.uint8))
@@ -256,7 +256,7 @@ def test_memory_does_not_grow_with_the_height_of_the_image(monkeypatch):
     """Noise, which has the most runs there can be; a slab has 8 blocks."""
     monkeypatch.setattr(objects, "BLOCK_PX", 2**14)
     slab = np.random.default_rng(0).integers(0, 4, (128, 1024)).astype(np.uint8)
-    measure = Measure(NAMES, min_area_px=10**9)
+    measure = ComponentStats(NAMES, min_area_px=10**9)
     measure.add(slab)
     peaks = []
     tracemalloc.start()

@@ -175,7 +175,7 @@ def test_any_row_may_be_the_first(model):
     tile = 0 if model.window else 16
 
     def found(done: int) -> np.ndarray:
-        return np.concatenate(list(segment.slabs_of(model, source, tile, done=done)))
+        return np.concatenate(list(segment.predict_rows(model, source, tile, done=done)))
 
     whole = found(0)
     for done in (1, 7, 8, 16, 40, 74, 75, 76, 149):

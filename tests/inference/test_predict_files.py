@@ -349,7 +349,7 @@ def test_uncertainty_is_written_and_left_out_of_the_labels(tmp_path):
     plain = run(tmp_path / "a.tif", tmp_path / "plain")
     np.testing.assert_array_equal(tifffile.imread(files[0]), tifffile.imread(plain[0]))
     with pytest.raises(UserError, match="exists; add --overwrite"):
-        plan.refuse_existing([plan.Job(tmp_path / "a.tif", files[1])])
+        plan.refuse_existing([plan.ImageTask(tmp_path / "a.tif", files[1])])
 
 
 def test_a_network_of_whole_images_sees_windows_as_in_training(tmp_path):

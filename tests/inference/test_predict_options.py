@@ -10,7 +10,7 @@ from scipy import ndimage
 from feedseg import cli
 from feedseg.inference import predict
 from feedseg.inference.outputs import channel_maps, instances, plan
-from feedseg.inference.outputs.instances import Rule
+from feedseg.inference.outputs.instances import InstanceSpec
 from feedseg.io import images, page_axes
 from feedseg.io.writers import imagej, ome_zarr
 from feedseg.io.writers import labels as label_formats
@@ -74,7 +74,7 @@ def test_instances_are_those_of_the_whole_page_with_a_table(tmp_path, method, ti
     pages = np.stack([blobs(), np.zeros((120, 120), np.uint8), blobs(30)])
     metadata = {"axes": "ZYX", "unit": "um"}
     tifffile.imwrite(tmp_path / "a.tif", pages, imagej=True, resolution=(2, 2), metadata=metadata)
-    rule = Rule("bright", method=method, min_area_px=20)
+    rule = InstanceSpec("bright", method=method, min_area_px=20)
     labels, ids, table = run(tmp_path / "a.tif", tmp_path / "out", instances=rule, tile=tile)
     assert [ids.name, table.name] == ["a_instances.tif", "a_instances.csv"]
     found, rows = tifffile.imread(ids), rows_of(table)
@@ -100,7 +100,7 @@ def test_cells_between_membranes(tmp_path):
     image[::20] = image[:, ::20] = 0
     image = ndimage.grey_erosion(image, 5)
     tifffile.imwrite(tmp_path / "a.tif", image)
-    rule = Rule("dark", separates=True)
+    rule = InstanceSpec("dark", separates=True)
     _, ids, table = run(tmp_path / "a.tif", tmp_path / "out", instances=rule)
     assert tifffile.imread(ids).max() == 9 == len(rows_of(table))
 
@@ -115,9 +115,9 @@ def test_more_instances_than_16_bits_are_32_bit_ome(tmp_path):
 
 def test_instances_of_no_class_or_beyond_memory_are_refused():
     with pytest.raises(UserError, match="the model has the classes dark, bright"):
-        Rule("nucleus").check(("dark", "bright"))
+        InstanceSpec("nucleus").check(("dark", "bright"))
     with pytest.raises(UserError, match="instances of a page of 2000000 x 1000000 px take about"):
-        Rule("bright").check_memory(1_000_000, 2_000_000)
+        InstanceSpec("bright").check_memory(1_000_000, 2_000_000)
 
 
 def test_several_inputs_and_patterns(tmp_path):
@@ -176,7 +176,7 @@ def test_the_command_hands_every_option_on(tmp_path, monkeypatch):
     cli.run([*words.split(), "--rounds", "3", "--tile", "64"])
     assert [str(path) for path in asked["inputs"]] == ["a", "b"]
     assert asked["channels"] == (2, 1) and asked["probabilities"] == "float32"
-    assert asked["instances"] == Rule("membrane", True, "watershed", 9)
+    assert asked["instances"] == InstanceSpec("membrane", True, "watershed", 9)
     assert asked["rounds"] == 3 and asked["tile"] == 64
     assert asked["tables"] and asked["uncertainty"] and asked["overlay"]
     assert not asked["overwrite"] and not asked["dihedral"]

@@ -15,7 +15,7 @@ def source(image: np.ndarray) -> slabs.Source:
 
 
 def apply(trained: Fake, image: np.ndarray, **options) -> np.ndarray:
-    return np.concatenate(list(segment.slabs_of(trained, source(image), **options)))
+    return np.concatenate(list(segment.predict_rows(trained, source(image), **options)))
 
 
 def of_its_window(window: np.ndarray) -> np.ndarray:

@@ -503,10 +503,10 @@ def test_writing_labels_keeps_one_row_of_chunks(tmp_path, monkeypatch):
     slab = np.ones((64, 2048), np.uint8)
     peaks = []
     for height in (1024, 6144):
-        slabs_of = (slab for _ in range(height // 64))
+        predict_rows = (slab for _ in range(height // 64))
         tracemalloc.start()
         label_formats.write_labels(
-            tmp_path / f"{height}.zarr", slabs_of, NAMES, COLORS, None, (1, height, 2048)
+            tmp_path / f"{height}.zarr", predict_rows, NAMES, COLORS, None, (1, height, 2048)
         )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from feedseg.models.feedback.connection import KINDS, Connection
-from feedseg.models.feedback.round_norm import Norms
+from feedseg.models.feedback.round_norm import NormConfig
 from tests.models.test_convlstm import same_conv
 
 EPSILON = 1e-3
@@ -23,7 +23,7 @@ SETTINGS = dict(
     use_scale=True,
     use_bias=True,
     initializer="torch",
-    norms=Norms(1, "shared", 0.9, EPSILON),
+    norms=NormConfig(1, "shared", 0.9, EPSILON),
 )
 CHANNELS = {  # parameters at 8 and 64 channels
     "add": (1, 1),

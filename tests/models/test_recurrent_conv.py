@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from feedseg.models.feedback.recurrent_conv import RecurrentConv
-from feedseg.models.feedback.round_norm import Norms
+from feedseg.models.feedback.round_norm import NormConfig
 from tests.models.test_convlstm import same_conv
 
 EPSILON = 1e-3
@@ -24,7 +24,7 @@ def normalise(z: np.ndarray) -> np.ndarray:
     [("shared", True), ("shared", False), ("separate", True), ("unshared_per_step", False)],
 )
 def test_passes(kernel, pointwise, t, pass_norms):
-    norms = Norms(1, "shared", 0.9, EPSILON)
+    norms = NormConfig(1, "shared", 0.9, EPSILON)
     features = 3 if pointwise else 2
     layer = RecurrentConv(features, kernel, t, norms, pointwise=pointwise, pass_norms=pass_norms)
     x = np.random.default_rng(0).normal(size=(2, 6, 5, 2))
@@ -56,7 +56,9 @@ def test_passes(kernel, pointwise, t, pass_norms):
 
 def test_separate_norms_keep_the_statistics_of_their_pass():
     """After training on one batch over and over, evaluation on it gives what training gave."""
-    layer = RecurrentConv(3, "shared", 2, Norms(1, "shared", 0.5, EPSILON), pass_norms="separate")
+    layer = RecurrentConv(
+        3, "shared", 2, NormConfig(1, "shared", 0.5, EPSILON), pass_norms="separate"
+    )
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 2))
     variables = layer.init(jax.random.key(1), x, train=False)
     for _ in range(30):
@@ -70,7 +72,7 @@ def test_separate_norms_keep_the_statistics_of_their_pass():
     [(dict(kernel="both"), "shared, separate"), (dict(pass_norms="both"), "shared, separate")],
 )
 def test_unknown_choice(settings, choices):
-    norms = Norms(1, "shared", 0.9, EPSILON)
+    norms = NormConfig(1, "shared", 0.9, EPSILON)
     layer = RecurrentConv(**dict(features=3, kernel="shared", t=2, norms=norms) | settings)
     with pytest.raises(ValueError, match=f"'both': choose {choices}"):
         layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)), train=False)

@@ -9,7 +9,7 @@ from scipy.signal import correlate
 from configs import common
 from feedseg.inference import tiling
 from feedseg.inference.predict import predict
-from feedseg.inference.trained import bind, for_tiles, load_run
+from feedseg.inference.trained import for_tiles, load_run, make_predictor
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.logs import Log
 from feedseg.training import train
@@ -112,7 +112,7 @@ def trained(model, image_shape):
         normalization="dtype_range",
         percentiles=[1, 99],
     )
-    return bind(model, random_variables(model, image_shape), "float32", facts)
+    return make_predictor(model, random_variables(model, image_shape), "float32", facts)
 
 
 @pytest.mark.parametrize("tile", [52, 64, 88])

@@ -15,7 +15,7 @@ import pytest
 import feedseg
 from configs import baseline
 from feedseg.inference import bundled
-from feedseg.inference.outputs.instances import Rule
+from feedseg.inference.outputs.instances import InstanceSpec
 from feedseg.napari import images, results, samples, segmenting
 from feedseg.runtime.errors import BadImage, UserError
 from tests.inference.test_model_file import make_run
@@ -97,10 +97,12 @@ def test_a_layer_gets_what_an_array_gets(run):
 
 def test_instances_of_every_page(run):
     data = RNG.integers(0, 256, (2, 24, 24), np.uint8)
-    result, _ = finish(layer_of(data), segmenting.Request(str(run), instances=Rule("membrane")))
+    result, _ = finish(
+        layer_of(data), segmenting.Request(str(run), instances=InstanceSpec("membrane"))
+    )
     np.testing.assert_array_equal(result.instances > 0, result.labels == 1)
     for page, ids in zip(result.labels, result.instances, strict=True):
-        np.testing.assert_array_equal(ids, Rule("membrane").find(page, result.class_names))
+        np.testing.assert_array_equal(ids, InstanceSpec("membrane").find(page, result.class_names))
 
 
 def test_an_image_that_does_not_fit_gives_a_line_with_the_remedy(run):

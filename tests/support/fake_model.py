@@ -38,7 +38,7 @@ def run(inputs, output, trained=None, **options):
     """`predict.predict` without a stored run."""
     tile, channels = options.pop("tile", 0), options.pop("channels", ())
     overwrite = options.pop("overwrite", False)
-    planned = plan.plan_jobs(inputs, Path(output), plan.Wanted(**options))
+    planned = plan.plan_jobs(inputs, Path(output), plan.OutputOptions(**options))
     if not overwrite:
         plan.refuse_existing(planned)
     return predict.predict_files(

@@ -44,9 +44,9 @@ def trial(workdir: Path, *changes: str) -> trials.Trial:
     return trials.Trial(TINY, (*SMALL, *changes), workdir)
 
 
-def order(workdir: Path, *changes: str) -> train.Order:
+def order(workdir: Path, *changes: str) -> train.RunSpec:
     config, _ = configs.parse_flags(trial(workdir, *changes).arguments())
-    return train.Order(config, workdir, Log())
+    return train.RunSpec(config, workdir, Log())
 
 
 RUNS = {"a": (), "b": ("seed=1", "split.fold=1"), "c": ("seed=2", "model.filters=(3,)")}
@@ -63,7 +63,7 @@ def alone(tmp_path_factory) -> Path:
     return root
 
 
-def orders(root: Path, *more: str) -> list[train.Order]:
+def orders(root: Path, *more: str) -> list[train.RunSpec]:
     return [order(root / name, *changes, *more) for name, changes in RUNS.items()]
 
 
@@ -125,7 +125,7 @@ def test_what_is_one_program(changes, same, tmp_path):
     assert (kinds[0] == kinds[1]) == same
 
 
-def job_of(one: train.Order):
+def job_of(one: train.RunSpec):
     one.workdir.mkdir()
     return set_up(one.config, RunDir(one.workdir), one.log)
 

@@ -69,7 +69,7 @@ class Survey(NamedTuple):
 def survey(
     root: Path,
     found: Pairs,
-    rules: list[label_map.Rule],
+    rules: list[label_map.InstanceSpec],
     described: Description,
     num_samples: int,
     progress: bool,
@@ -102,7 +102,7 @@ def survey(
     return result
 
 
-def _read_pair(pair: Pair, rules: list[label_map.Rule], ignore: int | None):
+def _read_pair(pair: Pair, rules: list[label_map.InstanceSpec], ignore: int | None):
     """(images [P, H, W, C], labels [P, H, W], errors); both files are tried."""
     arrays, errors = [], []
     for read, path in ((image_io.read_array, pair.image), (image_io.read_label, pair.label)):

@@ -7,7 +7,7 @@ import numpy as np
 
 from feedseg.inference.outputs import object_tables, run_lengths
 from feedseg.inference.outputs.channel_maps import Planes
-from feedseg.inference.outputs.instances import Rule
+from feedseg.inference.outputs.instances import InstanceSpec
 from feedseg.io.calibration import Calibration
 from feedseg.io.writers import imagej
 
@@ -15,11 +15,11 @@ from feedseg.io.writers import imagej
 class InstanceMaps:
     """Ids of the instances of every page, from label maps that come by slabs of rows.
 
-    A page is held in memory, see `Rule.check_memory`; the ids are kept on the disk beside `path`
-    until they are written. shape: (P, H, W).
+    A page is held in memory, see `InstanceSpec.check_memory`; the ids are kept on the disk beside
+    `path` until they are written. shape: (P, H, W).
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], rule: Rule, class_names):
+    def __init__(self, path: Path, shape: tuple[int, int, int], rule: InstanceSpec, class_names):
         self._shape, self._rule, self._names = shape, rule, class_names
         rule.check_memory(*shape[1:])
         self._planes = Planes(path, shape, 1, np.uint32)

@@ -13,7 +13,7 @@ METHODS = ("components", "watershed")
 _BYTES = {"components": 40, "watershed": 110}  # per pixel, at most
 
 
-class Rule(NamedTuple):
+class InstanceSpec(NamedTuple):
     """Which instances of a segmented image are wanted, in names."""
 
     class_name: str

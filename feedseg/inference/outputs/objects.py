@@ -1,7 +1,7 @@
 """What is in a segmented image: areas per class and connected components.
 
-`Measure` takes a label map slab by slab. Every row of pixels is cut into runs of one class; a run
-and the runs of its class that it touches in the row above are joined in a graph, and the connected
+`ComponentStats` takes a label map slab by slab. Every row of pixels is cut into runs of one class; a
+run and the runs of its class that it touches in the row above are joined in a graph, and the connected
 components of the graph are those of the image. Of the rows before a slab only the last one is kept,
 with the sums over the components that reach it, so memory does not grow with the image but with
 the components: 64 bytes for each one found.
@@ -37,7 +37,7 @@ def check_connectivity(connectivity: int) -> None:
         raise UserError(f"connectivity {connectivity}: choose 4 (sides) or 8 (sides and corners)")
 
 
-class Measure:
+class ComponentStats:
     """Areas and connected components of label maps that come as slabs of rows.
 
         measure = Measure(class_names, calibration)
@@ -202,8 +202,8 @@ def _check_class(class_id: int, count: int) -> None:
         raise UserError(f"class {class_id}: there are the classes 0 to {count - 1}")
 
 
-def write_tables(paths: tuple[Path, Path], measure: Measure) -> None:
-    """The rows of `Measure.classes` and `Measure.objects` as two CSV files.
+def write_tables(paths: tuple[Path, Path], measure: ComponentStats) -> None:
+    """The rows of `ComponentStats.classes` and `ComponentStats.objects` as two CSV files.
 
     paths: see `object_tables.table_paths`. Each file appears when whole.
     Raises UserError naming the file if it cannot be written.

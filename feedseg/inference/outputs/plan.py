@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from feedseg.inference.outputs import object_tables
-from feedseg.inference.outputs.instances import Rule
+from feedseg.inference.outputs.instances import InstanceSpec
 from feedseg.io import images, ngff
 from feedseg.io.writers import labels as label_formats
 from feedseg.runs.directory import read_json
@@ -21,26 +21,26 @@ from feedseg.runtime.errors import UserError
 RECORD = "feedseg-predict.json"
 
 
-class Wanted(NamedTuple):
+class OutputOptions(NamedTuple):
     """What to write of an image beside its labels."""
 
     probabilities: str = ""  # their type, of `planes.TYPES`; none: no probabilities
     uncertainty: bool = False
     overlay: bool = False
     tables: bool = False
-    instances: Rule | None = None
+    instances: InstanceSpec | None = None
     form: str = "tiff"  # of the labels, of `label_formats.SUFFIXES`
 
 
-ONLY_LABELS = Wanted()
+ONLY_LABELS = OutputOptions()
 
 
-class Job(NamedTuple):
+class ImageTask(NamedTuple):
     """One input file and the files made from it."""
 
     image: Path
     labels: Path
-    wanted: Wanted = ONLY_LABELS
+    wanted: OutputOptions = ONLY_LABELS
     probabilities: Path | None = None
     uncertainty: Path | None = None
     overlay: Path | None = None
@@ -54,8 +54,8 @@ class Job(NamedTuple):
 
 
 def plan_jobs(
-    inputs: Path | Sequence[Path], output: Path, wanted: Wanted = ONLY_LABELS
-) -> list[Job]:
+    inputs: Path | Sequence[Path], output: Path, wanted: OutputOptions = ONLY_LABELS
+) -> list[ImageTask]:
     """The files to read and to write; inputs: files, folders and patterns such as `day1/*.tif`.
 
     Raises UserError if there is no image, or if a folder would receive its own results (they
@@ -85,11 +85,11 @@ def _files(where: Path) -> list[Path]:
     return files
 
 
-def _job(image: Path, stem: Path, wanted: Wanted) -> Job:
+def _job(image: Path, stem: Path, wanted: OutputOptions) -> ImageTask:
     def beside(kind: str) -> Path:
         return stem.with_name(f"{stem.name}_{kind}")
 
-    return Job(
+    return ImageTask(
         image,
         beside(f"labels{label_formats.SUFFIXES[wanted.form]}"),
         wanted,
@@ -122,7 +122,7 @@ def _repeated(names: list[str]) -> str | None:
     return name if count > 1 else None
 
 
-def refuse_existing(jobs: list[Job]) -> None:
+def refuse_existing(jobs: list[ImageTask]) -> None:
     """Raises UserError if a file to be written is there already."""
     planned = [path for job in jobs for path in job.outputs()]
     there = [path for path in planned if path.exists()]
@@ -142,27 +142,27 @@ class Record:
         self._done = found.get("done", {}) if ours else {}
         self._begun = found.get("begun", "") if ours else ""
 
-    def has(self, job: Job) -> bool:
+    def has(self, job: ImageTask) -> bool:
         """Whether all files of a job are there and are of its image as it is now."""
         mark = self._done.get(str(job.image.resolve()))
         return mark == _mark(job) and all(path.exists() for path in job.outputs())
 
-    def began(self, job: Job) -> bool:
+    def began(self, job: ImageTask) -> bool:
         """Whether this command was stopped while it wrote the files of a job."""
         return self._begun == str(job.image.resolve())
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: ImageTask) -> None:
         """The files of a job are written from now on."""
         self._begun = str(job.image.resolve())
         self._save()
 
-    def add(self, job: Job) -> None:
+    def add(self, job: ImageTask) -> None:
         """A job is done."""
         self._done[str(job.image.resolve())] = _mark(job)
         self._begun = ""
         self._save()
 
-    def key(self, job: Job) -> str:
+    def key(self, job: ImageTask) -> str:
         """Of the model, the options and the image as it is now."""
         return atomic.to_json([self._what, str(job.image.resolve()), _mark(job)])
 
@@ -172,7 +172,7 @@ class Record:
         atomic.write_json_atomic(self._path, content)
 
 
-def _mark(job: Job) -> dict:
+def _mark(job: ImageTask) -> dict:
     """Size and time of the image, names of the results."""
     names = [path.name for path in job.outputs()]
     return {**ngff.stamp(job.image), "files": names}

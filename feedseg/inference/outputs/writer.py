@@ -8,10 +8,10 @@ import numpy as np
 
 from feedseg.inference.outputs.channel_maps import Planes, encoded
 from feedseg.inference.outputs.instance_maps import InstanceMaps
-from feedseg.inference.outputs.objects import Measure, write_tables
-from feedseg.inference.outputs.plan import Job
+from feedseg.inference.outputs.objects import ComponentStats, write_tables
+from feedseg.inference.outputs.plan import ImageTask
 from feedseg.inference.outputs.preview import Preview
-from feedseg.inference.segment import Trained
+from feedseg.inference.predictor import Predictor
 from feedseg.io import images, page_axes
 from feedseg.io.source import Source
 from feedseg.io.writers import labels as label_formats
@@ -20,7 +20,7 @@ from feedseg.io.writers import labels as label_formats
 class Outputs:
     """What a job asks for; temporary files are removed with `files`."""
 
-    def __init__(self, job: Job, source: Source, trained: Trained, files: ExitStack):
+    def __init__(self, job: ImageTask, source: Source, trained: Predictor, files: ExitStack):
         self._job, self._source, self._trained = job, source, trained
         self._names = trained.class_names
         self._calibration = images.read_calibration(job.image)
@@ -37,10 +37,12 @@ class Outputs:
         first = job.instances[0] if job.instances else None
         self._instances = kept(first, InstanceMaps, wanted.instances, self._names)
         self._preview = Preview(self._shape[1:]) if job.overlay else None
-        self._measure = Measure(self._names, self._calibration, ignore=()) if job.tables else None
+        self._measure = (
+            ComponentStats(self._names, self._calibration, ignore=()) if job.tables else None
+        )
 
     def add(self, result: np.ndarray) -> np.ndarray:
-        """The next rows of a page, as `segment.slabs_of` gives them.
+        """The next rows of a page, as `segment.predict_rows` gives them.
 
         [h, W, K] probabilities, or with the uncertainty as one channel more, or class ids.
         Returns their labels, [h, W] uint8.

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from feedseg.models.feedback.attention import attention
-from feedseg.models.feedback.round_norm import Norms
+from feedseg.models.feedback.round_norm import NormConfig
 from feedseg.models.layers.conv import Conv, check_sides, max_pool2
 
 Array = jax.Array
@@ -42,7 +42,7 @@ class Connection(nn.Module):
     use_scale: bool
     use_bias: bool
     initializer: str
-    norms: Norms
+    norms: NormConfig
 
     @nn.compact
     def __call__(self, f: Array, g: Array, t: Array | int, *, train: bool) -> tuple[Array, dict]:

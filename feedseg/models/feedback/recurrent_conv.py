@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from feedseg.models.feedback.round_norm import Norms
+from feedseg.models.feedback.round_norm import NormConfig
 from feedseg.models.layers.conv import Conv
 
 Array = jax.Array
@@ -32,7 +32,7 @@ class RecurrentConv(nn.Module):
     features: int
     kernel: str
     t: int
-    norms: Norms
+    norms: NormConfig
     use_bias: bool = True
     initializer: str = "keras"
     pointwise: bool = True

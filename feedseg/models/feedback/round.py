@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from feedseg.models.feedback.connection import Connection
 from feedseg.models.feedback.convlstm import ConvLSTM
 from feedseg.models.feedback.recurrent_conv import RecurrentConv
-from feedseg.models.feedback.round_norm import Norms
+from feedseg.models.feedback.round_norm import NormConfig
 from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers.conv import Conv
 
@@ -198,8 +198,8 @@ class Round(Settings):
             **{name: self.settings()[name] for name in SHARED},
         )
 
-    def _norms(self) -> Norms:
-        return Norms(self.rounds, self.bn_rounds, self.bn_momentum, self.bn_epsilon)
+    def _norms(self) -> NormConfig:
+        return NormConfig(self.rounds, self.bn_rounds, self.bn_momentum, self.bn_epsilon)
 
     def _parts(
         self, before: dict, after: dict, t, first: bool, train: bool

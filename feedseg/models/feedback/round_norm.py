@@ -66,7 +66,7 @@ def _of_round(values: Array, t: Array | int) -> Array:
     return values if values.ndim == 1 else jnp.asarray(values)[t]
 
 
-class Norms(NamedTuple):
+class NormConfig(NamedTuple):
     """How the normalisations of a network are made."""
 
     rounds: int
