@@ -4,10 +4,10 @@
     python -m benchmarks.tiled --only U-Net sstem
 
 A section of ssTEM (1024 x 1024 px, below FEEDSEG_DATA) by `segment.predict_rows`, as `feedseg
-predict` does it, and by one call for the whole image. Networks are narrow (4 to 64 or 8 to 128 channels)
-where the width can be chosen, as tiles depend on the depth alone, with initial weights and running
-statistics of the image itself (a training pass over a crop with a momentum of 0). The models that
-come along are trained.
+predict` does it, and by one call for the whole image. Networks are narrow (4 to 64 or 8 to 128
+channels) where the width can be chosen, as tiles depend on the depth alone, with initial weights
+and running statistics of the image itself (a training pass over a crop with a momentum of 0). The
+models that come along are trained.
 
 max_difference: largest difference of a probability; differing_labels: share of pixels with another
 class. Untrained networks are undecided, which makes their labels change more easily: `confidence`

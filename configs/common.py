@@ -4,10 +4,11 @@ A config file defines `get_config(arg)`; `parse` types and checks the part after
 `--config configs/x.py:key=value,...`. A run's name follows from those arguments.
 """
 
-import difflib
 from types import SimpleNamespace
 
 from ml_collections import ConfigDict
+
+from feedseg.runtime.suggest import did_you_mean
 
 # Arguments of each network, by its name. feedseg/models/NAME.py says what each one means.
 MODELS = {
@@ -367,8 +368,7 @@ def parse(arg: str | None, **spec) -> SimpleNamespace:
     for item in filter(None, (arg or "").split(",")):
         key, _, text = item.partition("=")
         if key not in spec:
-            near = difflib.get_close_matches(key, spec, 1)
-            hint = f", did you mean {near[0]!r}?" if near else "."
+            hint = did_you_mean(key, spec)
             raise ValueError(
                 f"config argument {key!r} is unknown{hint} It takes: {', '.join(spec)}."
             )

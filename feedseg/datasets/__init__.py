@@ -4,7 +4,6 @@ Every file has `CLASSES`, `COLORS`, `LICENCE`, `CITATION`, `FOLDERS`, `LAYOUT`, 
 `DOWNLOADS` and `load(root, options) -> Source`; `load` here prepares the arrays.
 """
 
-import difflib
 import importlib
 import os
 import pkgutil
@@ -14,6 +13,7 @@ from types import ModuleType
 from feedseg.datasets.common import targets
 from feedseg.datasets.common.dataset import Dataset, assemble
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.suggest import did_you_mean
 
 NAMES = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg))
 
@@ -21,8 +21,7 @@ NAMES = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.isp
 def module(name: str) -> ModuleType:
     """The file of a data set; UserError for an unknown name."""
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, 1)
-        hint = f", did you mean {near[0]!r}?" if near else "."
+        hint = did_you_mean(name, NAMES)
         raise UserError(f"data set {name!r} is unknown{hint} There are: {', '.join(NAMES)}.")
     return importlib.import_module(f"feedseg.datasets.{name}")
 

@@ -13,6 +13,7 @@ from feedseg.inference import rotation, segment, tiling
 from feedseg.inference.trained import JaxPredictor, dihedral_mean
 from feedseg.io import normalize
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.rounding import round_up
 from feedseg.training.step import Items
 
 Tree = Any
@@ -26,7 +27,7 @@ def confusion_matrices(
     The last batch is filled up with the first image; what it adds is dropped.
     """
     count = items.labels.shape[0]
-    padded = np.zeros(-(-count // batch) * batch, np.int32)
+    padded = np.zeros(round_up(count, batch), np.int32)
     padded[:count] = np.arange(count)
     parts = [eval_step(variables, items, index) for index in padded.reshape(-1, batch)]
     return {

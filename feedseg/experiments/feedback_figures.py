@@ -19,7 +19,6 @@ from feedseg.datasets.common import splits
 from feedseg.evaluation import test_split
 from feedseg.evaluation.figures import ensemble_weights
 from feedseg.evaluation.panel import panel
-from feedseg.inference import tiling
 from feedseg.inference.segment import fit_channels
 from feedseg.inference.trained import JaxPredictor, load_run, read_variables
 from feedseg.io import images as image_io
@@ -29,6 +28,7 @@ from feedseg.models.feedback.attention import attention_rows
 from feedseg.runs import config as configs
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime.errors import SaveFailed, UserError
+from feedseg.runtime.rounding import round_up
 
 MENDED, SPOILED, OTHERWISE = (0, 170, 0), (220, 0, 0), (230, 170, 0)
 LARGEST = 1024  # px, side of the part of a large image that is shown
@@ -110,7 +110,7 @@ def _of_file(path: Path, trained: JaxPredictor) -> tuple[np.ndarray, None]:
     image = normalize.apply(page, low, high)
     for axis in (0, 1):
         wanted = trained.window or min(
-            tiling.round_up(image.shape[axis], trained.stride),
+            round_up(image.shape[axis], trained.stride),
             LARGEST // trained.stride * trained.stride,
         )
         begin = max(0, (image.shape[axis] - wanted) // 2)

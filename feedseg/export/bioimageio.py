@@ -28,9 +28,8 @@ from feedseg.inference import example as examples
 from feedseg.inference.trained import JaxPredictor
 from feedseg.io import normalize
 from feedseg.io.colors import overlay
-from feedseg.io.tiff import one_line
 from feedseg.io.writers import imagej
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, one_line
 
 SUFFIX = bioimageio_spec.SUFFIX
 COVER = 256  # px, side of each half of the cover at most

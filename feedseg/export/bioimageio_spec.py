@@ -9,8 +9,7 @@ import numpy as np
 from feedseg.export import bioimageio_readme, onnx, portable
 from feedseg.inference import tiling
 from feedseg.inference.trained import JaxPredictor
-from feedseg.io.tiff import one_line
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, one_line
 
 SUFFIX = ".bioimageio.zip"
 OPTIONS = {

@@ -14,7 +14,7 @@ from feedseg.inference.trained import JaxPredictor
 from feedseg.models.layers import convolve
 from feedseg.runs import config as configs
 from feedseg.runs.directory import RunDir, read_json
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, one_line
 
 # what converters raise for what they do not know; JAX's own where a side has to be a number
 CANNOT = (
@@ -70,7 +70,7 @@ def convert(
             return how(model, side), side
         except CANNOT as error:
             if side == tried[-1]:
-                reason = " ".join(str(error).split())[:200]
+                reason = one_line(error)
                 raise UserError(
                     f"this network cannot be written so ({type(error).__name__}: {reason}); "
                     "export it as .feedseg.zip, or .stablehlo.zip, which takes every network"

@@ -1,11 +1,11 @@
 """The trained models that come with feedseg, found by name."""
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.suggest import did_you_mean
 
 FOLDER = Path(__file__).parent / "trained_models"
 SUFFIX = ".feedseg.zip"
@@ -27,8 +27,7 @@ def find(where: str | Path) -> Path:
         return known[str(where)]
     if path.exists() or path.name != str(where):
         return path
-    near = difflib.get_close_matches(str(where), known, 1)
-    hint = f", did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(str(where), known, "")
     names = f" Models that come along: {', '.join(known)}." if known else ""
     raise UserError(f"{where}: no run directory, no model file and no such model{hint}{names}")
 

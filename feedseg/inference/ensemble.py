@@ -16,6 +16,7 @@ import numpy as np
 from feedseg.inference.trained import JaxPredictor
 from feedseg.models.layers.awel import Awel
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -83,7 +84,7 @@ def together(
 
     stride = math.lcm(*(m.stride for m in members))
     bare = any(m.inside for m in members)
-    halo = -(-max(m.halo for m in members) // stride) * stride
+    halo = round_up(max(m.halo for m in members), stride)
     clipping = [contract for contract in contracts if contract[0] == "dtype_range"]
     return members[0]._replace(
         contracts=tuple(contracts) if len(contracts) > 1 else (),
@@ -105,7 +106,7 @@ def _inside(answers: Callable, put_together: Callable, weights: Array) -> Callab
 
 def _margin(members: Sequence[JaxPredictor], stride: int) -> int:
     """Pixels on each side of a tile without result, or without true neighbours, for any member."""
-    return -(-max(m.margin if m.inside else m.halo for m in members) // stride) * stride
+    return round_up(max(m.margin if m.inside else m.halo for m in members), stride)
 
 
 def check(members: Sequence[JaxPredictor], names: Sequence[Any]) -> None:

@@ -12,6 +12,7 @@ from feedseg.inference.trained import JaxPredictor, Parts
 from feedseg.runs import config as configs
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.rounding import round_up
 
 TEST_SIDE = 64  # px, at least, of the image that proves a model
 TOLERANCE = 1e-3  # of a probability, between devices and versions of the compiler
@@ -121,7 +122,7 @@ def verify(path: Path) -> float:
 
 def test_image(model: JaxPredictor) -> np.ndarray:
     """A smooth random image that the model takes, [1, H, W, C] float32 in [0, 1]."""
-    side = model.window or -(-TEST_SIDE // model.stride) * model.stride
+    side = model.window or round_up(TEST_SIDE, model.stride)
     y, x = np.mgrid[:side, :side] / side
     rng, channels = np.random.default_rng(0), model.channels * max(1, len(model.contracts))
     waves = rng.uniform(-8, 8, (channels, 12, 2)) * np.pi

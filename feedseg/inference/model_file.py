@@ -27,7 +27,7 @@ import numpy as np
 import feedseg
 from feedseg.runs import checkpoint_format
 from feedseg.runtime import files as atomic
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, one_line
 
 Tree = Any
 
@@ -237,7 +237,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    reason = getattr(error, "strerror", None) or checkpoint_format.one_line(error)
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {one_line(error)}"
     return UserError(
         f"{path}: is no whole feedseg model ({reason}); copy it again, or name a run directory"
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, one_line
 
 SUFFIX = ".onnx"
 FORMAT, KEY = "feedseg onnx", "feedseg"
@@ -106,8 +106,8 @@ class Session:
             found = [self._inner.run(None, {self._name: page[None]})[0] for page in pages]
         except Exception as error:  # of many classes, all of which derive from Exception alone
             if "allocate memory" in str(error):
-                raise MemoryError(_line(error)) from None
-            raise RuntimeError(_line(error)) from None
+                raise MemoryError(one_line(error)) from None
+            raise RuntimeError(one_line(error)) from None
         return np.concatenate(found)
 
 
@@ -127,11 +127,7 @@ def session(data: bytes) -> Session:
     try:
         return Session(onnxruntime.InferenceSession(data, options, providers=providers))
     except Exception as error:  # as above
-        raise RuntimeError(_line(error)) from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+        raise RuntimeError(one_line(error)) from None
 
 
 def _has_affinity() -> bool:

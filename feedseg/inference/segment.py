@@ -16,6 +16,7 @@ from feedseg.io import normalize
 from feedseg.io import source as slabs
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.prefetch import ahead
+from feedseg.runtime.rounding import round_up
 
 _WINDOWS_AHEAD = 4  # scaled while the network is busy, so that a row of them is read in time
 NOT_FINITE = 255  # stands for a class where the probabilities are no numbers
@@ -96,7 +97,7 @@ def predict_rows(
 def _half(trained: Predictor, layout: tiling.Plan) -> int:
     """Half the tile side, at least the smallest that is of use; 0 if there is none."""
     least = tiling.smallest_tile(trained.halo, trained.stride)
-    half = max(least, tiling.round_up(max(layout.window) // 2, trained.stride))
+    half = max(least, round_up(max(layout.window) // 2, trained.stride))
     return half if half < max(layout.window) and not trained.window else 0
 
 

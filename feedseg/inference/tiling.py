@@ -35,6 +35,7 @@ from typing import NamedTuple
 import numpy as np
 
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.rounding import round_up
 
 PIECE_BYTES = 4 * 2**20  # of a slab
 
@@ -62,11 +63,6 @@ class Plan(NamedTuple):
     @property
     def num_tiles(self) -> int:
         return len(self.rows) * len(self.columns)
-
-
-def round_up(size: int, stride: int) -> int:
-    """The smallest multiple of `stride` that is at least `size`."""
-    return -(-size // stride) * stride
 
 
 def smallest_tile(halo: int, stride: int) -> int:

@@ -17,6 +17,7 @@ from feedseg.runs.checkpoint import read_tree
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime import xla
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.rounding import round_up
 from feedseg.training.step import forward
 
 Tree = Any
@@ -202,7 +203,7 @@ def _inside(model, dtype: str, jit: Callable) -> tuple[Callable | None, int]:
     if not lost:
         return None, 0
     bare = model.clone(border="none")
-    margin = -(-lost // model.stride) * model.stride
+    margin = round_up(lost, model.stride)
     first = margin - lost  # on the grid of the whole image, sides are legal from here on
 
     def apply(variables, image):

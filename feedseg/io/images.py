@@ -12,10 +12,10 @@ import numpy as np
 
 from feedseg.io import ngff
 from feedseg.io.calibration import Calibration, read_calibration
-from feedseg.io.tiff import MAX_BYTES, check_size, one_line, read_tiff
+from feedseg.io.tiff import MAX_BYTES, check_size, read_tiff
 from feedseg.io.writers.imagej import write_atomically, write_labels, write_probabilities
 from feedseg.io.zarr_rows import ZarrRows
-from feedseg.runtime.errors import BadImage, UserError
+from feedseg.runtime.errors import BadImage, UserError, one_line
 
 __all__ = [
     "SUFFIXES",

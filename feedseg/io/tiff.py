@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 import tifffile
 
-from feedseg.runtime.errors import BadImage, UserError
+from feedseg.runtime.errors import BadImage, UserError, one_line
 
 MAX_BYTES = 8 * 2**30  # decoded size of one file
 FREE_BYTES = 256 * 2**20  # up to here any compression ratio is accepted (empty masks)
@@ -71,12 +71,6 @@ def _listening() -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate
-
-
-def one_line(text: object) -> str:
-    """Text of an exception or a log record on one line of at most 160 characters."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= 160 else line[:157] + "..."
 
 
 @contextmanager

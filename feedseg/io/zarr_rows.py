@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.io import ngff
-from feedseg.io.tiff import MAX_BYTES, check_size, one_line
-from feedseg.runtime.errors import BadImage, UserError
+from feedseg.io.tiff import MAX_BYTES, check_size
+from feedseg.runtime.errors import BadImage, UserError, one_line
 
 BLOCK_BYTES = 4 * 2**20  # decoded at once, or one row of chunks where that is more
 KEPT_BYTES = 32 * 2**20  # of blocks kept, or two blocks where that is more

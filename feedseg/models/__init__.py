@@ -12,7 +12,6 @@ depends on all others or the weights on the image's size; windows are then as la
 An argument that comes later gets a default that changes nothing, so that older models can be read.
 """
 
-import difflib
 import importlib
 import pkgutil
 
@@ -20,6 +19,7 @@ import flax.linen as nn
 import jax
 
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.suggest import did_you_mean
 
 
 def names() -> list[str]:
@@ -36,8 +36,7 @@ def build(num_classes: int, config, name: str | None = None) -> nn.Module:
     arguments = dict(config)
     kind = arguments.pop("name")
     if kind not in names():
-        near = difflib.get_close_matches(kind, names(), 1)
-        hint = f", did you mean {near[0]!r}?" if near else "."
+        hint = did_you_mean(kind, names())
         raise UserError(f"model.name={kind!r} is unknown{hint} There are: {', '.join(names())}.")
     module = importlib.import_module(f"feedseg.models.{kind}")
     place = {"name": name} if name else {"parent": None}

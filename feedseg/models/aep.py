@@ -15,6 +15,7 @@ from feedseg import models
 from feedseg.models import aep_net
 from feedseg.models.layers.awel import Awel
 from feedseg.models.layers.conv import check_sides
+from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -74,7 +75,7 @@ class Model(nn.Module):
     def halo(self) -> int:
         network2 = self._network2(None)
         reach = network2.reach if isinstance(network2, aep_net.Model) else network2.halo
-        return -(-(aep_net.Model.reach + reach) // self.stride) * self.stride
+        return round_up(aep_net.Model.reach + reach, self.stride)
 
     @property
     def whole_image(self) -> bool:

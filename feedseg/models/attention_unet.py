@@ -14,6 +14,7 @@ from feedseg.models.layers import resize
 from feedseg.models.layers.attention_gate import GridGates, SameSizeGate
 from feedseg.models.layers.blocks import ConvNormAct, HeConvNorm
 from feedseg.models.layers.conv import Conv, check_sides, max_pool2
+from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -68,7 +69,7 @@ class Model(nn.Module):
         # per level 2 convolutions down, 3 up (or 2 and bilinear weights, which see 1 px more) and
         # a pooling window; 2 convolutions at the bottom
         reach = 6 * (self.stride - 1) + 2 * self.stride
-        return -(-reach // self.stride) * self.stride
+        return round_up(reach, self.stride)
 
     def _check(self) -> None:
         if self.gates not in (1, 2):

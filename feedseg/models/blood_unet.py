@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from feedseg.models.layers.conv import Conv, UpConv, check_sides, max_pool2
+from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -36,7 +37,7 @@ class Model(nn.Module):
         down = 3 if self.extra_conv else 2
         # convolutions down and up, the bottom's two, a pooling window per level, the last layer
         reach = (down + 2) * (self.stride - 1) + 2 * self.stride + self.stride - 1 + 1
-        return -(-reach // self.stride) * self.stride
+        return round_up(reach, self.stride)
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:

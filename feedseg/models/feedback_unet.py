@@ -14,6 +14,7 @@ from feedseg.models.feedback import connection as connections
 from feedseg.models.feedback.round import UNITS, Round, Settings, positions
 from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers.conv import check_sides
+from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -65,7 +66,7 @@ class Model(Settings):
             light = self.light_convs if self.connection == "light" else 0
             later = max(later, one - skipped + light)
         reach = one + (self.rounds - 1) * later
-        return -(-reach // self.stride) * self.stride
+        return round_up(reach, self.stride)
 
     def _remembers(self) -> bool:
         return bool(positions(self.layout)) and self.unit == "convlstm" and self.carry_state

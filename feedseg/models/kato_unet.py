@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from feedseg.models.layers.blocks import ConvNormAct
 from feedseg.models.layers.conv import Conv, check_sides, max_pool2
+from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -34,7 +35,7 @@ class Model(nn.Module):
     def halo(self) -> int:
         # 3 convolutions down, 2 up and a pooling window per level, 3 at the bottom
         reach = 5 * (self.stride - 1) + 3 * self.stride + self.stride - 1
-        return -(-reach // self.stride) * self.stride
+        return round_up(reach, self.stride)
 
     def _layer(self, x: Array, features: int, name: str, train: bool, **kind) -> Array:
         layer = ConvNormAct(

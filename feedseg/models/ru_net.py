@@ -14,6 +14,7 @@ from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers.blocks import ConvNormAct
 from feedseg.models.layers.conv import Conv, check_sides
 from feedseg.models.layers.resize import nearest2
+from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -51,7 +52,7 @@ class Model(nn.Module):
         reach = encoder_decoder.reach(self.filters, lambda name: self.t + 1, False)
         if self.up == "nearest":
             reach += self.stride - 1
-        return -(-reach // self.stride) * self.stride
+        return round_up(reach, self.stride)
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:

@@ -10,6 +10,7 @@ import jax
 from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers.blocks import ConvNormAct
 from feedseg.models.layers.conv import Conv, check_sides
+from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -39,7 +40,7 @@ class Model(nn.Module):
     @property
     def halo(self) -> int:
         reach = encoder_decoder.reach(self.filters, lambda name: 1, self.extra_conv)
-        return -(-reach // self.stride) * self.stride
+        return round_up(reach, self.stride)
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from feedseg.models.layers import resize
 from feedseg.models.layers.blocks import HeConvNorm
 from feedseg.models.layers.conv import Conv, check_sides, max_pool2
+from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -50,7 +51,7 @@ class Model(nn.Module):
         # per level 2 convolutions down, 2 up, bilinear weights that see 1 px more and a pooling
         # window; 2 convolutions at the bottom; the classifier
         reach = 6 * (self.stride - 1) + 2 * self.stride + 1
-        return -(-reach // self.stride) * self.stride
+        return round_up(reach, self.stride)
 
     def _layer(self, x: Array, features: int, name: str, train: bool) -> Array:
         layer = HeConvNorm(features, 3, True, self.bn_momentum, self.bn_epsilon, name=name)

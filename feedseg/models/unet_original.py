@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from feedseg.models.layers.blocks import Dropout
 from feedseg.models.layers.conv import Conv, UpConv, check_sides, max_pool2
+from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -49,7 +50,7 @@ class Model(nn.Module):
     def halo(self) -> int:
         # 4 convolutions per level, 2 at the bottom, and a pooling window below each level
         reach = 4 * (self.stride - 1) + 2 * self.stride + self.stride - 1
-        return -(-reach // self.stride) * self.stride
+        return round_up(reach, self.stride)
 
     def legal_sides(self, side: int) -> tuple[int, ...]:
         """The largest legal side up to `side` (none if there is none) and the smallest above."""

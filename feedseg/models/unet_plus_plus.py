@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from feedseg.models.layers import resize
 from feedseg.models.layers.blocks import ConvNormAct, Dropout, HeConvNorm
 from feedseg.models.layers.conv import Conv, UpConv, check_sides, max_pool2
+from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -60,7 +61,7 @@ class Model(nn.Module):
         # weights and 4x4 kernels see 1 px more
         per_level = 5 if self.form == "keras" else 6
         reach = per_level * (self.stride - 1) + 2 * self.stride
-        return -(-reach // self.stride) * self.stride
+        return round_up(reach, self.stride)
 
     @property
     def whole_image(self) -> bool:

@@ -13,9 +13,9 @@ import shutil
 from pathlib import Path
 
 from feedseg.runs import checkpoint_format
-from feedseg.runs.checkpoint_format import Damaged, one_line
+from feedseg.runs.checkpoint_format import Damaged
 from feedseg.runtime import processes
-from feedseg.runtime.errors import SaveFailed, UserError
+from feedseg.runtime.errors import SaveFailed, UserError, one_line
 
 _log = logging.getLogger(__name__)
 _SAVE_ERRORS = (OSError, ValueError, RuntimeError)  # what a full disk looks like through Orbax

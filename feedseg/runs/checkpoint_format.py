@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, one_line
 
 
 class Damaged(Exception):
@@ -54,7 +54,8 @@ def load_text(path: Path) -> str:
         if hashlib.sha256(record["content"].encode()).hexdigest() == record["sha256"]:
             return record["content"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"its record cannot be read: {one_line(error)}") from error
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise Damaged(f"its record cannot be read: {reason}") from error
     raise Damaged("its record does not match its digest")
 
 
@@ -93,7 +94,7 @@ def _read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     except MemoryError:
         raise
     except Exception as error:  # damaged files raise whatever their parser trips over
-        raise Damaged(one_line(error)) from error
+        raise Damaged(f"{type(error).__name__}: {one_line(error)}") from error
 
 
 def _same_network(folder: Path, arrays: dict, wanted: dict) -> None:
@@ -168,9 +169,3 @@ def place(host: dict[str, np.ndarray], abstract_tree):
     return structure.unflatten(
         put(host[name], leaf) for name, leaf in zip(names, leaves, strict=True)
     )
-
-
-def one_line(error: Exception) -> str:
-    """Kind and first line of an error, at most 200 characters."""
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text}"[:200]

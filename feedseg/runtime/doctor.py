@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from feedseg.runtime import memory as machine
+from feedseg.runtime.errors import one_line
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tifffile")
 CUDA13_DRIVER = 580  # oldest NVIDIA driver series for CUDA 13
@@ -55,12 +56,7 @@ def _guarded(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from look()
     except Exception as error:  # the purpose is to report whatever is wrong
-        yield Finding("bad", look.__name__, _one_line(error), "see the remedies above, then again")
-
-
-def _one_line(error: object) -> str:
-    line = " ".join(str(error).split()) or type(error).__name__
-    return line if len(line) <= 200 else line[:197] + "..."
+        yield Finding("bad", look.__name__, one_line(error), "see the remedies above, then again")
 
 
 def _print(finding: Finding) -> None:
@@ -120,7 +116,7 @@ def devices() -> Iterator[Finding]:
         found = jax.devices()
     except (ImportError, RuntimeError) as error:
         remedy = "unset JAX_PLATFORMS" if os.environ.get("JAX_PLATFORMS") else "pip install -U jax"
-        yield Finding("bad", "jax", _one_line(error), remedy)
+        yield Finding("bad", "jax", one_line(error), remedy)
         return
     kinds = sorted({device.device_kind for device in found})
     backend = jax.default_backend()

@@ -44,3 +44,9 @@ class Stopped(FeedsegError):
     """A signal asked the run to end; its state is saved and the same command continues it."""
 
     exit_code = 75
+
+
+def one_line(text: object) -> str:
+    """The text of an exception or a log record on one line of at most 160 characters."""
+    line = " ".join(str(text).split()) or type(text).__name__
+    return line if len(line) <= 160 else line[:157] + "..."

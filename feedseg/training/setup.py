@@ -18,6 +18,7 @@ from feedseg.runtime import mesh as parallel
 from feedseg.runtime import xla
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.logs import Log
+from feedseg.runtime.rounding import round_up
 from feedseg.training import losses, optimizer
 from feedseg.training import step as steps
 from feedseg.training.pretrained import merge_densenet121
@@ -91,7 +92,7 @@ def set_up(
     parameters = models.count_parameters(state.params)
     log(f"network: {config.model.name}, {parameters:,} parameters")
     directory.claim(config, dataset)
-    eval_batch = -(-config.train.eval_batch_size // mesh.size) * mesh.size
+    eval_batch = round_up(config.train.eval_batch_size, mesh.size)
     job = Setup(
         config=config,
         directory=directory,

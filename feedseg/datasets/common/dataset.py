@@ -13,6 +13,7 @@ import numpy as np
 from feedseg.datasets.common import degrade, filters
 from feedseg.io import normalize
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.rounding import round_up
 
 VOID = 255  # label of pixels that count neither in the loss nor in any score
 
@@ -151,7 +152,7 @@ def assemble(name: str, source: Source, options) -> Dataset:
     size = options.crop_size
     if not size:
         largest = max(max(s.label.shape) for s in source.sections)
-        size = -(-largest // 16) * 16
+        size = round_up(largest, 16)
     images, labels, limits, source_ids, copy_ids, names = [], [], [], [], [], []
     maps: dict[str, list] = {key: [] for key in source.sections[0].maps}
     for index, section in enumerate(source.sections):

@@ -4,12 +4,12 @@ Means and standard deviations in percent, as printed; classes by the names of ou
 is the average over the classes. Rows whose average is not that of their classes say so.
 """
 
-import difflib
 import json
 from pathlib import Path
 from typing import NamedTuple
 
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.suggest import did_you_mean
 
 _FILE = Path(__file__).with_name("tables.json")
 
@@ -55,8 +55,7 @@ def table(name: str) -> Table:
     found = _read()
     key = name.lower()
     if key not in found:
-        near = difflib.get_close_matches(key, found, 1)
-        hint = f", did you mean {near[0]}?" if near else "."
+        hint = did_you_mean(key, found)
         raise UserError(f"no table {name!r}{hint} There are: {', '.join(sorted(found))}.")
     entry = found[key]
     return Table(

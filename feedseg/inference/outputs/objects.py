@@ -1,10 +1,10 @@
 """What is in a segmented image: areas per class and connected components.
 
-`ComponentStats` takes a label map slab by slab. Every row of pixels is cut into runs of one class; a
-run and the runs of its class that it touches in the row above are joined in a graph, and the connected
-components of the graph are those of the image. Of the rows before a slab only the last one is kept,
-with the sums over the components that reach it, so memory does not grow with the image but with
-the components: 64 bytes for each one found.
+`ComponentStats` takes a label map slab by slab. Every row of pixels is cut into runs of one class;
+a run and the runs of its class that it touches in the row above are joined in a graph, and the
+connected components of the graph are those of the image. Of the rows before a slab only the last
+one is kept, with the sums over the components that reach it, so memory does not grow with the image
+but with the components: 64 bytes for each one found.
 """
 
 from collections.abc import Iterator, Sequence

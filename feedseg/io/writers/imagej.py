@@ -14,11 +14,10 @@ import tifffile
 
 from feedseg.io.calibration import Calibration
 from feedseg.io.colors import VOID_COLOR
-from feedseg.io.tiff import one_line
 from feedseg.io.writers import ome_xml
 from feedseg.io.writers.strips import in_strips
 from feedseg.runtime import files
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, one_line
 
 STRIP_BYTES = 2**18  # of a strip of labels, before compression
 _IMAGEJ_AXES = {"T": "frames", "Z": "slices"}

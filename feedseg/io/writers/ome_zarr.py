@@ -15,12 +15,11 @@ import numpy as np
 
 from feedseg.io import ngff, page_axes
 from feedseg.io.calibration import Calibration, ngff_unit
-from feedseg.io.tiff import one_line
 from feedseg.io.writers import imagej
 from feedseg.io.writers.strips import in_strips
 from feedseg.io.zarr_rows import library
 from feedseg.runtime import files
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, one_line
 
 CHUNK = 1024  # px, side of a chunk
 SMALLEST = 512  # px, longer side at which the pyramid ends

@@ -5,6 +5,8 @@ A step maps the first and last pixel on one axis of a layer's output to those of
 
 from collections.abc import Callable, Iterable
 
+from feedseg.runtime.rounding import round_up
+
 Interval = tuple[int, int]
 Step = Callable[[Interval], Interval]
 
@@ -42,4 +44,4 @@ def halo(steps: Iterable[Step], stride: int) -> int:
         for step in steps:
             seen = step(seen)
         reach = max(reach, pixel - seen[0], seen[1] - pixel)
-    return -(-reach // stride) * stride
+    return round_up(reach, stride)
