@@ -21,8 +21,8 @@ DEAD = 4_194_305  # above the largest pid of Linux
 HOLD = """
 import sys, time
 from pathlib import Path
-from feedseg import atomic
-with atomic.temporary(Path(sys.argv[1])) as own:
+from feedseg.runtime import files
+with files.temporary(Path(sys.argv[1])) as own:
     own.write_text("not yet whole")
     print(own, flush=True)
     time.sleep(60)

@@ -46,15 +46,18 @@ for name in ("replace", "rename", "unlink"):  # of files that are open
 PREDICT = """
 import numpy as np, pytest, tifffile
 from tests.support.fake_model import bright, stand_in
-from feedseg import image_io, lock, predict, rundir, signals
-from feedseg.instances import Rule
+from feedseg.inference import predict
+from feedseg.inference.outputs.instances import InstanceSpec
+from feedseg.io import images
+from feedseg.runs import directory, lock
+from feedseg.runtime import signals
 
 folder = Path(sys.argv[1])
 (folder / "in").mkdir()
 tifffile.imwrite(folder / "in" / "a.tif", np.zeros((40, 30), np.uint8))
 with pytest.MonkeyPatch.context() as patch:
     stand_in(patch)
-    options = dict(overlay=True, tables=True, instances=Rule("bright"), progress=False)
+    options = dict(overlay=True, tables=True, instances=InstanceSpec("bright"), progress=False)
     predict.predict(folder / "run", folder / "in", folder / "out", **options)
     options["probabilities"] = "uint8"
     predict.predict(folder / "run", folder / "in", folder / "out", overwrite=True, **options)

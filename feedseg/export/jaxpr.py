@@ -56,7 +56,7 @@ def _apply(equation: Any, inputs: list[Any]) -> Sequence[Any]:
 
 def _bind(equation: Any, inputs: list[Any]) -> Sequence[Any]:
     primitive = equation.primitive
-    outputs = primitive.make_predictor(*inputs, **primitive.get_bind_params(equation.params))
+    outputs = primitive.bind(*inputs, **primitive.get_bind_params(equation.params))
     return outputs if primitive.multiple_results else [outputs]
 
 

@@ -47,7 +47,7 @@ def test_marks_leave_the_pixel_and_stay_inside():
 def run(tmp_path_factory):
     """A small network with rounds, ConvLSTMs and attention, trained for an epoch."""
     folder = tmp_path_factory.mktemp("feedback") / "run"
-    config = f"--config={ROOT / 'tests' / 'tiny_feedback.py'}"
+    config = f"--config={ROOT / 'tests' / 'support' / 'tiny_feedback.py'}"
     arguments = [config, f"--workdir={folder}", "--config.train.epochs=1"]
     assert main.guarded(main.train, arguments) == 0
     return folder

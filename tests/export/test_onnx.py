@@ -92,12 +92,13 @@ import feedseg
 import numpy as np
 import tifffile
 from pathlib import Path
-from feedseg import backends, segment, slabs
+from feedseg.inference import backends, segment
+from feedseg.io import source as images
 array = tifffile.imread("a.tif")
 np.save("api.npy", feedseg.load({str(file)!r}).predict(array, dihedral=True).probabilities)
 model = backends.load({str(file)!r}, dihedral=True, uncertainty=True)
-with slabs.open_source(Path("a.tif")) as source:
-    rows = list(segment.slabs_of(model, segment.fitting(source, model)))
+with images.open_source(Path("a.tif")) as source:
+    rows = list(segment.predict_rows(model, segment.fitting(source, model)))
 np.save("out.npy", np.concatenate(rows))
 """
     )

@@ -363,7 +363,7 @@ def test_damaged_members_are_named(file, tmp_path):
         model_file.read(rewritten(file, bad, **{member: b"PK"}))
     with pytest.raises(UserError, match=r"0\.feedseg\.zip: an ensemble in an ensemble"):
         model_file.read(rewritten(file, bad, **{member: whole}))
-    weights = model_file.stored_step.to_host({"params": {"weights": np.ones(3, np.float32)}})
+    weights = model_file.checkpoint_format.to_host({"params": {"weights": np.ones(3, np.float32)}})
     from safetensors.numpy import save
 
     with pytest.raises(UserError, match="no ensemble that this feedseg knows"):

@@ -274,13 +274,13 @@ MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np
-from feedseg import slabs
+from feedseg.io import source as images
 
 def peak():
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
-with slabs.open_source(Path(sys.argv[1])) as source:
+with images.open_source(Path(sys.argv[1])) as source:
     source.rows(0, 0, 64)
     Path("/proc/self/clear_refs").write_text("5")
     before, total = peak(), 0

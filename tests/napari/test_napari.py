@@ -20,7 +20,7 @@ from feedseg.napari import images, results, samples, segmenting
 from feedseg.runtime.errors import BadImage, UserError
 from tests.inference.test_model_file import make_run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
 QT = ("PyQt6", "PySide6", "PyQt5")
 needs_napari = pytest.mark.skipif(

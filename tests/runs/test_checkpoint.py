@@ -288,8 +288,8 @@ def test_buffers_may_be_donated_right_after_save(tmp_path):
 FULL_DISK = """
 import resource, sys
 import jax.numpy as jnp, numpy as np
-from feedseg.checkpoint import Checkpoints
-from feedseg.errors import SaveFailed
+from feedseg.runs.checkpoint import Checkpoints
+from feedseg.runtime.errors import SaveFailed
 
 def tree(step):
     return {"w": jnp.asarray(np.random.default_rng(step).normal(size=(300, 300)))}
@@ -341,7 +341,7 @@ SAVE_FOR_EVER = """
 import signal, sys
 signal.alarm(60)
 import jax.numpy as jnp
-from feedseg.checkpoint import Checkpoints
+from feedseg.runs.checkpoint import Checkpoints
 
 saved = Checkpoints(sys.argv[1], 2)
 found = saved.restore_latest({"w": jnp.zeros((256, 1024))})

@@ -17,7 +17,7 @@ from feedseg.runtime.signals import Stop
 
 HOLD = """
 import sys, time
-from feedseg.lock import WorkdirLock
+from feedseg.runs.lock import WorkdirLock
 lock = WorkdirLock(sys.argv[1])
 print("held", flush=True)
 time.sleep(60)
@@ -127,7 +127,7 @@ import signal, sys, time
 signal.alarm(40)
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from feedseg.checkpoint import Checkpoints
+from feedseg.runs.checkpoint import Checkpoints
 from feedseg.signals import Stop
 
 folder, port, index = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -54,7 +54,7 @@ def test_the_same_command_starts_again_once(tmp_path):
     (tmp_path / "offer").write_text("always [madvise] never")
     (tmp_path / "program.py").write_text(
         "import os, pathlib, sys\n"
-        "from feedseg import large_pages\n"
+        "from feedseg.runtime import large_pages\n"
         f"large_pages._OFFER = pathlib.Path({str(tmp_path / 'offer')!r})\n"
         "print('begun', flush=True)\n"
         "large_pages.request()\n"

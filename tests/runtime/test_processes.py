@@ -26,9 +26,10 @@ from tests.support import tiny
 # `python -m feedseg.main` in which one process sends itself a signal before a step of its own.
 INTERRUPTED = """
 import os, signal, sys, time
-from feedseg import main, parallel
+from feedseg import main
+from feedseg.runtime import mesh as meshes
 process, number, signal_name, *arguments = sys.argv[1:]
-compile_train = parallel.compile_train
+compile_train = meshes.compile_train
 
 def interrupted(mesh, step, *options):
     run, left = compile_train(mesh, step, *options), [int(number)]
@@ -40,7 +41,7 @@ def interrupted(mesh, step, *options):
         return run(*args)
     return one
 
-parallel.compile_train = interrupted
+meshes.compile_train = interrupted
 sys.exit(main.guarded(main.train, arguments))
 """
 

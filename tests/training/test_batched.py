@@ -201,13 +201,14 @@ def test_a_run_that_fails_leaves_the_others_alone(alone, tmp_path, monkeypatch):
 
 SPREAD = """
 import sys
-from feedseg import stack, together
-real = together.Program.__init__
+from feedseg.main import guarded
+from feedseg.training import batched, stack
+real = batched.Program.__init__
 def shown(self, jobs, states):
     print("program", [str(job.mesh.devices.flat[0]) for job in jobs], flush=True)
     real(self, jobs, states)
-together.Program.__init__ = shown
-sys.exit(stack.guarded(stack.stack, sys.argv[1:]))
+batched.Program.__init__ = shown
+sys.exit(guarded(stack.stack, sys.argv[1:]))
 """
 
 

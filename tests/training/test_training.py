@@ -41,9 +41,10 @@ LABELLED = 3 * 32 * 32  # pixels of the test images, none of them void
 # `python -m feedseg.main` that sends itself a signal before a given training step of its own.
 INTERRUPTED = """
 import os, signal, sys
-from feedseg import main, parallel
+from feedseg import main
+from feedseg.runtime import mesh as meshes
 number, signal_name, *arguments = sys.argv[1:]
-compile_train = parallel.compile_train
+compile_train = meshes.compile_train
 
 def interrupted(mesh, step, *options):
     run, left = compile_train(mesh, step, *options), [int(number)]
@@ -54,7 +55,7 @@ def interrupted(mesh, step, *options):
         return run(state, items)
     return one
 
-parallel.compile_train = interrupted
+meshes.compile_train = interrupted
 sys.exit(main.guarded(main.train, arguments))
 """
 
