@@ -11,20 +11,20 @@ import tempfile
 from pathlib import Path
 from timeit import repeat
 
-from feedseg.evaluation import test_split
 from feedseg.runs import config as configs
-from feedseg.runs import directory
+from feedseg.runs.directory import RunDir
 from feedseg.runtime import xla
 from feedseg.training import batched
 from feedseg.training.setup import set_up
+from feedseg.training.validate import confusion_matrices
 
 
 def main() -> None:
     config, _ = configs.parse_flags(sys.argv[1:])
     xla.keep_programs()
     with tempfile.TemporaryDirectory() as folder:
-        job, state = set_up(config, directory.RunDir(Path(folder)), lambda text: None)
-    program = batched.Program([job], [state])
+        setup, state = set_up(config, RunDir(Path(folder)), lambda text: None)
+    program = batched.Program([setup], [state])
 
     def dispatch() -> None:
         program.dispatch()
@@ -32,18 +32,18 @@ def main() -> None:
 
     def validate() -> None:
         (now,) = program.states()
-        test_split.confusion_matrices(job.eval_step, now.variables(), job.val_items, job.eval_batch)
+        confusion_matrices(setup.eval_step, now.variables(), setup.val_items, setup.plan.eval_batch)
 
     dispatch(), validate()  # they compile
-    per_dispatch = job.steps_per_dispatch
-    times = repeat(dispatch, number=1, repeat=job.steps_per_epoch // per_dispatch)
-    found = {
-        "steps": job.steps_per_epoch,
-        "batch": job.batch,
+    per_dispatch = setup.plan.per_dispatch
+    times = repeat(dispatch, number=1, repeat=setup.plan.per_epoch // per_dispatch)
+    figures = {
+        "steps": setup.plan.per_epoch,
+        "batch": setup.plan.batch,
         "step_s": [time / per_dispatch for time in times],
         "validation_s": repeat(validate, number=1, repeat=3),
     }
-    print(json.dumps(found))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from feedseg.runs import config as configs
-from feedseg.runs import directory
+from feedseg.runs.directory import RunDir
 from feedseg.training import batched
 from feedseg.training.setup import set_up
 
@@ -19,7 +19,7 @@ def main() -> None:
     moments = {"imports": time.time()}
     config, _ = configs.parse_flags(sys.argv[1:])
     with tempfile.TemporaryDirectory() as folder:
-        job, state = set_up(config, directory.RunDir(Path(folder)), lambda text: None)
+        job, state = set_up(config, RunDir(Path(folder)), lambda text: None)
         moments["data_and_state"] = time.time()
         program = batched.Program([job], [state])
         program.dispatch()

@@ -121,7 +121,7 @@ def _feedseg_forward(case: Case):
     image = jnp.asarray(case.data()[0], jnp.float32) / 255
     variables = plausible_variables(model, (1, model.stride, model.stride, 1))
     forward = jax.jit(
-        lambda v, x: steps.forward(model, v, x, jnp.dtype(case.dtype))[0],
+        lambda v, x: models.forward(model, v, x, jnp.dtype(case.dtype))[0],
         compiler_options=xla.options(models.count_parameters(variables["params"])),
     )
     compiled, compile_s = _compile(forward, variables, image)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import feedseg
 from feedseg.runtime import large_pages
-from feedseg.runtime.errors import FeedsegError
+from feedseg.runtime.errors import guarded
 from feedseg.runtime.processes import Processes
 
 
@@ -31,18 +31,6 @@ def _train(argv: list[str]) -> int:
     result = training.run(config, path, log)
     log(f"files: {path}/result.json, metrics.jsonl, curves.png, confusion.png, panel.png")
     return 0 if result["complete"] else 1
-
-
-def guarded(action, *args) -> int:
-    """Exit code of an action; an expected failure becomes a line on stderr, no traceback."""
-    try:
-        return action(*args)
-    except FeedsegError as error:
-        print(f"feedseg: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("feedseg: interrupted", file=sys.stderr, flush=True)
-        return 130
 
 
 def main() -> None:

@@ -21,7 +21,6 @@ from benchmarks.sides import plausible_variables
 from configs import common
 from feedseg import models
 from feedseg.models.feedback import attention as attentions
-from feedseg.training import step as steps
 
 MOST = 1e-4
 CLASSES = 4
@@ -61,7 +60,7 @@ def _logits(name: str) -> dict:
     variables = plausible_variables(model, image.shape)
     results = []
     for device, options in ((jax.devices("cpu")[0], _QUICK), (jax.devices()[0], None)):
-        forward = jax.jit(lambda v, x: steps.forward(model, v, x)[0], compiler_options=options)
+        forward = jax.jit(lambda v, x: models.forward(model, v, x)[0], compiler_options=options)
         placed = jax.device_put((variables, image), device)
         results.append(np.asarray(forward(*placed)))
     return {"side": side, **_compared(*results)}

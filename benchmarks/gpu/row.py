@@ -111,40 +111,40 @@ class _Timed:
     """The program of a row, compiled, for timing only."""
 
     def __init__(self, form: str, runs: Sequence[Sequence[str]]):
-        from feedseg.runs import directory as rundir
+        from feedseg.runs.directory import RunDir
         from feedseg.runtime import xla
         from feedseg.training import batched
-        from feedseg.training import setup as job
+        from feedseg.training.setup import set_up
 
         xla.keep_programs()
         self._folder = tempfile.TemporaryDirectory()
         parts = []
         for number, arguments in enumerate(runs):
             config, _, self._recipe = _configured(arguments, form, 2)
-            directory = rundir.RunDir(Path(self._folder.name) / str(number))
+            directory = RunDir(Path(self._folder.name) / str(number))
             directory.path.mkdir()
-            parts.append(job.set_up(config, directory, lambda text: None))
-        self._jobs = [each for each, _ in parts]
-        self._program = batched.Program(self._jobs, [state for _, state in parts])
+            parts.append(set_up(config, directory, lambda text: None))
+        self._setups = [each for each, _ in parts]
+        self._program = batched.Program(self._setups, [state for _, state in parts])
         for _ in range(_WARM_UPS):
             self._step()
         self._validate(), self._save()
 
     def times(self) -> dict:
         """Seconds of an epoch: of the device alone, and of all; of what begins and ends a run."""
-        job = self._jobs[0]
-        per_epoch = job.steps_per_epoch // job.steps_per_dispatch
+        setup = self._setups[0]
+        per_epoch = setup.plan.per_epoch // setup.plan.per_dispatch
         step_s = min(_seconds(self._step) for _ in range(_STEPS))
         validation_s, save_s = _seconds(self._validate), _seconds(self._save)
-        device_s = per_epoch * step_s + len(self._jobs) * validation_s
-        test_s = validation_s * len(job.split.test) / max(1, len(job.split.val))
+        device_s = per_epoch * step_s + len(self._setups) * validation_s
+        test_s = validation_s * len(setup.split.test) / max(1, len(setup.split.val))
         return {
             "step_s": step_s,
             "validation_s": validation_s,
             "save_s": save_s,
             "device_s": device_s,
-            "epoch_s": device_s + len(self._jobs) * save_s,
-            "end_s": len(self._jobs) * (5 + 10 * test_s),  # eight orientations, figures
+            "epoch_s": device_s + len(self._setups) * save_s,
+            "end_s": len(self._setups) * (5 + 10 * test_s),  # eight orientations, figures
             "epochs": self._recipe,
         }
 
@@ -153,11 +153,11 @@ class _Timed:
         self._program.losses(0)
 
     def _validate(self) -> None:
-        from feedseg.evaluation import test_split
+        from feedseg.training import validate
 
-        job, state = self._jobs[0], self._program.states()[0]
-        test_split.confusion_matrices(
-            job.eval_step, state.variables(), job.val_items, job.eval_batch
+        setup, state = self._setups[0], self._program.states()[0]
+        validate.confusion_matrices(
+            setup.eval_step, state.variables(), setup.val_items, setup.plan.eval_batch
         )
 
     def _save(self) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feedseg.cli import options
-from feedseg.main import guarded, train
+from feedseg.main import train
 from feedseg.runtime import large_pages
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, guarded
 
 
 def _predict(args: argparse.Namespace) -> int:

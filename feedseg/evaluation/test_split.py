@@ -1,8 +1,5 @@
 """Evaluation of a split: confusion matrices, border scores, pictures."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import numpy as np
 import scipy
@@ -12,28 +9,6 @@ from feedseg.evaluation import metrics, rand_scores
 from feedseg.inference import rotation, segment, tiling
 from feedseg.inference.trained import JaxPredictor, dihedral_mean
 from feedseg.io import normalize
-from feedseg.runtime.errors import UserError
-from feedseg.runtime.rounding import round_up
-from feedseg.training.step import Items
-
-Tree = Any
-
-
-def confusion_matrices(
-    eval_step: Callable, variables: Tree, items: Items, batch: int
-) -> dict[str, np.ndarray]:
-    """Confusion matrix of every image of a split for every output, int64 [N, K, K].
-
-    The last batch is filled up with the first image; what it adds is dropped.
-    """
-    count = items.labels.shape[0]
-    padded = np.zeros(round_up(count, batch), np.int32)
-    padded[:count] = np.arange(count)
-    parts = [eval_step(variables, items, index) for index in padded.reshape(-1, batch)]
-    return {
-        name: np.concatenate([np.asarray(part[name]) for part in parts])[:count].astype(np.int64)
-        for name in parts[0]
-    }
 
 
 def dihedral_matrices(
@@ -72,11 +47,6 @@ def rotation_matrices(
         truth = dataset.labels[item][None]
         parts.append(metrics.confusion_per_image(truth, predicted, dataset.num_classes))
     return np.concatenate([np.asarray(part) for part in parts]).astype(np.int64)
-
-
-def summaries(matrices: dict[str, np.ndarray], class_names: tuple[str, ...]) -> dict[str, dict]:
-    """Data-set scores of every output: one matrix over the whole split (A21)."""
-    return {name: metrics.summary(m.sum(0), class_names) for name, m in matrices.items()}
 
 
 def panel_rows(trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> list[dict]:
@@ -129,13 +99,6 @@ def _pictures(out: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
         for i, member in enumerate(out.get(name, [])[first : first + 3]):
             row[f"{title} {i + 1}"] = member[n].argmax(-1).astype(np.int32)
     return row
-
-
-def check_membrane(dataset: Dataset, membrane: str) -> None:
-    """Raises UserError unless the name is empty or that of a class."""
-    if membrane and membrane not in dataset.class_names:
-        names = ", ".join(dataset.class_names)
-        raise UserError(f"evaluate.membrane={membrane!r}: the classes are {names}")
 
 
 def boundary_scores(

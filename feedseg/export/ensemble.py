@@ -75,7 +75,7 @@ def make(
 
 def find_members(models: Sequence[str | Path]) -> list[Path]:
     """Paths of the models; a folder that is no run stands for the runs in it."""
-    from feedseg.experiments.report.collect import find_runs
+    from feedseg.runs.directory import find_runs
 
     found = []
     for model in models:

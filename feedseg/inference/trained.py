@@ -18,7 +18,6 @@ from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime import xla
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.rounding import round_up
-from feedseg.training.step import forward
 
 Tree = Any
 
@@ -151,7 +150,7 @@ def make_predictor(
     variables = jax.device_put(jax.device_get(variables))  # on a device of this process alone
 
     def run(variables, image):
-        logits, out = forward(model, variables, image, jnp.dtype(dtype))
+        logits, out = models.forward(model, variables, image, jnp.dtype(dtype))
         if rounds:
             out = {**out, "rounds": out["rounds"][:rounds]}
             logits = out["rounds"][-1]
@@ -207,7 +206,7 @@ def _inside(model, dtype: str, jit: Callable) -> tuple[Callable | None, int]:
     first = margin - lost  # on the grid of the whole image, sides are legal from here on
 
     def apply(variables, image):
-        logits, _ = forward(bare, variables, image[:, first:, first:], jnp.dtype(dtype))
+        logits, _ = models.forward(bare, variables, image[:, first:, first:], jnp.dtype(dtype))
         around = (margin, lost)
         probability = jax.nn.softmax(logits.astype(jnp.float32))
         return jnp.pad(probability, ((0, 0), around, around, (0, 0)))

@@ -17,6 +17,7 @@ import pkgutil
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.suggest import did_you_mean
@@ -49,3 +50,11 @@ def build(num_classes: int, config, name: str | None = None) -> nn.Module:
 def count_parameters(params) -> int:
     """Numbers that training changes, statistics of normalisations not among them."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def forward(
+    model: nn.Module, variables, image: jax.Array, dtype=jnp.float32
+) -> tuple[jax.Array, dict]:
+    """Logits [N, H, W, K] and extra outputs of a network in evaluation, computed in `dtype`."""
+    params = jax.tree.map(lambda p: p.astype(dtype), variables["params"])
+    return model.apply({**variables, "params": params}, image.astype(dtype), train=False)

@@ -5,11 +5,11 @@ its answers.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from feedseg.datasets.common.dataset import Dataset
 from feedseg.runs import config as configs
 from feedseg.runtime import files, processes
 from feedseg.runtime.errors import SaveFailed, UserError
@@ -44,13 +44,12 @@ class RunDir:
                 "choose another --workdir or delete that folder"
             )
 
-    def claim(self, config: ConfigDict, dataset: Dataset) -> None:
-        """Store the config and what the data are; nothing is stored before all of it is usable.
+    def claim(self, config: ConfigDict, facts: dict) -> None:
+        """Store the config and the facts of its data (`dataset.describe`).
 
         Raises UserError if the images, labels or limits have changed since the run began, or are
         not the same in all processes.
         """
-        facts = describe(dataset, config)
         processes.check_same("the data set", facts["fingerprint"])
         processes.from_first(self._claim, config, facts)
 
@@ -100,19 +99,28 @@ def read_json(path: Path) -> dict:
         raise UserError(f"{path}: cannot be read ({error}); restore it from a copy") from None
 
 
-def describe(dataset: Dataset, config: ConfigDict) -> dict:
-    """What prediction and reports need to know about the data."""
-    return {
-        "name": dataset.name,
-        "class_names": list(dataset.class_names),
-        "class_colors": [list(map(int, color)) for color in dataset.class_colors],
-        "channels": dataset.images.shape[-1],
-        "dtype": str(dataset.images.dtype),
-        "items": len(dataset.images),
-        "sources": len(set(dataset.source_ids.tolist())),
-        "size_px": list(dataset.images.shape[1:3]),
-        "class_fractions": dataset.class_fractions().round(6).tolist(),
-        "normalization": config.data.normalization,
-        "percentiles": list(config.data.percentiles),
-        "fingerprint": dataset.fingerprint(),
-    }
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """Run directories among and below the paths, each once; the content of a run is not searched.
+
+    A path may also be the `result.json` of a run. Raises UserError if a path is not there.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"{path}: not found; name run directories or folders that hold them")
+        for folder in _below(path if path.is_dir() else path.parent):
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds the files of a run."""
+    directory = RunDir(folder)
+    return directory.config.is_file() or directory.result.is_file()
+
+
+def _below(folder: Path) -> list[Path]:
+    if is_run(folder):
+        return [folder]
+    inner = sorted(each for each in folder.iterdir() if each.is_dir())
+    return [found for each in inner for found in _below(each)]

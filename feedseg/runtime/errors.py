@@ -5,6 +5,8 @@
 Anything else is a bug and keeps its traceback.
 """
 
+import sys
+
 
 class FeedsegError(Exception):
     """An expected failure; its text is one line that names the file or key and the remedy."""
@@ -50,3 +52,15 @@ def one_line(text: object) -> str:
     """The text of an exception or a log record on one line of at most 160 characters."""
     line = " ".join(str(text).split()) or type(text).__name__
     return line if len(line) <= 160 else line[:157] + "..."
+
+
+def guarded(action, *args) -> int:
+    """Exit code of an action; an expected failure becomes a line on stderr, no traceback."""
+    try:
+        return action(*args)
+    except FeedsegError as error:
+        print(f"feedseg: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("feedseg: interrupted", file=sys.stderr, flush=True)
+        return 130

@@ -69,6 +69,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def abstract(mesh: Mesh, tree: Any) -> Any:
+    """Shapes and types of a tree of arrays that are whole on every device: a restore's target."""
+    whole = replicated(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), tree)
+
+
 def put(mesh: Mesh, tree: Any) -> Any:
     """A tree of arrays, whole on every device of the mesh.
 

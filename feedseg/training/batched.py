@@ -14,6 +14,7 @@ import numpy as np
 
 from feedseg.runs import config as configs
 from feedseg.runtime import mesh, xla
+from feedseg.training.run import TrainingRun
 from feedseg.training.setup import Setup
 
 Tree = Any
@@ -58,14 +59,14 @@ class Program:
     which a convolution becomes one with a group of channels for every run.
     """
 
-    def __init__(self, jobs: Sequence[Setup], states: Sequence[Tree]):
-        self._count = len(jobs)
-        self._form = FORMS[jobs[0].config.runtime.together if self._count > 1 else "copies"]
+    def __init__(self, setups: Sequence[Setup], states: Sequence[Tree]):
+        first, self._count = setups[0], len(setups)
+        self._form = FORMS[first.config.runtime.together if self._count > 1 else "copies"]
         self._step = mesh.compile_train(
-            jobs[0].mesh, self._form.join(jobs[0].step), xla.options(jobs[0].parameters)
+            first.mesh, self._form.join(first.step), xla.options(first.parameters)
         )
         self._states = self._form.pack(states)
-        self._items = self._form.pack([job.train_items for job in jobs])
+        self._items = self._form.pack([setup.train_items for setup in setups])
         self._losses: deque = deque()
 
     def dispatch(self) -> None:
@@ -75,22 +76,68 @@ class Program:
 
     def losses(self, waiting: int) -> list[list[float]]:
         """Losses of all runs, for every dispatch but the newest `waiting`; blocks for them."""
-        found = []
+        rows = []
         while len(self._losses) > waiting:
-            found.append(np.asarray(self._losses.popleft()).tolist())
-        return found
+            rows.append(np.asarray(self._losses.popleft()).tolist())
+        return rows
 
     def states(self) -> list[Tree]:
         """The runs' present states; not to be used after the next dispatch."""
         return self._form.unpack(self._states, self._count)
 
 
-def kind(job: Setup, state: Tree) -> str:
+class BatchedStep:
+    """The training step of a group of runs: one program on each device that holds some of them.
+
+    Notes in each run how many share its program.
+    """
+
+    def __init__(self, runs: Sequence[TrainingRun]):
+        by_mesh: dict[Any, list[int]] = {}
+        for number, run in enumerate(runs):
+            by_mesh.setdefault(run.setup.mesh, []).append(number)
+        self._programs = []
+        for own in by_mesh.values():
+            for number in own:
+                runs[number].meta["together"] = len(own)
+            program = Program([runs[n].setup for n in own], [runs[n].state for n in own])
+            self._programs.append((program, own))
+
+    def dispatch(self) -> None:
+        """Start the next step of every run."""
+        for program, _ in self._programs:
+            program.dispatch()
+
+    def losses(self, waiting: int) -> list[list[float]]:
+        """A row of losses, run by run, for every dispatch but the newest `waiting`."""
+        rows = [program.losses(waiting) for program, _ in self._programs]
+        return [self._in_order(row) for row in zip(*rows, strict=True)]
+
+    def states(self) -> list[Tree]:
+        """The runs' present states; not to be used after the next dispatch."""
+        return self._in_order([program.states() for program, _ in self._programs])
+
+    def _in_order(self, parts: Sequence[Sequence]) -> list:
+        values = {}
+        for (_, own), part in zip(self._programs, parts, strict=True):
+            values |= dict(zip(own, part, strict=True))
+        return [values[number] for number in sorted(values)]
+
+
+def groups(runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
+    """Runs that can be trained side by side, in the order of the first of each group."""
+    by_kind: dict[str, list[TrainingRun]] = {}
+    for run in runs:
+        by_kind.setdefault(kind(run.setup, run.state), []).append(run)
+    return list(by_kind.values())
+
+
+def kind(setup: Setup, state: Tree) -> str:
     """Runs of one kind can be one program: equal steps of arrays of equal shapes, equally far."""
-    plain = configs.to_plain(job.config)
-    shapes = jax.tree.map(lambda x: f"{x.dtype}{x.shape}", (state, job.train_items))
+    plain = configs.to_plain(setup.config)
+    shapes = jax.tree.map(lambda x: f"{x.dtype}{x.shape}", (state, setup.train_items))
     facts = [plain[key] for key in _STEP_KEYS]
-    return json.dumps([facts, str(shapes), job.batch, int(state.step)], sort_keys=True)
+    return json.dumps([facts, str(shapes), setup.plan.batch, int(state.step)], sort_keys=True)
 
 
 def devices() -> list[mesh.Mesh]:

@@ -1,4 +1,4 @@
-"""The end of a run: scores of the best checkpoint, figures, and result.json at the very end."""
+"""The end of a run: the test scores of its best epoch in result.json, then the figures."""
 
 import platform
 
@@ -6,92 +6,109 @@ import jax
 import numpy as np
 
 import feedseg
+from feedseg.datasets.common.dataset import describe
 from feedseg.evaluation import figures, metrics, test_split
 from feedseg.evaluation.tables import console_table
 from feedseg.inference.trained import JaxPredictor, make_predictor
 from feedseg.runs import config as configs
-from feedseg.runs import directory
 from feedseg.runs.checkpoint import Checkpoints
 from feedseg.runtime import files, mesh, processes
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, one_line
 from feedseg.runtime.logs import Log
+from feedseg.training import validate
 from feedseg.training.setup import Setup, place_items
 
 
-def finish(job: Setup, state, meta: dict, best: Checkpoints) -> dict:
-    """Scores of the best checkpoint on the test part, figures, and result.json at the very end."""
-    whole = mesh.replicated(job.mesh)
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state.variables()
-    )
-    found = best.restore_latest(abstract)
-    if not found:
+def finish(setup: Setup, state, meta: dict, best: Checkpoints) -> dict:
+    """Test the best checkpoint and write result.json; the figures come after it.
+
+    Raises UserError if the best checkpoint is gone.
+    """
+    checkpoint = best.restore_latest(mesh.abstract(setup.mesh, state.variables()))
+    if not checkpoint:
         raise UserError(
             f"{best.folder}: the best checkpoint is gone; delete the run and start again"
         )
-    step, variables, notes = found
-    job.log(f"evaluating the best checkpoint (epoch {notes['epoch']}) on the test images")
-    names = job.dataset.class_names
-    facts = directory.describe(job.dataset, job.config)
-    trained = make_predictor(job.model, variables, job.config.train.compute_dtype, facts)
-    items = place_items(job.mesh, job.dataset, job.split.test)
-    matrices = test_split.confusion_matrices(job.eval_step, variables, items, job.eval_batch)
-    if job.config.evaluate.dihedral:
-        matrices["dihedral"] = test_split.dihedral_matrices(
-            trained, job.dataset, job.split.test, job.eval_batch
-        )
-    if job.config.evaluate.rotations:
-        matrices["rotations"] = test_split.rotation_matrices(
-            trained, job.dataset, job.split.test, job.config.evaluate.rotations
-        )
+    step, variables, notes = checkpoint
+    setup.log(f"evaluating the best checkpoint (epoch {notes['epoch']}) on the test images")
+    facts = describe(setup.dataset, setup.config.data)
+    predictor = make_predictor(setup.model, variables, setup.config.train.compute_dtype, facts)
+    matrices = test_matrices(setup, variables, predictor)
     result = {
         "complete": True,
-        "experiment": job.config.experiment,
-        "run_name": job.config.run_name,
-        "class_names": list(names),
-        "metrics": test_split.summaries(matrices, names),
-        "per_image": metrics.per_image(matrices["final"], names),
-        "image_scores": metrics.image_scores(matrices["final"]),
-        "confusion": matrices["final"].sum(0).tolist(),
+        "experiment": setup.config.experiment,
+        "run_name": setup.config.run_name,
+        **scores(setup, predictor, matrices),
         "best": {"step": step, "epoch": notes["epoch"], "val_miou": notes["val/miou"]},
-        "counts": {part: len(index) for part, index in job.split._asdict().items()},
-        "parameters": job.parameters,
-        **provenance(job, meta, facts["fingerprint"]),
+        "counts": {part: len(index) for part, index in setup.split._asdict().items()},
+        "parameters": setup.parameters,
+        **provenance(setup, meta, facts["fingerprint"]),
     }
-    if job.config.evaluate.membrane:
-        result["boundary"] = test_split.boundary_scores(
-            trained, job.dataset, job.split.test, job.config.evaluate.membrane
-        )
-    if "mask" in job.dataset.maps:
-        result["mask"] = test_split.mask_scores(trained, job.dataset, job.split.test)
+    files.write_json_atomic(setup.directory.result, result)
     if processes.is_first():
-        draw(job, trained, matrices["final"].sum(0))
-    files.write_json_atomic(job.directory.result, result)
+        try:
+            draw(setup, predictor, matrices["final"].sum(0))
+        except Exception as error:  # decoration: the result above is whole without it
+            kind = type(error).__name__
+            setup.log(f"warning: not all figures could be drawn ({kind}: {one_line(error)})")
     return result
 
 
-def provenance(job: Setup, meta: dict, data_hash: str) -> dict:
+def test_matrices(setup: Setup, variables, predictor: JaxPredictor) -> dict[str, np.ndarray]:
+    """Confusion matrices [N, K, K] of the test images by output, with those averaged over views."""
+    dataset, test, evaluate = setup.dataset, setup.split.test, setup.config.evaluate
+    items, batch = place_items(setup.mesh, dataset, test), setup.plan.eval_batch
+    matrices = validate.confusion_matrices(setup.eval_step, variables, items, batch)
+    if evaluate.dihedral:
+        matrices["dihedral"] = test_split.dihedral_matrices(predictor, dataset, test, batch)
+    if evaluate.rotations:
+        matrices["rotations"] = test_split.rotation_matrices(
+            predictor, dataset, test, evaluate.rotations
+        )
+    return matrices
+
+
+def scores(setup: Setup, predictor: JaxPredictor, matrices: dict[str, np.ndarray]) -> dict:
+    """All scores of the test images, as result.json holds them."""
+    dataset, names = setup.dataset, setup.dataset.class_names
+    entries = {
+        "class_names": list(names),
+        "metrics": validate.summaries(matrices, names),
+        "per_image": metrics.per_image(matrices["final"], names),
+        "image_scores": metrics.image_scores(matrices["final"]),
+        "confusion": matrices["final"].sum(0).tolist(),
+    }
+    if membrane := setup.config.evaluate.membrane:
+        entries["boundary"] = test_split.boundary_scores(
+            predictor, dataset, setup.split.test, membrane
+        )
+    if "mask" in dataset.maps:
+        entries["mask"] = test_split.mask_scores(predictor, dataset, setup.split.test)
+    return entries
+
+
+def provenance(setup: Setup, meta: dict, data_hash: str) -> dict:
     """Where the numbers come from."""
-    plain = configs.to_plain(job.config)
+    plain = configs.to_plain(setup.config)
     return {
         "config_hash": configs.config_hash(plain),
         "data_hash": data_hash,
-        "seed": job.config.seed,
+        "seed": setup.config.seed,
         "version": feedseg.__version__,
         "jax": jax.__version__,
         "python": platform.python_version(),
-        "device": mesh.describe(job.mesh),
+        "device": mesh.describe(setup.mesh),
         "seconds": round(meta["seconds"], 1),  # of all runs of its program
         "together": meta["together"],
     }
 
 
-def draw(job: Setup, trained: JaxPredictor, matrix: np.ndarray) -> None:
+def draw(setup: Setup, predictor: JaxPredictor, matrix: np.ndarray) -> None:
     """Curves, confusion matrix and a panel of up to four test images."""
-    path, dataset = job.directory.path, job.dataset
-    figures.curves(job.directory.rows(), path / "curves.png")
+    path, dataset = setup.directory.path, setup.dataset
+    figures.curves(setup.directory.rows(), path / "curves.png")
     figures.confusion_figure(matrix, dataset.class_names, path / "confusion.png")
-    rows = test_split.panel_rows(trained, dataset, test_split.evenly(job.split.test, 4))
+    rows = test_split.panel_rows(predictor, dataset, test_split.evenly(setup.split.test, 4))
     figures.panel(rows, path / "panel.png", dataset.class_names, dataset.class_colors)
 
 

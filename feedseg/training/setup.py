@@ -3,18 +3,18 @@
 import functools
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from feedseg import datasets, models
 from feedseg.datasets.common import splits
-from feedseg.datasets.common.dataset import Dataset
-from feedseg.evaluation import test_split
+from feedseg.datasets.common.dataset import Dataset, describe
 from feedseg.runs import config as configs
-from feedseg.runs import directory as rundir
-from feedseg.runtime import mesh as parallel
+from feedseg.runs.directory import RunDir
+from feedseg.runtime import mesh as meshes
 from feedseg.runtime import xla
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.logs import Log
@@ -24,76 +24,71 @@ from feedseg.training import step as steps
 from feedseg.training.pretrained import merge_densenet121
 
 
+class StepPlan(NamedTuple):
+    """How a training is cut into steps; batch sizes are of all devices together."""
+
+    batch: int
+    eval_batch: int
+    per_epoch: int  # steps
+    per_dispatch: int  # steps of one program
+    total: int  # steps
+
+
 @dataclass
 class Setup:
     """What stays the same during a run."""
 
     config: Any
-    directory: rundir.RunDir
+    directory: RunDir
     dataset: Dataset
     split: splits.Split
-    model: Any
+    model: nn.Module
     parameters: int
-    mesh: Any
-    train_items: steps.Items
+    mesh: meshes.Mesh
+    plan: StepPlan
+    train_items: steps.TrainItems
     val_items: steps.Items
-    step: Any  # not compiled
+    step: Any  # (state, items) -> (state, loss), not compiled
     eval_step: Any
-    schedule: Any
-    batch: int
-    eval_batch: int
-    steps_per_epoch: int
-    steps_per_dispatch: int
+    schedule: Any  # step -> learning rate
     log: Log
-
-    @property
-    def total_steps(self) -> int:
-        return self.config.train.epochs * self.steps_per_epoch
 
 
 def set_up(
-    config, directory: rundir.RunDir, log: Log, mesh: parallel.Mesh | None = None
+    config, directory: RunDir, log: Log, mesh: meshes.Mesh | None = None
 ) -> tuple[Setup, steps.TrainState]:
     """Data on the device, compiled steps and the state before step 0.
 
     mesh: instead of the one that the configuration asks for.
     """
+    # Devices
     check_numbers(config)
-    mesh = mesh or parallel.make_mesh(
-        config.runtime.devices, config.train.batch_size, config.runtime.require_gpu
-    )
-    log(f"device: {parallel.describe(mesh)}")
+    runtime, sizes = config.runtime, config.train
+    mesh = mesh or meshes.make_mesh(runtime.devices, sizes.batch_size, runtime.require_gpu)
+    log(f"device: {meshes.describe(mesh)}")
+
+    # Data
     dataset = datasets.load(config)
     split = splits.split(dataset, config.split)
-    test_split.check_membrane(dataset, config.evaluate.membrane)
+    check_membrane(dataset, config.evaluate.membrane)
     log(describe_data(dataset, split))
-
-    batch = min(config.train.batch_size, len(split.train))
-    if batch % mesh.size:  # a smaller batch would make the result depend on the devices
-        raise UserError(
-            f"batches of all {batch} training images do not divide by {mesh.size} devices: set "
-            f"runtime.devices=1 or train.batch_size to a multiple of {mesh.size}"
-        )
-    per_epoch = len(split.train) // batch
-    model = models.build(dataset.num_classes, config.model)
-    rate = optimizer.schedule(config.optimizer, per_epoch, config.train.epochs)
-    tx = optimizer.build(config.optimizer, rate)
+    plan = plan_steps(config, len(split.train), mesh.size)
     weights = losses.class_weights(
         dataset.labels[split.train], dataset.num_classes, config.loss.class_weight
     )
-    place = parallel.batch_placer(mesh)
-    step = steps.make_train_step(model, tx, config, len(split.train), batch, place)
-    dispatch = config.runtime.steps_per_dispatch or per_epoch
-    if per_epoch % dispatch:
-        raise UserError(
-            f"runtime.steps_per_dispatch={dispatch} does not divide an epoch of {per_epoch} steps"
-        )
-    state = initial_state(config, model, tx, dataset, mesh)
+
+    # Network, optimizer, steps
+    model = models.build(dataset.num_classes, config.model)
+    rate = optimizer.schedule(config.optimizer, plan.per_epoch, sizes.epochs)
+    update = optimizer.build(config.optimizer, rate)
+    shard = meshes.batch_placer(mesh)
+    step = steps.make_train_step(model, update, config, len(split.train), plan.batch, shard)
+    state = initial_state(config, model, update, dataset, mesh)
     parameters = models.count_parameters(state.params)
     log(f"network: {config.model.name}, {parameters:,} parameters")
-    directory.claim(config, dataset)
-    eval_batch = round_up(config.train.eval_batch_size, mesh.size)
-    job = Setup(
+    directory.claim(config, describe(dataset, config.data))
+
+    setup = Setup(
         config=config,
         directory=directory,
         dataset=dataset,
@@ -101,33 +96,55 @@ def set_up(
         model=model,
         parameters=parameters,
         mesh=mesh,
+        plan=plan,
         train_items=place_train_items(mesh, dataset, split.train, config.seed, weights),
         val_items=place_items(mesh, dataset, split.val),
-        step=step if dispatch == 1 else steps.repeat(step, dispatch),
+        step=step if plan.per_dispatch == 1 else steps.repeat(step, plan.per_dispatch),
         eval_step=compiled_eval(
-            mesh,
-            config.model.to_json(),
-            config.train.compute_dtype,
-            dataset.num_classes,
-            parameters,
+            mesh, config.model.to_json(), sizes.compute_dtype, dataset.num_classes, parameters
         ),
         schedule=rate,
-        batch=batch,
-        eval_batch=eval_batch,
-        steps_per_epoch=per_epoch,
-        steps_per_dispatch=dispatch,
         log=log,
     )
-    return job, state
+    return setup, state
+
+
+def plan_steps(config, images: int, devices: int) -> StepPlan:
+    """The steps of a training on so many images and devices.
+
+    Raises UserError if a batch of all images does not divide by the devices, or a program of
+    several steps does not fit an epoch.
+    """
+    batch = min(config.train.batch_size, images)
+    if batch % devices:  # a smaller batch would make the result depend on the devices
+        raise UserError(
+            f"batches of all {batch} training images do not divide by {devices} devices: set "
+            f"runtime.devices=1 or train.batch_size to a multiple of {devices}"
+        )
+    per_epoch = images // batch
+    dispatch = config.runtime.steps_per_dispatch or per_epoch
+    if per_epoch % dispatch:
+        raise UserError(
+            f"runtime.steps_per_dispatch={dispatch} does not divide an epoch of {per_epoch} steps"
+        )
+    eval_batch = round_up(config.train.eval_batch_size, devices)
+    return StepPlan(batch, eval_batch, per_epoch, dispatch, config.train.epochs * per_epoch)
+
+
+def check_membrane(dataset: Dataset, membrane: str) -> None:
+    """Raises UserError unless the name is empty or that of a class."""
+    if membrane and membrane not in dataset.class_names:
+        names = ", ".join(dataset.class_names)
+        raise UserError(f"evaluate.membrane={membrane!r}: the classes are {names}")
 
 
 @functools.lru_cache(maxsize=8)
 def compiled_eval(mesh, network: str, dtype: str, num_classes: int, parameters: int):
     """The evaluation step, one for all runs of a network; network: `config.model` as JSON."""
     model = models.build(num_classes, configs.from_plain(json.loads(network)))
-    place = parallel.batch_placer(mesh)
-    step = steps.make_eval_step(model, dtype, num_classes, place)
-    return parallel.compile_eval(mesh, step, xla.options(parameters))
+    shard = meshes.batch_placer(mesh)
+    step = steps.make_eval_step(model, dtype, num_classes, shard)
+    return meshes.compile_eval(mesh, step, xla.options(parameters))
 
 
 def check_numbers(config) -> None:
@@ -167,12 +184,12 @@ def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         state = state.replace(**merge_densenet121(variables, config.train.pretrained))
         state = steps.with_averages(state) if averaged else state
-    return parallel.put(mesh, state)
+    return meshes.put(mesh, state)
 
 
 def place_items(mesh, dataset: Dataset, index: np.ndarray) -> steps.Items:
     """A split on the devices, as stored (8 or 16 bit)."""
-    return parallel.put(mesh, steps.Items(*_fields(dataset, index)))
+    return meshes.put(mesh, steps.Items(*_fields(dataset, index)))
 
 
 def place_train_items(
@@ -180,7 +197,7 @@ def place_train_items(
 ) -> steps.TrainItems:
     """The training split on the devices."""
     own = dict(seed=np.int32(seed), class_weights=np.asarray(class_weights, np.float32))
-    return parallel.put(mesh, steps.TrainItems(*_fields(dataset, index), **own))
+    return meshes.put(mesh, steps.TrainItems(*_fields(dataset, index), **own))
 
 
 def _fields(dataset: Dataset, index: np.ndarray) -> tuple:

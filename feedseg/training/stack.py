@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import feedseg
-from feedseg.main import guarded
 from feedseg.runs import config as configs
-from feedseg.runtime.errors import FeedsegError, UserError, WorkdirBusy
+from feedseg.runtime.errors import FeedsegError, UserError, WorkdirBusy, guarded
 from feedseg.runtime.logs import Log
 
 

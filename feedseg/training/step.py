@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from feedseg import models
 from feedseg.evaluation import metrics
 from feedseg.io import normalize
 from feedseg.training import augment, losses
@@ -242,7 +243,7 @@ def make_eval_step(
 
     def step(variables, items: Items, index: Array) -> dict[str, Array]:
         image, labels = items.take(index)
-        logits, out = forward(model, variables, place(image), compute)
+        logits, out = models.forward(model, variables, place(image), compute)
         matrices = {}
         for name, value in losses.named_outputs(logits, out).items():
             maps = (
@@ -255,11 +256,3 @@ def make_eval_step(
         return matrices
 
     return step
-
-
-def forward(
-    model: nn.Module, variables: Tree, image: Array, dtype=jnp.float32
-) -> tuple[Array, dict]:
-    """Logits and extra outputs of a network that is not being trained."""
-    params = jax.tree.map(lambda p: p.astype(dtype), variables["params"])
-    return model.apply({**variables, "params": params}, image.astype(dtype), train=False)

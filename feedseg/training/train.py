@@ -1,26 +1,38 @@
-"""Training: the loop, from a config to a finished run directory. Read this file first.
+"""Training, from a configuration to a finished run directory. Read this file first.
+
+    begin        lock the run directory; devices, data, network, optimizer, compiled steps
+                 (training/setup.py); the state before step 0 or the newest checkpoint
+    train        step after step: forward pass, loss, gradient, update (training/step.py)
+    end_epoch    validate, keep the best epoch, save a checkpoint when one is due
+    finish       test the best epoch, write result.json, draw (training/result.py)
 
 A run is an idempotent command: started again it continues, bit for bit on one device, or, when
-finished, only shows its result. Several runs may be trained as one program; each has its own
-directory, checkpoints, best epoch and result.
+finished, only shows its result. Several runs can share one program (training/batched.py). Each
+keeps its own directory, checkpoints, best epoch and result; one run is the usual group of one.
 """
 
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
+from feedseg import datasets
+from feedseg.runs.checkpoint import Checkpoints
+from feedseg.runs.directory import RunDir
+from feedseg.runs.heartbeat import NAME, Heartbeat
+from feedseg.runs.lock import WorkdirLock
 from feedseg.runtime import signals, xla
 from feedseg.runtime.errors import FeedsegError, Stopped, UserError
-from feedseg.runtime.logs import Log
-from feedseg.training import batched
-from feedseg.training.run import RunSpec, TrainingRun, begin, close, diverged, end
+from feedseg.runtime.logs import Log, Progress
+from feedseg.training import batched, validate
+from feedseg.training.result import finish, show
+from feedseg.training.run import RunSpec, TrainingRun, check_finite, diverged, keep_best, restore
+from feedseg.training.setup import set_up
 
-_IN_FLIGHT = 2  # dispatched programs that may wait on the device before the host looks at one
+_IN_FLIGHT = 2  # dispatched steps that may wait on the device before the host looks at a loss
 
 
 def run(config, workdir: Path, log: Log) -> dict:
@@ -34,116 +46,129 @@ def run(config, workdir: Path, log: Log) -> dict:
     return outcome
 
 
-def run_together(orders: Sequence[RunSpec]) -> list[dict | FeedsegError]:
+def run_together(specs: Sequence[RunSpec]) -> list[dict | FeedsegError]:
     """Several runs at once; returns the content of each one's result.json, or why it has none.
 
     Raises Stopped if a signal asked for it; all are saved then.
     """
-    if len(orders) > 1 and jax.process_count() > 1:
+    if len(specs) > 1 and jax.process_count() > 1:
         raise UserError("several runs as one program are one process: set FEEDSEG_PROCESSES=1")
     xla.keep_programs()
+    meshes = [None] if len(specs) == 1 else batched.devices()
     outcomes: dict[int, dict | FeedsegError] = {}
-    courses: dict[int, TrainingRun] = {}
-    meshes = [None] if len(orders) == 1 else batched.devices()
+    runs: dict[int, TrainingRun] = {}
     with ExitStack() as held, signals.Stop(jax.process_count()) as stop:
-        # Lock, set up, restore -------------------------------------------------------------
-        for number, order in enumerate(orders):
+        for number, spec in enumerate(specs):
             try:
-                begun = begin(order, held, meshes[number % len(meshes)])
+                begun = begin(spec, held, meshes[number % len(meshes)])
             except FeedsegError as error:
                 begun = error
-            (courses if isinstance(begun, TrainingRun) else outcomes)[number] = begun
-
-        # Train ------------------------------------------------------------------------------
-        for group in groups(list(courses.values())):
+            (runs if isinstance(begun, TrainingRun) else outcomes)[number] = begun
+        for group in batched.groups(list(runs.values())):
             train(group, stop)
-
-        # Evaluate and save ------------------------------------------------------------------
-        for number, course in courses.items():
-            outcomes[number] = end(course)
-    return [outcomes[number] for number in range(len(orders))]
+        for number, one in runs.items():
+            outcomes[number] = end(one)
+    return [outcomes[number] for number in range(len(specs))]
 
 
-# Train ----------------------------------------------------------------------------------------
+def begin(spec: RunSpec, held: ExitStack, mesh) -> TrainingRun | dict:
+    """A run at its newest step, its directory locked; the result of one that is finished.
+
+    held: keeps the lock and the open checkpoints. mesh: instead of the configured devices.
+    """
+    config, log, directory = spec.config, spec.log, RunDir(spec.workdir)
+    directory.check(config)
+    if not directory.finished():
+        datasets.find_root(config.data.name, config.data_dir)  # its absence is said before a lock
+    held.enter_context(WorkdirLock(directory.path))
+    if result := directory.finished():
+        log(f"{directory.path} is finished")
+        show(result, log)
+        return result
+    log.keep_in(directory.path / "log.txt")
+    setup, state = set_up(config, directory, log, mesh)
+    latest = held.enter_context(Checkpoints(directory.checkpoints, keep=2))
+    best = held.enter_context(Checkpoints(directory.best, keep=1))
+    state, meta = restore(setup, state, latest)
+    total, plan = setup.plan.total, setup.plan
+    progress = Progress(total, int(state.step), plan.batch, config.runtime.progress)
+    heartbeat = held.enter_context(Heartbeat(directory.path / NAME, total))
+    return TrainingRun(setup, state, meta, latest, best, progress, heartbeat)
 
 
-def groups(courses: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
-    """Runs that can be trained side by side, in the order of the first of each group."""
-    found: dict[str, list[TrainingRun]] = {}
-    for course in courses:
-        found.setdefault(batched.kind(course.job, course.state), []).append(course)
-    return list(found.values())
-
-
-def programs(courses: Sequence[TrainingRun]) -> list[tuple[batched.Program, list[TrainingRun]]]:
-    """One program for the runs on each device."""
-    placed: dict[Any, list[TrainingRun]] = {}
-    for course in courses:
-        placed.setdefault(course.job.mesh, []).append(course)
-    for own in placed.values():
-        for course in own:
-            course.meta["together"] = len(own)
-    return [
-        (batched.Program([c.job for c in each], [c.state for c in each]), each)
-        for each in placed.values()
-    ]
-
-
-def train(courses: Sequence[TrainingRun], stop) -> None:
-    """All epochs that are left, of runs that are equally far; leaves the last states in them.
+def train(runs: Sequence[TrainingRun], stop: signals.Stop) -> None:
+    """All steps that are left, of runs that are equally far; leaves the last states in them.
 
     A run that fails keeps its error and the others go on. Raises Stopped, with all saved.
     """
-    job, step = courses[0].job, int(courses[0].state.step)
-    if step >= job.total_steps:
+    plan, step = runs[0].setup.plan, int(runs[0].state.step)
+    if step >= plan.total:
         return
-    job.log("compiling the training step (once per machine and shape, up to a few minutes)")
-    running = programs(courses)
-    for course in courses:
-        course.begun = time.monotonic()
-    while step < job.total_steps and not all(course.error for course in courses):
-        for program, _ in running:
-            program.dispatch()
-        step += job.steps_per_dispatch
-        stopping, epoch_ends = stop.requested(), step % job.steps_per_epoch == 0
-        for program, own in running:
-            look(program, own, 0 if stopping or epoch_ends else _IN_FLIGHT)
-            for course in own:
-                if not course.error:
-                    course.pulse.beat(step, batch=job.batch)
-            if stopping or epoch_ends:
-                account(program, own, step, epoch_ends, stopping)
-        if stopping and not all(course.error for course in courses):
-            raise Stopped(
-                f"stopped by {stop.signal_name or 'the scheduler'} at step {step}: run again"
-            )
-    for course in courses:
-        course.progress.close()
+    runs[0].setup.log("compiling the training step (once per machine and shape, some minutes)")
+    train_step = batched.BatchedStep(runs)
+    for run in runs:
+        run.begun = time.monotonic()
+    while step < plan.total and not all(run.error for run in runs):
+        train_step.dispatch()  # forward pass, loss, gradient, update: step.make_train_step
+        step += plan.per_dispatch
+        stopping, epoch_ends = stop.requested(), step % plan.per_epoch == 0
+        pausing = stopping or epoch_ends
+        check_losses(runs, train_step, 0 if pausing else _IN_FLIGHT)
+        for run in runs:
+            if not run.error:
+                run.heartbeat.beat(step, batch=plan.batch)
+        if pausing:
+            for run, run.state in zip(runs, train_step.states(), strict=True):
+                with run.guarded():
+                    end_epoch(run, step, epoch_ends, stopping)
+        if stopping and not all(run.error for run in runs):
+            reason = stop.signal_name or "the scheduler"
+            raise Stopped(f"stopped by {reason} at step {step}: run again")
+    for run in runs:
+        run.progress.close()
 
 
-def look(program: batched.Program, courses: Sequence[TrainingRun], waiting: int) -> None:
-    """Losses as numbers; one that is not finite ends its run."""
-    for losses in program.losses(waiting):
-        for number, (course, loss) in enumerate(zip(courses, losses, strict=True)):
-            if course.error:
+def check_losses(runs: Sequence[TrainingRun], step: batched.BatchedStep, waiting: int) -> None:
+    """Losses as numbers, but for the newest `waiting`; one that is not finite ends its run."""
+    for losses in step.losses(waiting):
+        for number, (run, loss) in enumerate(zip(runs, losses, strict=True)):
+            if run.error:
                 continue
-            course.progress.advance(course.job.steps_per_dispatch, loss)
+            run.progress.advance(run.setup.plan.per_dispatch, loss)
             if not np.isfinite(loss):
-                course.fail(diverged(course, program.states()[number]))
+                run.fail(diverged(run, step.states()[number]))
 
 
-def account(
-    program: batched.Program,
-    courses: Sequence[TrainingRun],
-    step: int,
-    epoch_ends: bool,
-    stopping: bool,
-) -> None:
-    """Scores and checkpoints of the runs of a program, at the end of an epoch or of the process."""
-    for course, course.state in zip(courses, program.states(), strict=True):
-        if course.error:
-            continue
-        try:
-            close(course, step, epoch_ends, stopping)
-        except FeedsegError as error:
-            course.fail(error)
+def end_epoch(run: TrainingRun, step: int, epoch_ends: bool, stopping: bool) -> None:
+    """Validate, keep the best epoch, and save if a checkpoint is due.
+
+    epoch_ends: false where a stop comes within an epoch, of which only the state is saved.
+    """
+    if run.error:
+        return
+    setup, last = run.setup, step == run.setup.plan.total
+    check_finite(run)  # only finite numbers are saved
+    due = stopping or last
+    if epoch_ends:
+        seconds, run.begun = time.monotonic() - run.begun, time.monotonic()
+        row = validate.epoch_row(setup, run.state, step)
+        run.meta = keep_best(run.best, run.state, step, row, run.meta)
+        run.meta["seconds"] += seconds + time.monotonic() - run.begun
+        run.begun = time.monotonic()
+        run.progress.validated(row["val/miou"])
+        setup.directory.append(row)
+        setup.log(validate.epoch_line(setup, row, seconds))
+        due |= row["epoch"] % setup.config.train.save_every_epochs == 0
+    if due:
+        run.latest.save(step, dict(run.state.__dict__), run.meta, final=stopping or last)
+
+
+def end(run: TrainingRun) -> dict | FeedsegError:
+    """The result of a run whose last step is done, or why it has none."""
+    with run.guarded():
+        if not run.error:
+            result = finish(run.setup, run.state, run.meta, run.best)
+            run.heartbeat.end(None)
+            show(result, run.setup.log)
+            return result
+    return run.error

@@ -11,6 +11,7 @@ import tifffile
 
 import feedseg
 from feedseg import cli, datasets, models
+from feedseg.datasets.common.dataset import describe
 from feedseg.export import ensemble as ensemble_file
 from feedseg.export import ensemble_data, ensemble_weights
 from feedseg.inference import bundled, ensemble, loading, model_file
@@ -170,7 +171,7 @@ def make_run(folder, seed, **changes):
     variables = network.init(jax.random.key(seed), image, train=False)
     folder.mkdir(parents=True)
     files.write_json_atomic(folder / "config.json", configs.to_plain(config))
-    files.write_json_atomic(folder / "data.json", directory.describe(dataset, config))
+    files.write_json_atomic(folder / "data.json", describe(dataset, config.data))
     with Checkpoints(folder / "best", keep=1) as best:
         best.save(1, dict(variables), {"epoch": 1}, final=True)
     return folder

@@ -128,7 +128,7 @@ signal.alarm(40)
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from feedseg.runs.checkpoint import Checkpoints
-from feedseg.signals import Stop
+from feedseg.runtime.signals import Stop
 
 folder, port, index = sys.argv[1], sys.argv[2], int(sys.argv[3])
 jax.distributed.initialize(f"localhost:{port}", 2, index, initialization_timeout=60)

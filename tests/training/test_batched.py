@@ -20,10 +20,9 @@ from feedseg.runs.checkpoint import read_tree
 from feedseg.runs.directory import RunDir
 from feedseg.runs.lock import WorkdirLock
 from feedseg.runtime import mesh
-from feedseg.runtime.errors import Diverged, Stopped, UserError, WorkdirBusy
+from feedseg.runtime.errors import Diverged, Stopped, UserError, WorkdirBusy, guarded
 from feedseg.runtime.logs import Log
-from feedseg.training import batched, stack, train
-from feedseg.training import result as finish
+from feedseg.training import batched, result, stack, train
 from feedseg.training.setup import set_up
 from tests.support import tiny
 
@@ -36,7 +35,7 @@ SMALL = (
 
 @pytest.fixture(autouse=True)
 def one_device_and_no_figures(monkeypatch):
-    monkeypatch.setattr(finish, "draw", lambda *_: None)
+    monkeypatch.setattr(result, "draw", lambda *_: None)
     monkeypatch.setattr(batched, "devices", lambda: [mesh.mesh_of(jax.devices()[:1])])
 
 
@@ -57,9 +56,9 @@ def alone(tmp_path_factory) -> Path:
     """The runs one by one."""
     root = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finish, "draw", lambda *_: None)
+        patch.setattr(result, "draw", lambda *_: None)
         for name, changes in RUNS.items():
-            assert main.guarded(main.train, trial(root / name, *changes).arguments()) == 0
+            assert guarded(main.train, trial(root / name, *changes).arguments()) == 0
     return root
 
 
@@ -120,12 +119,11 @@ def test_what_is_one_program(changes, same, tmp_path):
     kinds = []
     for name, own in (("a", ()), ("b", changes)):
         one = order(tmp_path / name, *own)
-        job, state = job_of(one)
-        kinds.append(batched.kind(job, state))
+        kinds.append(batched.kind(*set_up_alone(one)))
     assert (kinds[0] == kinds[1]) == same
 
 
-def job_of(one: train.RunSpec):
+def set_up_alone(one: train.RunSpec):
     one.workdir.mkdir()
     return set_up(one.config, RunDir(one.workdir), one.log)
 
@@ -135,9 +133,9 @@ def compiled(monkeypatch) -> list[int]:
     found = []
     real = batched.Program.__init__
 
-    def counted(self, jobs, states):
-        found.append(len(jobs))
-        real(self, jobs, states)
+    def counted(self, setups, states):
+        found.append(len(setups))
+        real(self, setups, states)
 
     monkeypatch.setattr(batched.Program, "__init__", counted)
     return found
@@ -201,12 +199,12 @@ def test_a_run_that_fails_leaves_the_others_alone(alone, tmp_path, monkeypatch):
 
 SPREAD = """
 import sys
-from feedseg.main import guarded
+from feedseg.runtime.errors import guarded
 from feedseg.training import batched, stack
 real = batched.Program.__init__
-def shown(self, jobs, states):
-    print("program", [str(job.mesh.devices.flat[0]) for job in jobs], flush=True)
-    real(self, jobs, states)
+def shown(self, setups, states):
+    print("program", [str(each.mesh.devices.flat[0]) for each in setups], flush=True)
+    real(self, setups, states)
 batched.Program.__init__ = shown
 sys.exit(guarded(stack.stack, sys.argv[1:]))
 """
@@ -247,7 +245,7 @@ def test_a_failed_run_gives_its_exit_code(alone, tmp_path, capsys):
     with WorkdirLock(tmp_path / "busy"):
         busy, done = trial(tmp_path / "busy"), trial(tmp_path / "a")
         runs = trials.command((busy, done))[3:]
-        assert main.guarded(stack.stack, runs) == 69
+        assert guarded(stack.stack, runs) == 69
         runs = trials.command((busy, wrong, done))[3:]
-        assert main.guarded(stack.stack, runs) == 2
+        assert guarded(stack.stack, runs) == 2
     assert f"feedseg: {tmp_path / 'busy'}: " in capsys.readouterr().err

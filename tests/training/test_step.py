@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from feedseg import models
-from feedseg.evaluation import test_split
 from feedseg.io import normalize
 from feedseg.runtime import mesh as parallel
 from feedseg.runtime.errors import UserError
-from feedseg.training import losses, optimizer
+from feedseg.training import losses, optimizer, validate
 from feedseg.training import step as steps
 from tests.support import tiny
 
@@ -268,7 +267,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32(two_steps):
     assert values != two_steps[1]
     np.testing.assert_allclose(values, two_steps[1], rtol=0.05)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits, _ = steps.forward(trainer.model, variables, jnp.zeros((1, 16, 16, 1)), jnp.bfloat16)
+    logits, _ = models.forward(trainer.model, variables, jnp.zeros((1, 16, 16, 1)), jnp.bfloat16)
     assert logits.dtype == jnp.bfloat16
 
 
@@ -365,7 +364,7 @@ def evaluated(devices=1, batch=BATCH):
     step = parallel.compile_eval(
         mesh, steps.make_eval_step(model, "float32", CLASSES, parallel.batch_placer(mesh))
     )
-    matrices = test_split.confusion_matrices(step, variables, data, batch)
+    matrices = validate.confusion_matrices(step, variables, data, batch)
     return matrices, np.asarray(model.apply(variables, image, train=False)[0])
 
 
@@ -381,7 +380,7 @@ def test_confusion_of_every_image(devices, batch):
             known = labels[image] != 255
             np.add.at(expected, (labels[image][known], maps[image].argmax(-1)[known]), 1)
             np.testing.assert_array_equal(matrices[name][image], expected)
-    scores = test_split.summaries(matrices, ("a", "b", "c"))
+    scores = validate.summaries(matrices, ("a", "b", "c"))
     right = (logits.argmax(-1) == labels).sum() / (labels != 255).sum()
     assert scores["final"]["accuracy"] == pytest.approx(right)
 
@@ -390,7 +389,7 @@ def test_evaluation_needs_no_randomness(trainer):
     state = trainer.state()
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     image = jnp.ones((2, SIZE, SIZE, 1))
-    forward = jax.jit(lambda: steps.forward(trainer.model, variables, image))
+    forward = jax.jit(lambda: models.forward(trainer.model, variables, image))
     logits, out = forward()
     assert_equal(logits, forward()[0])
     assert list(losses.named_outputs(logits, out)) == ["final"]

@@ -22,17 +22,17 @@ from PIL import Image
 
 from feedseg import main
 from feedseg.datasets import synthetic
+from feedseg.evaluation import figures
 from feedseg.inference.predict import predict
 from feedseg.inference.trained import load_run
 from feedseg.runs.checkpoint import read_tree, saved_steps
 from feedseg.runs.directory import RunDir
 from feedseg.runs.lock import WorkdirLock
-from feedseg.runtime import mesh as parallel
+from feedseg.runtime import mesh as meshes
 from feedseg.runtime.errors import SaveFailed, UserError
 from feedseg.runtime.logs import Log
-from feedseg.training import optimizer
-from feedseg.training import result as finish
-from feedseg.training import run as course
+from feedseg.training import optimizer, result, train
+from feedseg.training.run import keep_best
 from tests.support import tiny
 
 TINY = str(Path(tiny.__file__))
@@ -103,8 +103,8 @@ def copied(whole, tmp_path) -> Path:
 @pytest.fixture
 def interrupt(monkeypatch):
     """Sends this process a SIGTERM before a given training step; figures are left out."""
-    monkeypatch.setattr(finish, "draw", lambda *_: None)
-    compile_train = parallel.compile_train
+    monkeypatch.setattr(result, "draw", lambda *_: None)
+    compile_train = meshes.compile_train
 
     def before(number: int) -> None:
         def compiled(mesh, step, *options):
@@ -118,7 +118,7 @@ def interrupt(monkeypatch):
 
             return one
 
-        monkeypatch.setattr(parallel, "compile_train", compiled)
+        monkeypatch.setattr(meshes, "compile_train", compiled)
 
     yield before
 
@@ -188,7 +188,7 @@ def test_only_a_score_as_high_as_the_highest_is_saved():
     state = SimpleNamespace(variables=dict)
     for epoch, score in enumerate((0.0, 0.5, 0.4, 0.5, float("nan"), 0.1), 1):
         row = {"epoch": epoch, "val/miou": score}
-        meta = course.keep_best(best, state, 4 * epoch, row, meta)
+        meta = keep_best(best, state, 4 * epoch, row, meta)
     assert saved == [(4, True), (8, True), (16, True)]
     assert meta == {"best_miou": 0.5, "best_epoch": 4, "seconds": 5.0}
 
@@ -218,8 +218,18 @@ def test_files(whole):
     assert saved_steps(whole / "checkpoints") == [8, 12]
 
 
+def test_figures_that_cannot_be_drawn_lose_no_result(tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise ValueError("five channels are no picture")
+
+    monkeypatch.setattr(figures, "panel", fails)
+    assert run(tmp_path / "run", "--config.train.epochs=1") == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["complete"]
+    assert "warning: not all figures could be drawn (ValueError: five" in capsys.readouterr().out
+
+
 def test_a_finished_run_shows_its_result_at_once(whole, capsys, monkeypatch):
-    monkeypatch.setattr(course, "set_up", None)  # would have to be called
+    monkeypatch.setattr(train, "set_up", None)  # would have to be called
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
     assert run(whole) == 0
     shown = capsys.readouterr().out
@@ -242,13 +252,13 @@ def test_a_result_without_a_score_is_shown(copied, capsys):
 
 def test_two_devices_train_evaluate_and_agree(whole, tmp_path, monkeypatch):
     """Also with an evaluation batch that does not divide by them."""
-    monkeypatch.setattr(finish, "draw", lambda *_: None)
+    monkeypatch.setattr(result, "draw", lambda *_: None)
     more = ("--config.runtime.devices=2", "--config.train.eval_batch_size=3")
     assert run(tmp_path / "run", *more, "--config.train.epochs=1") == 0
     row, expected = RunDir(tmp_path / "run").rows()[0], RunDir(whole).rows()[0]
     assert row["loss"] == pytest.approx(expected["loss"], abs=1e-3)
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert np.sum(result["confusion"]) == LABELLED and result["device"] == "2 x cpu"
+    scores = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert np.sum(scores["confusion"]) == LABELLED and scores["device"] == "2 x cpu"
 
 
 # Interrupted ------------------------------------------------------------------------------------
@@ -274,7 +284,7 @@ def test_killed_and_stopped_processes_go_on_as_if_they_had_not_been(whole, tmp_p
     assert stopped.returncode == 75, stopped.stderr
     assert "run again" in stopped.stderr and "Traceback" not in stopped.stderr
     assert not (tmp_path / "result.json").exists()
-    monkeypatch.setattr(finish, "draw", lambda *_: None)
+    monkeypatch.setattr(result, "draw", lambda *_: None)
     assert run(tmp_path) == 0
     assert_same_run(whole, tmp_path)
 
@@ -321,7 +331,7 @@ def break_rate(monkeypatch, at: int, value: float) -> None:
     monkeypatch.setattr(
         optimizer, "schedule", lambda *_: lambda step: jnp.where(step < at, 1e-2, value)
     )
-    monkeypatch.setattr(finish, "draw", lambda *_: None)
+    monkeypatch.setattr(result, "draw", lambda *_: None)
 
 
 def test_a_learning_rate_that_is_too_large(tmp_path, capsys):
@@ -347,7 +357,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, capsys, mo
     np.testing.assert_allclose(np.sum(probability, -1), 1, atol=1e-5)
 
     monkeypatch.undo()
-    monkeypatch.setattr(finish, "draw", lambda *_: None)
+    monkeypatch.setattr(result, "draw", lambda *_: None)
     assert run(tmp_path) == 0, "it goes on from there"
     assert len(RunDir(tmp_path).rows()) == 3
 

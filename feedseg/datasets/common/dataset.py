@@ -185,3 +185,21 @@ def assemble(name: str, source: Source, options) -> Dataset:
         parts={part: [position[n] for n in members] for part, members in source.parts.items()},
         maps={key: np.stack(values) for key, values in maps.items()},
     )
+
+
+def describe(dataset: Dataset, options) -> dict:
+    """What prediction and reports need to know about the data; options: the config's `data`."""
+    return {
+        "name": dataset.name,
+        "class_names": list(dataset.class_names),
+        "class_colors": [list(map(int, color)) for color in dataset.class_colors],
+        "channels": dataset.images.shape[-1],
+        "dtype": str(dataset.images.dtype),
+        "items": len(dataset.images),
+        "sources": len(set(dataset.source_ids.tolist())),
+        "size_px": list(dataset.images.shape[1:3]),
+        "class_fractions": dataset.class_fractions().round(6).tolist(),
+        "normalization": options.normalization,
+        "percentiles": list(options.percentiles),
+        "fingerprint": dataset.fingerprint(),
+    }

@@ -2,13 +2,13 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from feedseg.experiments.report.names import decisive, method_key, short_names
-from feedseg.runs.directory import RunDir, read_json
+from feedseg.runs.directory import RunDir, find_runs, read_json
 from feedseg.runtime.errors import UserError
 
 # What may differ between methods that are tested on the same images: how a network sees them.
@@ -106,33 +106,6 @@ def renamed(found: Collection, names: Mapping[str, str]) -> Collection:
         raise UserError(f"--rename: two methods of one name: {', '.join(new)}")
     methods = (m._replace(name=name) for m, name in zip(found.methods, new, strict=True))
     return found._replace(methods=tuple(methods))
-
-
-def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """Run directories among and below the paths, each once; the content of a run is not searched.
-
-    A path may also be the `result.json` of a run. Raises UserError if a path is not there.
-    """
-    found: dict[Path, Path] = {}
-    for path in map(Path, paths):
-        if not path.exists():
-            raise UserError(f"{path}: not there; give run directories or folders that hold them")
-        for folder in _below(path if path.is_dir() else path.parent):
-            found.setdefault(folder.resolve(), folder)
-    return list(found.values())
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder holds the files of a run."""
-    directory = RunDir(folder)
-    return directory.config.is_file() or directory.result.is_file()
-
-
-def _below(folder: Path) -> list[Path]:
-    if is_run(folder):
-        return [folder]
-    inner = sorted(each for each in folder.iterdir() if each.is_dir())
-    return [found for each in inner for found in _below(each)]
 
 
 def _read(folder: Path) -> Run | str:

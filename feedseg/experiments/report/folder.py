@@ -3,8 +3,7 @@
 import contextlib
 from pathlib import Path
 
-from feedseg.experiments.report.collect import is_run
-from feedseg.runs.directory import read_json
+from feedseg.runs.directory import is_run, read_json
 from feedseg.runtime import files
 from feedseg.runtime.errors import SaveFailed, UserError
 
