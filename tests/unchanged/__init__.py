@@ -1,0 +1,1 @@
+"""What must stay as it was when the code is arranged anew; `record` writes it down."""
