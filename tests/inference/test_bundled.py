@@ -7,13 +7,13 @@ from PIL import Image
 
 from configs import baseline
 from feedseg import cli
-from feedseg.cli import options
+from feedseg.cli.export import CARD as CARD_KEYS
 from feedseg.export import model_card
 from feedseg.inference import bundled, example, loading, model_file
 from feedseg.runtime.errors import UserError
 from tests.inference.test_model_file import make_run
 
-CARD = {key: f"the {key}, said in a line" for key in options.CARD}
+CARD = {key: f"the {key}, said in a line" for key in CARD_KEYS}
 RNG = np.random.default_rng(0)
 
 
@@ -61,7 +61,7 @@ def test_every_model_has_a_whole_card_and_a_picture(name, tmp_path):
     assert path.stat().st_size <= 2e6
     content = model_file.read(path)
     about, facts = content.manifest["card"], content.manifest["facts"]
-    assert set(about) == set(options.CARD) and all(len(text) > 5 for text in about.values())
+    assert set(about) == set(CARD_KEYS) and all(len(text) > 5 for text in about.values())
     assert content.manifest["data"] and facts["normalization"] and min(facts["size_px"]) > 0
     scores = content.manifest["scores"]["final"]
     assert {f"iou/{each}" for each in facts["class_names"]} <= set(scores)

@@ -13,8 +13,7 @@ from skimage.filters import gaussian
 
 import feedseg
 from configs import common
-from feedseg import models
-from feedseg.cli import options
+from feedseg import cli, models
 from feedseg.experiments import published, reproduce
 from feedseg.runs import config as configs
 from feedseg.runs.checkpoint import read_tree
@@ -86,12 +85,14 @@ def _leaves(tree) -> list:
 
 def command_options() -> dict[str, list]:
     """The options of every verb of `feedseg`, without their help."""
-    (verbs,) = options.parser()._subparsers._group_actions
+    (verbs,) = cli.parser()._subparsers._group_actions
     return {
         verb: [
-            [*action.option_strings, action.dest, action.nargs, action.required]
-            + [str(action.default), action.choices and list(map(str, action.choices))]
-            + [action.metavar]
+            [
+                *(*action.option_strings, action.dest, action.nargs, action.required),
+                *(str(action.default), action.choices and list(map(str, action.choices))),
+                action.metavar,
+            ]
             for action in parser._actions
         ]
         for verb, parser in verbs.choices.items()
