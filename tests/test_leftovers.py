@@ -12,7 +12,6 @@ import pytest
 import tifffile
 
 from feedseg.inference import predict
-from feedseg.io import images
 from feedseg.runtime import file_lock, files
 from tests.support.fake_model import bright, stand_in
 
@@ -54,7 +53,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     others = [f".a.tif.{DEAD}.raw", f".b.tif.{DEAD}.part", ".a.tif.part", f".a.tif.x.{DEAD}.part"]
     for name in others:  # of another purpose, of other files
         (path.parent / name).touch()
-    images.write_atomically(path, lambda temporary: temporary.write_text("whole"))
+    files.write_atomically(path, lambda temporary: temporary.write_text("whole"))
     assert path.read_text() == "whole" and not left.exists()
     assert names(path.parent) == {path.name, *others}
 
@@ -63,7 +62,7 @@ def test_what_another_process_still_writes_is_left_alone(tmp_path):
     path = tmp_path / "a.tif"
     with start(HOLD, path) as child:
         theirs = Path(child.stdout.readline().strip())
-        images.write_atomically(path, lambda temporary: temporary.write_text("whole"))
+        files.write_atomically(path, lambda temporary: temporary.write_text("whole"))
         assert theirs.read_text() == "not yet whole"
         child.kill()
     assert path.read_text() == "whole"
@@ -109,7 +108,7 @@ def test_without_locks_files_are_written_and_leftovers_stay(tmp_path, monkeypatc
     path, left = tmp_path / "a.tif", tmp_path / f".a.tif.{DEAD}.part"
     left.touch()
     monkeypatch.setattr(file_lock.fcntl, "flock", no_locks)
-    images.write_atomically(path, lambda temporary: temporary.write_text("whole"))
+    files.write_atomically(path, lambda temporary: temporary.write_text("whole"))
     assert names(tmp_path) == {path.name, left.name}
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from feedseg.cli import arguments
+from feedseg.io.writers.formats import formats
 from feedseg.runtime.errors import UserError
 
 
@@ -20,7 +21,7 @@ def add_verbs(verbs) -> None:
     )
     verb.add_argument("--output", type=Path, required=True, help="folder for the results")
     verb.add_argument(
-        "--format", choices=("tiff", "ome-tiff", "ome-zarr"), default="tiff",
+        "--format", choices=tuple(formats()), default="tiff",
         help="file format of the label images (tiff)",
     )  # fmt: skip
     verb.add_argument(

@@ -28,8 +28,8 @@ from feedseg.inference import example as examples
 from feedseg.inference.trained import JaxPredictor
 from feedseg.io import normalize
 from feedseg.io.colors import overlay
-from feedseg.io.writers import imagej
 from feedseg.runtime.errors import UserError, one_line
+from feedseg.runtime.files import write_atomically
 
 SUFFIX = bioimageio_spec.SUFFIX
 COVER = 256  # px, side of each half of the cover at most
@@ -71,7 +71,7 @@ def export(
         paths |= _write_images(Path(folder), model, side, kind, image)
         described = bioimageio_spec.describe(to, model, side, kind, about, paths)
         packed = _packed(to, described, Path(folder) / to.name)
-        imagej.write_atomically(to, lambda temporary: temporary.write_bytes(packed.read_bytes()))
+        write_atomically(to, lambda temporary: temporary.write_bytes(packed.read_bytes()))
     wanted = [OPTIONS[key] for key in OPTIONS if not getattr(described, key)]
     hint = f"; to publish it add {', '.join(wanted)}" if wanted else ""
     said = f"its probabilities differ from the model's by at most {off:.1g}"

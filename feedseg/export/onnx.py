@@ -21,9 +21,9 @@ import numpy as np
 from feedseg.export import jaxpr, portable
 from feedseg.inference import onnx_runtime
 from feedseg.inference.trained import JaxPredictor
-from feedseg.io.writers import imagej
 from feedseg.runtime import files
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.files import write_atomically
 
 OPSET = 21
 _NEEDED = ("jax2onnx", "onnx", "onnxruntime")
@@ -38,7 +38,7 @@ def export(model: JaxPredictor, to: Path, about: dict, *, tile: int = 0) -> floa
     """
     data, side = graph(model, to, about, tile)
     off = portable.check(to, model, side, onnx_runtime.session(data))
-    imagej.write_atomically(to, lambda temporary: temporary.write_bytes(data))
+    write_atomically(to, lambda temporary: temporary.write_bytes(data))
     return off
 
 

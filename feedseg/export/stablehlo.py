@@ -23,9 +23,9 @@ import numpy as np
 
 from feedseg.export import portable
 from feedseg.inference.trained import JaxPredictor
-from feedseg.io.writers import imagej
 from feedseg.runtime import files
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.files import write_atomically
 
 SUFFIX = ".stablehlo.zip"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -79,7 +79,7 @@ def export(model: JaxPredictor, to: Path, about: dict, *, tile: int = 0) -> floa
         "test_output.npy": _npy(answer),
         "example.py": EXAMPLE.encode(),
     }
-    imagej.write_atomically(to, _zipping(members))
+    write_atomically(to, _zipping(members))
     return off
 
 

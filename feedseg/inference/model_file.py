@@ -105,7 +105,7 @@ def write(
     """
     from safetensors.numpy import save
 
-    from feedseg.io.writers.imagej import write_atomically
+    from feedseg.runtime.files import write_atomically
 
     arrays = {
         name: np.ascontiguousarray(leaf, np.float32)

@@ -26,7 +26,7 @@ from feedseg.inference.outputs.plan import (
 from feedseg.inference.outputs.writer import Outputs
 from feedseg.inference.predictor import Predictor
 from feedseg.io import source as slabs
-from feedseg.io.writers import labels as label_formats
+from feedseg.io.writers import labels as labels_writer
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.prefetch import ahead
 
@@ -84,7 +84,7 @@ def predict(
         raise UserError(f"--rotations {rotations}: must not be below 0")
     if probabilities not in ("", *channel_maps.TYPES):
         raise UserError(f"probabilities as {probabilities!r}: use {', '.join(channel_maps.TYPES)}")
-    label_formats.require(form, Path(output))
+    labels_writer.require(form, Path(output))
     options = dict(
         tile=tile, rotations=rotations, dihedral=dihedral, rounds=rounds, checkpoint=checkpoint
     )

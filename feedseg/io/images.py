@@ -2,7 +2,7 @@
 
 TIFF goes through `feedseg.io.tiff`, PNG, JPG and BMP through Pillow, .npy through NumPy without
 pickles, folders of OME-Zarr through `feedseg.io.zarr_rows`. Writing is in
-`feedseg.io.writers.imagej`; its functions are named here too.
+`feedseg.io.writers`.
 """
 
 import struct
@@ -13,7 +13,6 @@ import numpy as np
 from feedseg.io import ngff
 from feedseg.io.calibration import Calibration, read_calibration
 from feedseg.io.tiff import MAX_BYTES, check_size, read_tiff
-from feedseg.io.writers.imagej import write_atomically, write_labels, write_probabilities
 from feedseg.io.zarr_rows import ZarrRows
 from feedseg.runtime.errors import BadImage, UserError, one_line
 
@@ -24,9 +23,6 @@ __all__ = [
     "read_array",
     "read_calibration",
     "read_label",
-    "write_atomically",
-    "write_labels",
-    "write_probabilities",
 ]
 
 TIFF = (".tif", ".tiff")

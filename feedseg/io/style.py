@@ -1,11 +1,10 @@
 """The style of all figures, and saving them."""
 
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from feedseg.runtime.errors import SaveFailed
+from feedseg.runtime.files import write_atomically
 
 DPI = 160
 STYLE = {
@@ -47,14 +46,7 @@ def drawing(
 
 def _save(figure, path: Path, metadata: Mapping[str, str | None] | None) -> None:
     """Replaces the file in one rename; its kind is that of its suffix."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     form = {"format": path.suffix[1:], "dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.06}
     dates = {"CreationDate": None} if path.suffix == ".pdf" else {}  # the same figure, same bytes
-    try:
-        figure.savefig(temporary, metadata={**(metadata or {}), **dates}, **form)
-        temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise SaveFailed(f"cannot write {path}: {reason}; free space or permissions") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    form["metadata"] = {**(metadata or {}), **dates}
+    write_atomically(path, lambda temporary: figure.savefig(temporary, **form))

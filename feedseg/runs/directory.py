@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from feedseg.runs import config as configs
 from feedseg.runtime import files, processes
-from feedseg.runtime.errors import SaveFailed, UserError
+from feedseg.runtime.errors import UserError
 
 
 class RunDir:
@@ -79,14 +79,8 @@ class RunDir:
         processes.from_first(self._append, row)
 
     def _append(self, row: dict) -> None:
-        try:
-            with self.metrics.open("a", encoding="utf-8") as stream:
-                stream.write(files.to_json(row) + "\n")
-        except OSError as error:
-            raise SaveFailed(
-                f"cannot write {self.metrics}: {error.strerror or error}; free space or mend the "
-                "permissions, then run the same command again"
-            ) from error
+        with files.saving(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
+            stream.write(files.to_json(row) + "\n")
 
 
 def read_json(path: Path) -> dict:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from feedseg.runtime import file_lock, processes
-from feedseg.runtime.errors import SaveFailed
+from feedseg.runtime.errors import SaveFailed, one_line
 
 
 def to_json(obj, indent: int | None = None) -> str:
@@ -37,30 +37,48 @@ def _plain(value):
     return value
 
 
+@contextlib.contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """An OSError inside becomes SaveFailed that names the path, the reason and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise SaveFailed(
+            f"{path}: cannot be written ({error.strerror or one_line(error)}); free space or fix "
+            "the permissions, then run the same command again"
+        ) from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], make_folder: bool = True) -> None:
+    """`write(temporary)` beside `path`, then a rename onto it.
+
+    What killed processes left beside it is removed (`temporary`).
+    Raises SaveFailed naming the file if it cannot be written; nothing is left behind then.
+    """
+    path = Path(path)
+    with saving(path), temporary(path, make_folder=make_folder) as own:
+        write(own)
+        with own.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        own.replace(path)
+    _sync_folder(path.parent)
+
+
 def write_text_atomic(path: Path, text: str) -> None:
     """Replace the file `path` by `text` (UTF-8). One writer at a time per path.
 
     Raises SaveFailed naming the path if the disk is full or the folder cannot be written.
     """
-    if not processes.is_first():
-        return
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise SaveFailed(_unwritable(path, error)) from error
-    _sync_folder(path.parent)
+    if processes.is_first():
+        write_atomically(
+            path,
+            lambda own: own.write_text(text, encoding="utf-8", newline="\n"),
+            make_folder=False,  # of a run that somebody deletes nothing is made anew
+        )
 
 
 @contextlib.contextmanager
-def temporary(path: Path, suffix: str = ".part") -> Iterator[Path]:
+def temporary(path: Path, suffix: str = ".part", make_folder: bool = True) -> Iterator[Path]:
     """An empty hidden file beside `path`, for what is to become it or is needed for it.
 
     It is removed at the end unless it was renamed, and it is locked as long as it is in use: so
@@ -69,7 +87,8 @@ def temporary(path: Path, suffix: str = ".part") -> Iterator[Path]:
     Raises OSError if the folder cannot be made or the file not be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
     own = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
     form = re.compile(rf"\.{re.escape(path.name)}\.\d+{re.escape(suffix)}")
     for name in filter(form.fullmatch, _hidden_at_first(path.parent.resolve())):
@@ -181,8 +200,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _unwritable(path: Path, error: OSError) -> str:
-    reason = error.strerror or str(error)
-    return f"cannot write {path}: {reason}; free space or mend the permissions, then run again"

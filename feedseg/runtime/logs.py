@@ -10,8 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from feedseg.runtime import processes
-from feedseg.runtime.errors import SaveFailed
+from feedseg.runtime import files, processes
 
 
 class Log:
@@ -30,10 +29,8 @@ class Log:
         processes.from_first(self._open, path)
 
     def _open(self, path: Path) -> None:
-        try:
+        with files.saving(path):
             self._stream = path.open("a", encoding="utf-8", buffering=1)
-        except OSError as error:
-            raise SaveFailed(f"cannot write {path}: {error.strerror or error}") from error
 
     def __call__(self, text: str) -> None:
         if not processes.is_first():

@@ -12,7 +12,7 @@ import pytest
 from feedseg.datasets import sstem
 from feedseg.datasets.common.download import Download
 from feedseg.datasets.tools import fetch
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import SaveFailed, UserError
 
 FILES = {"stack1/raw/00.tif": b"pixels", "stack1/labels/00.png": b"ids"}
 
@@ -99,10 +99,10 @@ def test_an_older_copy_is_checked_and_not_touched(listed, tmp_path):
 def test_a_target_that_cannot_be_written(listed, tmp_path):
     listed()
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(SaveFailed, match="cannot be written"):
         fetch.fetch("sstem", tmp_path / "file")
     (tmp_path / "sstem_vnc").write_text("a file of that name")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(SaveFailed, match="cannot be written"):
         fetch.fetch("sstem", tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "site", "sstem_vnc"]
 

@@ -11,7 +11,7 @@ from feedseg.evaluation.folders import evaluate_folders
 from feedseg.evaluation.pair_files import pair_files, plain_name
 from feedseg.evaluation.tables import console_table
 from feedseg.inference.outputs import channel_maps
-from feedseg.io import images
+from feedseg.io.writers import imagej
 from feedseg.runtime.errors import SaveFailed, UserError
 
 NAMES = ("interior", "membrane")
@@ -140,12 +140,12 @@ def test_probabilities_beside_the_labels_are_swept(tmp_path, capsys, kind):
     soft = 0.35 * two_cells(3)[None].astype(np.float32)
     maps = channel_maps.encoded(np.stack([1 - soft, soft], -1), kind)
     path = tmp_path / "p" / "a_probabilities.tif"
-    images.write_probabilities(path, maps, NAMES, dtype=kind)
+    imagej.write_probabilities(path, maps, NAMES, dtype=kind)
     folders = tmp_path / "p", tmp_path / "t"
     scores = evaluate_folders(*folders, class_names=NAMES, membrane="membrane")["boundary"]
     assert (scores["v_rand"], scores["v_rand_threshold"]) == (1, 0.7)
     assert "best threshold" in capsys.readouterr().out
-    images.write_probabilities(path, soft[..., None], NAMES[:1])
+    imagej.write_probabilities(path, soft[..., None], NAMES[:1])
     with pytest.raises(UserError, match="a_probabilities"):
         evaluate_folders(*folders, class_names=NAMES, membrane="membrane")
 
@@ -155,7 +155,7 @@ def test_uncertainty_beside_the_labels_is_no_label(tmp_path):
     for folder in ("p", "t"):
         put(tmp_path / folder / "a_labels.tif", GUESS)
     spread = np.zeros((1, *GUESS.shape, 1), np.float32)
-    images.write_probabilities(tmp_path / "p" / "a_uncertainty.tif", spread, ("bits",))
+    imagej.write_probabilities(tmp_path / "p" / "a_uncertainty.tif", spread, ("bits",))
     assert evaluate_folders(tmp_path / "p", tmp_path / "t")["dataset"]["miou"] == 1
 
 

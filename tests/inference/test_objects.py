@@ -11,7 +11,7 @@ from feedseg.inference.outputs import objects
 from feedseg.inference.outputs.object_tables import table_paths, unit_name
 from feedseg.inference.outputs.objects import ComponentStats, write_tables
 from feedseg.io.calibration import Calibration
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import SaveFailed, UserError
 
 NAMES = ("background", "cell", "nucleus", "rim")
 
@@ -194,7 +194,7 @@ def test_an_image_without_objects_still_has_a_header(tmp_path):
 
 def test_a_table_that_cannot_be_written_is_the_users_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"a_objects\.csv: cannot be written"):
+    with pytest.raises(SaveFailed, match=r"a_objects\.csv: cannot be written"):
         tables_of(tmp_path / "file" / "a", _measured([np.ones((2, 2), np.uint8)]))
 
 
@@ -209,7 +209,7 @@ def test_a_failure_while_writing_keeps_the_old_table(tmp_path, monkeypatch):
 
     failing = type("Failing", (ComponentStats,), {"objects": broken})(NAMES)
     failing._pages = measure._pages
-    with pytest.raises(UserError, match="No space left"):
+    with pytest.raises(SaveFailed, match="No space left"):
         tables_of(tmp_path / "a", failing)
     assert path.read_text() == before and len(list(tmp_path.iterdir())) == 2
 

@@ -15,7 +15,7 @@ from feedseg.inference.outputs import channel_maps, plan, preview
 from feedseg.inference.trained import with_disagreement
 from feedseg.inference.uncertainty import disagreement
 from feedseg.io import colors, images
-from feedseg.runtime.errors import BadImage, UserError
+from feedseg.runtime.errors import BadImage, SaveFailed, UserError
 from tests.support.fake_model import COLORS, NAMES, Fake, bright, run, stand_in
 
 RNG = np.random.default_rng(0)
@@ -299,7 +299,7 @@ def test_a_full_disk_is_the_users_error_and_leaves_nothing(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
     try:
-        with pytest.raises(UserError, match=r"cannot be written .*free space"):
+        with pytest.raises(SaveFailed, match=r"cannot be written .*free space"):
             run(tmp_path / "a.tif", tmp_path / "out", probabilities="float32")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

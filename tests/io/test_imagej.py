@@ -15,6 +15,7 @@ import tifffile
 from feedseg.io import images
 from feedseg.io.calibration import Calibration
 from feedseg.io.writers import imagej
+from feedseg.io.writers import labels as labels_writer
 
 JAR = Path(os.environ.get("IMAGEJ_JAR", "/usr/share/java/ij.jar"))
 pytestmark = pytest.mark.skipif(
@@ -96,7 +97,7 @@ def test_labels_in_imagej(tmp_path, axes, size, calibration):
     count = int(np.prod([n for _, n in axes]))
     labels = RNG.integers(0, 3, (count, HEIGHT, WIDTH)).astype(np.uint8)
     labels[0, 0, 0] = 255
-    images.write_labels(path, labels, NAMES, COLORS, calibration, axes=axes)
+    labels_writer.write_labels(path, labels, NAMES, COLORS, calibration, axes=axes)
     (seen,) = show(path)
     assert (seen["size"], seen["bits"]) == (size, "8")
     np.testing.assert_array_equal(seen["pixels"], labels)
@@ -127,11 +128,11 @@ def test_probabilities_and_instances_in_imagej(tmp_path):
     ids = RNG.integers(0, 700, (6, HEIGHT, WIDTH)).astype(np.uint16)
     axes, calibration = (("t", 3), ("z", 2)), MICRONS._replace(frame_interval=4.0)
     files = [tmp_path / name for name in ("float.tif", "bytes.tif", "ids.tif", "one.tif")]
-    images.write_probabilities(files[0], soft, NAMES, calibration, axes=axes)
+    imagej.write_probabilities(files[0], soft, NAMES, calibration, axes=axes)
     grey = np.rint(255 * soft).astype(np.uint8)
-    images.write_probabilities(files[1], grey, NAMES, calibration, dtype="uint8", axes=axes)
+    imagej.write_probabilities(files[1], grey, NAMES, calibration, dtype="uint8", axes=axes)
     imagej.write_instances(files[2], ids, calibration, ids.shape, 700, axes)
-    images.write_probabilities(files[3], soft[:1], NAMES, calibration)
+    imagej.write_probabilities(files[3], soft[:1], NAMES, calibration)
     seen = show(*files)
     assert [each["size"] for each in seen] == [
         "28 20 3 2 3",
@@ -155,7 +156,7 @@ def test_imagej_does_not_open_bigtiff(tmp_path, monkeypatch):
     """Why files above 4 GiB are OME-TIFF, for Bio-Formats."""
     monkeypatch.setattr(imagej, "CLASSIC_LIMIT", 0)
     path = tmp_path / "a.tif"
-    images.write_labels(path, np.zeros((1, 20, 28), np.uint8), NAMES, COLORS, MICRONS)
+    labels_writer.write_labels(path, np.zeros((1, 20, 28), np.uint8), NAMES, COLORS, MICRONS)
     assert tifffile.TiffFile(path).is_bigtiff
     assert "Unsupported format" in macro(tmp_path, SHOW, str(path))
 
@@ -212,7 +213,7 @@ def test_labels_that_imagej_saves_again_stay_the_same(tmp_path):
     path, again = tmp_path / "a.tif", tmp_path / "again.tif"
     labels = RNG.integers(0, 3, (6, HEIGHT, WIDTH)).astype(np.uint8)
     calibration = MICRONS._replace(frame_interval=0.5)
-    images.write_labels(path, labels, NAMES, COLORS, calibration, axes=(("t", 2), ("z", 3)))
+    labels_writer.write_labels(path, labels, NAMES, COLORS, calibration, axes=(("t", 2), ("z", 3)))
     code = 'setBatchMode(true); files = split(getArgument(), "|"); open(files[0]); '
     macro(tmp_path, code + 'saveAs("Tiff", files[1]);', f"{path}|{again}")
     np.testing.assert_array_equal(images.read_label(again), labels)

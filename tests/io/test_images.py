@@ -13,7 +13,8 @@ from PIL import Image
 
 from feedseg.io import images
 from feedseg.io.writers import imagej
-from feedseg.runtime.errors import BadImage, UserError
+from feedseg.io.writers import labels as labels_writer
+from feedseg.runtime.errors import BadImage, SaveFailed, UserError
 
 RNG = np.random.default_rng(0)
 STACK = RNG.integers(0, 256, (3, 20, 28), dtype=np.uint8)
@@ -328,7 +329,7 @@ def _write(path: Path, kind: str) -> tuple[int, ...]:
     if kind == "npy":
         np.save(path, STACK)
     elif kind == "labels":
-        images.write_labels(path, STACK % 3, NAMES, COLORS, MICRONS)
+        labels_writer.write_labels(path, STACK % 3, NAMES, COLORS, MICRONS)
     elif kind == "tiles":
         tifffile.imwrite(path, STACK, tile=(16, 16), compression="zlib", photometric="minisblack")
     else:
@@ -377,7 +378,7 @@ def test_labels_round_trip_with_colours_names_and_calibration(tmp_path, pages):
     path = tmp_path / "new" / "a_labels.tif"
     labels = (STACK % 3)[:pages]
     labels[0, 0, 0] = 255
-    images.write_labels(path, labels, NAMES, COLORS, MICRONS)
+    labels_writer.write_labels(path, labels, NAMES, COLORS, MICRONS)
     np.testing.assert_array_equal(images.read_label(path), labels)
     assert images.read_calibration(path) == MICRONS
     with tifffile.TiffFile(path) as tif:
@@ -396,7 +397,7 @@ def test_labels_round_trip_with_colours_names_and_calibration(tmp_path, pages):
 def test_probabilities_round_trip(tmp_path):
     path = tmp_path / "a.tif"
     probabilities = RNG.random((2, 20, 28, 3)).astype(np.float32)
-    images.write_probabilities(path, probabilities, NAMES, MICRONS)
+    imagej.write_probabilities(path, probabilities, NAMES, MICRONS)
     np.testing.assert_array_equal(images.read_array(path), probabilities)
     assert images.read_calibration(path) == MICRONS
     with tifffile.TiffFile(path) as tif:
@@ -405,7 +406,7 @@ def test_probabilities_round_trip(tmp_path):
     slabs = (
         page[top : top + 7, :, k] for page in probabilities for k in range(3) for top in (0, 7, 14)
     )
-    images.write_probabilities(path, slabs, NAMES, None, probabilities.shape)
+    imagej.write_probabilities(path, slabs, NAMES, None, probabilities.shape)
     np.testing.assert_array_equal(images.read_array(path), probabilities)
     assert images.read_calibration(path) is None
 
@@ -415,12 +416,12 @@ def test_labels_come_by_slabs_of_any_height(tmp_path, monkeypatch, heights):
     monkeypatch.setattr(imagej, "STRIP_BYTES", 6 * 28)
     labels = RNG.integers(0, 3, (2, 20, 28)).astype(np.uint8)
     whole, cut = tmp_path / "whole.tif", tmp_path / "cut.tif"
-    images.write_labels(whole, labels, NAMES, COLORS, MICRONS)
+    labels_writer.write_labels(whole, labels, NAMES, COLORS, MICRONS)
     slabs = []
     for page in labels:
         ends = np.cumsum(np.resize(heights, 20))
         slabs += [part for part in np.split(page, ends[ends < 20]) if len(part)]
-    images.write_labels(cut, iter(slabs), NAMES, COLORS, MICRONS, labels.shape)
+    labels_writer.write_labels(cut, iter(slabs), NAMES, COLORS, MICRONS, labels.shape)
     assert cut.read_bytes() == whole.read_bytes()
     np.testing.assert_array_equal(images.read_label(cut), labels)
     with tifffile.TiffFile(cut) as tif:
@@ -431,7 +432,7 @@ def test_labels_beyond_classic_tiff(tmp_path, monkeypatch):
     monkeypatch.setattr(imagej, "CLASSIC_LIMIT", 1000)
     path = tmp_path / "a.tif"
     labels = RNG.integers(0, 3, (2, 20, 28)).astype(np.uint8)
-    images.write_labels(path, labels, NAMES, COLORS, MICRONS)
+    labels_writer.write_labels(path, labels, NAMES, COLORS, MICRONS)
     np.testing.assert_array_equal(images.read_label(path), labels)
     assert images.read_calibration(path) == MICRONS
     with tifffile.TiffFile(path) as tif:
@@ -443,7 +444,7 @@ def test_probabilities_beyond_classic_tiff(tmp_path, monkeypatch):
     monkeypatch.setattr(imagej, "CLASSIC_LIMIT", 1000)
     path = tmp_path / "a.tif"
     probabilities = RNG.random((2, 20, 28, 3)).astype(np.float32)
-    images.write_probabilities(path, probabilities, NAMES, MICRONS)
+    imagej.write_probabilities(path, probabilities, NAMES, MICRONS)
     np.testing.assert_array_equal(images.read_array(path), probabilities)
     assert images.read_calibration(path) == MICRONS
     with tifffile.TiffFile(path) as tif:
@@ -480,17 +481,17 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     """A limit on the file size fails like a full disk."""
     path = tmp_path / "a.tif"
     noise = RNG.integers(0, 256, (4, 200, 200)).astype(np.uint8)
-    images.write_labels(path, STACK % 3, NAMES, COLORS)
+    labels_writer.write_labels(path, STACK % 3, NAMES, COLORS)
     before = path.read_bytes()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
     try:
         for write in (
-            lambda: images.write_labels(path, noise, NAMES, COLORS),
-            lambda: images.write_probabilities(path, noise[..., None] / 255, ("a",)),
+            lambda: labels_writer.write_labels(path, noise, NAMES, COLORS),
+            lambda: imagej.write_probabilities(path, noise[..., None] / 255, ("a",)),
         ):
-            with pytest.raises(UserError) as error:
+            with pytest.raises(SaveFailed) as error:
                 write()
             assert one_line_about(path, error)
     finally:
@@ -502,6 +503,6 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
 def test_an_unusable_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "a.tif"
-    with pytest.raises(UserError) as error:
-        images.write_labels(path, STACK % 3, NAMES, COLORS)
+    with pytest.raises(SaveFailed) as error:
+        labels_writer.write_labels(path, STACK % 3, NAMES, COLORS)
     assert one_line_about(path, error)

@@ -9,7 +9,8 @@ import tifffile
 from feedseg.io import images, page_axes
 from feedseg.io.calibration import Calibration, ngff_unit, symbol
 from feedseg.io.writers import imagej
-from feedseg.io.writers import labels as label_formats
+from feedseg.io.writers import labels as labels_writer
+from feedseg.io.writers.formats import formats, suffix
 from feedseg.runtime.errors import BadImage
 
 RNG = np.random.default_rng(0)
@@ -36,7 +37,7 @@ def description(path) -> tuple[dict, dict, dict]:
 
 def test_labels_round_trip_with_names_colours_and_calibration(tmp_path):
     path = tmp_path / "new" / "a_labels.ome.tif"
-    label_formats.write_labels(path, LABELS, NAMES, COLORS, MICRONS)
+    labels_writer.write_labels(path, LABELS, NAMES, COLORS, MICRONS)
     np.testing.assert_array_equal(images.read_label(path), LABELS)
     assert images.read_calibration(path) == MICRONS._replace(unit="µm")
     pixels, names, colors = description(path)
@@ -57,14 +58,14 @@ def test_slabs_give_the_same_file(tmp_path, monkeypatch, height):
     slabs = (page[top : top + height] for page in LABELS for top in range(0, 40, height))
     paths = [tmp_path / "whole" / "a.ome.tif", tmp_path / "cut" / "a.ome.tif"]
     for path, labels in zip(paths, (LABELS, slabs), strict=True):
-        label_formats.write_labels(path, labels, NAMES, COLORS, MICRONS, LABELS.shape)
+        labels_writer.write_labels(path, labels, NAMES, COLORS, MICRONS, LABELS.shape)
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 @pytest.mark.parametrize("axes", [(("t", 2), ("z", 3)), (("z", 3), ("t", 2)), (("t", 6),), None])
 def test_axes_of_the_pages_are_kept(tmp_path, axes):
     path = tmp_path / "a.ome.tif"
-    label_formats.write_labels(path, LABELS, NAMES, COLORS, MICRONS, None, axes)
+    labels_writer.write_labels(path, LABELS, NAMES, COLORS, MICRONS, None, axes)
     np.testing.assert_array_equal(images.read_label(path), LABELS)
     assert page_axes.page_axes(path) == (axes or (("z", 6),))
     pixels, *_ = description(path)
@@ -79,14 +80,14 @@ def test_the_interval_of_times_is_kept_by_every_format(tmp_path):
         if name.endswith("zarr"):
             pytest.importorskip("zarr", reason="needs the extra `zarr`")
         axes = (("t", 2), ("z", 3))
-        label_formats.write_labels(tmp_path / name, LABELS, NAMES, COLORS, calibration, None, axes)
+        labels_writer.write_labels(tmp_path / name, LABELS, NAMES, COLORS, calibration, None, axes)
         assert images.read_calibration(tmp_path / name) == calibration
         assert page_axes.page_axes(tmp_path / name) == axes
 
 
 def test_a_single_page(tmp_path):
     path = tmp_path / "a.ome.tif"
-    label_formats.write_labels(path, LABELS[:1], NAMES, COLORS)
+    labels_writer.write_labels(path, LABELS[:1], NAMES, COLORS)
     np.testing.assert_array_equal(images.read_label(path), LABELS[:1])
     assert images.read_calibration(path) is None and page_axes.page_axes(path) == ()
 
@@ -94,7 +95,7 @@ def test_a_single_page(tmp_path):
 def test_bigtiff_only_where_needed_and_then_with_the_names(tmp_path, monkeypatch):
     monkeypatch.setattr(imagej, "CLASSIC_LIMIT", 1000)
     for name in ("a.ome.tif", "a.tif"):
-        label_formats.write_labels(tmp_path / name, LABELS, NAMES, COLORS, MICRONS)
+        labels_writer.write_labels(tmp_path / name, LABELS, NAMES, COLORS, MICRONS)
         with tifffile.TiffFile(tmp_path / name) as file:
             assert file.is_bigtiff
         assert description(tmp_path / name)[1]["1"] == NAMES[1]
@@ -103,17 +104,17 @@ def test_bigtiff_only_where_needed_and_then_with_the_names(tmp_path, monkeypatch
 
 def test_a_unit_that_ome_does_not_know_is_left_out(tmp_path):
     path = tmp_path / "a.ome.tif"
-    label_formats.write_labels(path, LABELS, NAMES, COLORS, MICRONS._replace(unit="furlong"))
+    labels_writer.write_labels(path, LABELS, NAMES, COLORS, MICRONS._replace(unit="furlong"))
     assert not [key for key in description(path)[0] if key.startswith("Physical")]
     assert symbol("\u03bcm") == symbol("um") == symbol("micrometer") == "µm"
     assert (symbol("pixel"), ngff_unit("pixel"), ngff_unit("inch")) == (None, None, "inch")
 
 
 def test_the_name_chooses_the_format(tmp_path):
-    for form, suffix in label_formats.SUFFIXES.items():
+    for form in formats():
         if form == "ome-zarr":
             pytest.importorskip("zarr", reason="needs the extra `zarr`")
-        label_formats.write_labels(tmp_path / f"a_labels{suffix}", LABELS, NAMES, COLORS)
+        labels_writer.write_labels(tmp_path / f"a_labels{suffix(form)}", LABELS, NAMES, COLORS)
     for path in images.list_images(tmp_path):
         np.testing.assert_array_equal(images.read_label(path), LABELS)
     with tifffile.TiffFile(tmp_path / "a_labels.tif") as file:
@@ -126,7 +127,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
         raise BadImage("b.tif: damaged")
 
     with pytest.raises(BadImage):
-        label_formats.write_labels(
+        labels_writer.write_labels(
             tmp_path / "a.ome.tif", failing(), NAMES, COLORS, None, LABELS.shape
         )
     assert not list(tmp_path.iterdir())

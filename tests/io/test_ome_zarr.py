@@ -15,9 +15,9 @@ import tifffile
 from feedseg.io import images, ngff, page_axes, zarr_rows
 from feedseg.io import source as slabs
 from feedseg.io.calibration import Calibration
-from feedseg.io.writers import labels as label_formats
+from feedseg.io.writers import labels as labels_writer
 from feedseg.io.writers import ome_zarr as ome_zarr_labels
-from feedseg.runtime.errors import BadImage, UserError
+from feedseg.runtime.errors import BadImage, SaveFailed, UserError
 
 zarr = pytest.importorskip("zarr", reason="needs the extra `zarr`")
 
@@ -344,8 +344,8 @@ def test_without_the_library_only_ome_zarr_is_out_of_reach(tmp_path, monkeypatch
         with pytest.raises(UserError, match=r'a\.zarr.*pip install "feedseg\[zarr\]"'):
             call(path)
     with pytest.raises(UserError, match=r'pip install "feedseg\[zarr\]"'):
-        label_formats.require("ome-zarr", tmp_path)
-    label_formats.require("ome-tiff", tmp_path)
+        labels_writer.require("ome-zarr", tmp_path)
+    labels_writer.require("ome-tiff", tmp_path)
 
 
 # Which folders are images
@@ -404,7 +404,7 @@ def small(monkeypatch):
 def test_labels_round_trip_with_their_pyramid(tmp_path, small, size, height):
     labels = RNG.integers(0, 3, (3, *size)).astype(np.uint8)
     path = tmp_path / "new" / "a_labels.ome.zarr"
-    label_formats.write_labels(path, in_slabs(labels, height), NAMES, COLORS, MICRONS, labels.shape)
+    labels_writer.write_labels(path, in_slabs(labels, height), NAMES, COLORS, MICRONS, labels.shape)
     np.testing.assert_array_equal(images.read_label(path), labels)
     assert images.read_calibration(path) == MICRONS
     assert [each.name for each in path.parent.iterdir()] == [path.name]
@@ -421,7 +421,7 @@ def test_labels_round_trip_with_their_pyramid(tmp_path, small, size, height):
 def test_labels_have_names_and_colours_where_readers_look_for_them(tmp_path):
     path = tmp_path / "a.zarr"
     labels = RNG.integers(0, 3, (1, 20, 30)).astype(np.uint8)
-    label_formats.write_labels(path, labels, NAMES, COLORS, MICRONS._replace(unit="micron"))
+    labels_writer.write_labels(path, labels, NAMES, COLORS, MICRONS._replace(unit="micron"))
     root = zarr.open_group(str(path), mode="r")
     assert root.metadata.zarr_format == 2
     assert root["labels"].attrs["labels"] == ["classes"]
@@ -447,9 +447,9 @@ def test_labels_without_a_known_unit_have_no_size(tmp_path):
     labels = np.zeros((1, 20, 30), np.uint8)
     for unit, found in (("furlong", None), ("nm", Calibration(0.5, 0.25, "nm"))):
         path = tmp_path / f"{unit}.zarr"
-        label_formats.write_labels(path, labels, NAMES, COLORS, MICRONS._replace(unit=unit))
+        labels_writer.write_labels(path, labels, NAMES, COLORS, MICRONS._replace(unit=unit))
         assert images.read_calibration(path) == found
-    label_formats.write_labels(tmp_path / "none.zarr", labels, NAMES, COLORS)
+    labels_writer.write_labels(tmp_path / "none.zarr", labels, NAMES, COLORS)
     assert images.read_calibration(tmp_path / "none.zarr") is None
 
 
@@ -457,19 +457,19 @@ def test_labels_without_a_known_unit_have_no_size(tmp_path):
 def test_labels_keep_the_axes_of_the_image(tmp_path, small, axes):
     labels = RNG.integers(0, 3, (6, 20, 30)).astype(np.uint8)
     path = tmp_path / "a.zarr"
-    label_formats.write_labels(path, labels, NAMES, COLORS, MICRONS, None, axes)
+    labels_writer.write_labels(path, labels, NAMES, COLORS, MICRONS, None, axes)
     found = zarr.open_array(str(path / "labels/classes/0"), mode="r")[...]
     cube = labels.reshape(*(size for _, size in axes), 20, 30)
     np.testing.assert_array_equal(found, cube if axes[0][0] == "t" else cube.swapaxes(0, 1))
     assert page_axes.page_axes(path) == tuple(sorted(axes))
     with pytest.raises(ValueError, match="for 6 pages"):
-        label_formats.write_labels(path, labels, NAMES, COLORS, None, None, (("z", 5),))
+        labels_writer.write_labels(path, labels, NAMES, COLORS, None, None, (("z", 5),))
 
 
 def test_labels_appear_when_whole_and_replace_only_an_ome_zarr(tmp_path):
     path = tmp_path / "a.zarr"
     old = np.ones((1, 20, 30), np.uint8)
-    label_formats.write_labels(path, old, NAMES, COLORS)
+    labels_writer.write_labels(path, old, NAMES, COLORS)
 
     def failing():
         yield np.zeros((10, 30), np.uint8)
@@ -477,23 +477,23 @@ def test_labels_appear_when_whole_and_replace_only_an_ome_zarr(tmp_path):
         raise BadImage("b.tif: damaged")
 
     with pytest.raises(BadImage):
-        label_formats.write_labels(path, failing(), NAMES, COLORS, None, (1, 20, 30))
+        labels_writer.write_labels(path, failing(), NAMES, COLORS, None, (1, 20, 30))
     np.testing.assert_array_equal(images.read_label(path), old)
     dead = tmp_path / ".a.zarr.99999999.part"
     dead.mkdir()  # of a killed process
-    label_formats.write_labels(path, old * 2, NAMES, COLORS)
+    labels_writer.write_labels(path, old * 2, NAMES, COLORS)
     np.testing.assert_array_equal(images.read_label(path), old * 2)
     assert [each.name for each in tmp_path.iterdir()] == ["a.zarr"]
     (tmp_path / "b.zarr").write_text("mine")
     with pytest.raises(UserError, match=r"b\.zarr: exists and is no OME-Zarr"):
-        label_formats.write_labels(tmp_path / "b.zarr", old, NAMES, COLORS)
+        labels_writer.write_labels(tmp_path / "b.zarr", old, NAMES, COLORS)
     assert (tmp_path / "b.zarr").read_text() == "mine"
 
 
 def test_an_unusable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"a\.zarr: cannot be written"):
-        label_formats.write_labels(
+    with pytest.raises(SaveFailed, match=r"a\.zarr: cannot be written"):
+        labels_writer.write_labels(
             tmp_path / "file" / "a.zarr", np.zeros((1, 9, 9), np.uint8), NAMES, COLORS
         )
 
@@ -505,7 +505,7 @@ def test_writing_labels_keeps_one_row_of_chunks(tmp_path, monkeypatch):
     for height in (1024, 6144):
         predict_rows = (slab for _ in range(height // 64))
         tracemalloc.start()
-        label_formats.write_labels(
+        labels_writer.write_labels(
             tmp_path / f"{height}.zarr", predict_rows, NAMES, COLORS, None, (1, height, 2048)
         )
         peaks.append(tracemalloc.get_traced_memory()[1])

@@ -286,7 +286,7 @@ with images.open_source(Path(sys.argv[1])) as source:
     before, total = peak(), 0
     for start in range(0, source.height, 64):
         total += int(source.rows(0, max(start - 32, 0), min(start + 64, source.height))[0, 0, 0])
-    slabs.limits(source, 0, "image_percentile", (1, 99))
+    images.limits(source, 0, "image_percentile", (1, 99))
     print(peak() - before, source.height * source.width * 2 / 2**20)
 """
 

@@ -313,7 +313,7 @@ def test_full_disk(tmp_path):
 def test_small_files_on_a_full_disk(tmp_path, capsys):
     directory = RunDir(tmp_path)
     directory.metrics = Path("/dev/full")
-    with pytest.raises(SaveFailed, match=r"cannot write /dev/full: No space left .* free space"):
+    with pytest.raises(SaveFailed, match=r"/dev/full: cannot be written .*free space"):
         directory.append({"epoch": 1})
     log = Log()
     log.keep_in(Path("/dev/full"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from feedseg import datasets
 from feedseg.datasets.common.download import Download
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import SaveFailed, UserError
 
 TIMEOUT_S = 30  # without an answer from the server
 
@@ -66,7 +66,7 @@ def download(downloads: tuple[Download, ...], target: Path, note: str) -> None:
         staging.replace(target)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(
+        raise SaveFailed(
             f"{target}: cannot be written ({reason}); free space or choose another folder"
         ) from None
     finally:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg.io import images
 from feedseg.io.calibration import Calibration
 from feedseg.io.source import SLAB_BYTES
+from feedseg.io.writers import imagej
 from feedseg.runtime import files
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import SaveFailed
 
 TYPES = ("float32", "float16", "uint8")  # uint8: 255 p to the nearest
 
@@ -55,7 +55,7 @@ class Planes:
                     file.seek(size * width * ((page * channels + channel) * height + row))
                     file.write(np.ascontiguousarray(slab[..., channel], self._type))
         except OSError as error:
-            raise UserError(
+            raise SaveFailed(
                 f"{self._path}: cannot be written ({error.strerror or error}); free space, these "
                 "maps need it twice, or choose another place"
             ) from None
@@ -79,6 +79,6 @@ class Planes:
         axes: Sequence[tuple[str, int]],
     ) -> None:
         """A file of channels with all of it; axes: of the pages, as `page_axes` gives them."""
-        images.write_probabilities(
+        imagej.write_probabilities(
             path, self.slabs(), titles, calibration, self._shape, self._type, axes
         )

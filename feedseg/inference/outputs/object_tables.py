@@ -8,7 +8,7 @@ from pathlib import Path
 
 from feedseg.inference.outputs.run_lengths import Parts
 from feedseg.io.calibration import Calibration
-from feedseg.io.writers.imagej import write_atomically
+from feedseg.runtime.files import write_atomically
 
 
 def shape(part: Parts, height: int, width: int, calibration: Calibration | None) -> dict:

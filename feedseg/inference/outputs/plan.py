@@ -13,7 +13,7 @@ from typing import NamedTuple
 from feedseg.inference.outputs import object_tables
 from feedseg.inference.outputs.instances import InstanceSpec
 from feedseg.io import images, ngff
-from feedseg.io.writers import labels as label_formats
+from feedseg.io.writers import formats
 from feedseg.runs.directory import read_json
 from feedseg.runtime import files as atomic
 from feedseg.runtime.errors import UserError
@@ -29,7 +29,7 @@ class OutputOptions(NamedTuple):
     overlay: bool = False
     tables: bool = False
     instances: InstanceSpec | None = None
-    form: str = "tiff"  # of the labels, of `label_formats.SUFFIXES`
+    form: str = "tiff"  # of the labels, of `formats.formats`
 
 
 ONLY_LABELS = OutputOptions()
@@ -91,7 +91,7 @@ def _job(image: Path, stem: Path, wanted: OutputOptions) -> ImageTask:
 
     return ImageTask(
         image,
-        beside(f"labels{label_formats.SUFFIXES[wanted.form]}"),
+        beside(f"labels{formats.suffix(wanted.form)}"),
         wanted,
         beside("probabilities.tif") if wanted.probabilities else None,
         beside("uncertainty.tif") if wanted.uncertainty else None,

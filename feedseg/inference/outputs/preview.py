@@ -7,7 +7,7 @@ import numpy as np
 
 from feedseg.io import colors
 from feedseg.io import source as slabs
-from feedseg.io.images import write_atomically
+from feedseg.runtime.files import write_atomically
 
 SIDE = 2048  # px, at most
 
@@ -34,7 +34,7 @@ class Preview:
     def write(
         self, path: Path, source: slabs.Source, class_colors: Sequence[tuple[int, int, int]]
     ) -> None:
-        """The picture as PNG. Raises UserError if it cannot be written."""
+        """The picture as PNG. Raises SaveFailed if it cannot be written."""
         from PIL import Image
 
         lines = range(0, self._height, self._step)

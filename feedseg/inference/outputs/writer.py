@@ -14,7 +14,7 @@ from feedseg.inference.outputs.preview import Preview
 from feedseg.inference.predictor import Predictor
 from feedseg.io import images, page_axes
 from feedseg.io.source import Source
-from feedseg.io.writers import labels as label_formats
+from feedseg.io.writers import labels as labels_writer
 
 
 class Outputs:
@@ -73,7 +73,7 @@ class Outputs:
         Raises UserError if one cannot be written.
         """
         job, colors = self._job, self._trained.class_colors
-        label_formats.write_labels(
+        labels_writer.write_labels(
             job.labels, labels, self._names, colors, self._calibration, self._shape, self._axes
         )
         if self._soft:

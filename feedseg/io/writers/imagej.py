@@ -4,9 +4,8 @@ Files are written beside their place and renamed, so a name never stands for hal
 """
 
 import math
-import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,33 +14,14 @@ import tifffile
 from feedseg.io.calibration import Calibration
 from feedseg.io.colors import VOID_COLOR
 from feedseg.io.writers import ome_xml
+from feedseg.io.writers.label_image import LabelImage
 from feedseg.io.writers.strips import in_strips
-from feedseg.runtime import files
-from feedseg.runtime.errors import UserError, one_line
+from feedseg.runtime.files import write_atomically
 
+FORMAT, SUFFIXES = "tiff", (".tif", ".tiff")
 STRIP_BYTES = 2**18  # of a strip of labels, before compression
 _IMAGEJ_AXES = {"T": "frames", "Z": "slices"}
 CLASSIC_LIMIT = 2**32 - 2**25  # bytes, what fits a TIFF with 32-bit offsets
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """`write(temporary)` beside `path`, then a rename onto it.
-
-    What killed processes left beside it is removed (`atomic.temporary`).
-    Raises UserError naming the file if it cannot be written; nothing is left behind then.
-    """
-    path = Path(path)
-    try:
-        with files.temporary(path) as temporary:
-            write(temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or one_line(error)
-        raise UserError(
-            f"{path}: cannot be written ({reason}); free space or choose another place"
-        ) from None
 
 
 def _ascii(text: str) -> str:
@@ -87,61 +67,31 @@ def color_table(class_colors: Sequence[tuple[int, int, int]]) -> np.ndarray:
     return table
 
 
-def write_labels(
-    path: Path,
-    labels: np.ndarray | Iterable[np.ndarray],
-    class_names: Sequence[str],
-    class_colors: Sequence[tuple[int, int, int]],
-    calibration: Calibration | None = None,
-    shape: tuple[int, int, int] | None = None,
-    axes: Sequence[tuple[str, int]] | None = None,
-) -> None:
-    """8-bit ImageJ TIFF of class ids with the class colours as its look-up table.
+def write(path: Path, image: LabelImage) -> None:
+    """8-bit ImageJ TIFF of class ids with the class colors as its look-up table.
 
-    labels: [P, H, W] uint8 class ids, or an iterable of slabs of rows [h, W], page after page,
-    which keeps a slab in memory at a time; then `shape` gives (P, H, W). class_colors: RGB 0-255.
-    axes: of the pages, as `page_axes.page_axes` gives them; None: slices.
-    Names stand in Fiji's Image > Show Info, and in the slice labels, of which Fiji shows that of a
-    single page (it drops those of compressed stacks). Lossless (zlib).
-    Above 4 GiB of labels OME-BigTIFF, which Fiji opens through Bio-Formats (`ome_form.classes`).
-    Raises UserError if the file cannot be written, ValueError for labels of another form.
+    The class names appear in Fiji's Image > Show Info, and in the slice labels, of which Fiji shows
+    that of a single page (it drops those of compressed stacks). Lossless (zlib).
+    Above 4 GiB of labels OME-BigTIFF, which Fiji opens through Bio-Formats (`ome_xml.classes`).
+    Raises SaveFailed if the file cannot be written, ValueError for labels of another form.
     """
-    count, height, width = label_shape(labels, shape)
-    sizes = _hyperstack(count, axes)
+    count, height, width = image.size()
+    sizes = _hyperstack(count, image.axes)
     if count * height * width > CLASSIC_LIMIT:
-        classes = ome_xml.classes(class_names, class_colors)
-        form = ome_xml.form(path, f"{''.join(sizes)}YX", calibration, **classes)
+        classes = ome_xml.classes(image.class_names, image.class_colors)
+        form = ome_xml.form(path, f"{''.join(sizes)}YX", image.calibration, **classes)
     else:
-        form = _imagej_labels(count, class_names, class_colors)
-        form |= {"description": _description(sizes, calibration), **_resolution(calibration)}
-    write_indexed(path, labels, (*sizes.values(), height, width), class_colors, form)
+        form = _imagej_labels(count, image.class_names, image.class_colors)
+        form["description"] = _description(sizes, image.calibration)
+        form |= _resolution(image.calibration)
+    write_indexed(path, image, (*sizes.values(), height, width), form)
 
 
-def label_shape(
-    labels: np.ndarray | Iterable[np.ndarray], shape: tuple[int, int, int] | None
-) -> tuple[int, int, int]:
-    """(P, H, W) of labels, for slabs the one given. ValueError for labels of another form."""
-    if isinstance(labels, np.ndarray):
-        shape = labels.shape
-        if labels.ndim != 3 or labels.dtype != np.uint8:
-            raise ValueError(f"labels have to be [P, H, W] uint8, not {shape} {labels.dtype}")
-    if shape is None or len(shape) != 3:
-        raise ValueError("labels need the shape (P, H, W)")
-    return shape
+def write_indexed(path: Path, image: LabelImage, shape: tuple[int, ...], form: dict) -> None:
+    """8-bit TIFF with a color table, one slab in memory at a time.
 
-
-def write_indexed(
-    path: Path,
-    labels: Iterable[np.ndarray],
-    shape: tuple[int, ...],
-    class_colors: Sequence[tuple[int, int, int]],
-    form: dict,
-) -> None:
-    """8-bit TIFF with a colour table, one slab in memory at a time.
-
-    labels: slabs [h, W], page after page; shape: (..., H, W); form: more arguments of
-    `tifffile.imwrite`.
-    Raises UserError if the file cannot be written.
+    shape: (..., H, W), as stored; form: more arguments of `tifffile.imwrite`.
+    Raises SaveFailed if the file cannot be written.
     """
     height, width = shape[-2:]
     rows = min(height, max(1, STRIP_BYTES // width))
@@ -149,11 +99,11 @@ def write_indexed(
     def write(temporary: Path) -> None:
         tifffile.imwrite(
             temporary,
-            (zlib.compress(strip) for strip in in_strips(labels, height, rows)),
+            (zlib.compress(strip) for strip in in_strips(image.labels, height, rows)),
             shape=shape,
             dtype=np.uint8,
             photometric="palette",
-            colormap=color_table(class_colors).T.astype(np.uint16) * 257,
+            colormap=color_table(image.class_colors).T.astype(np.uint16) * 257,
             compression="zlib",
             rowsperstrip=rows,
             **form,
@@ -189,7 +139,7 @@ def write_probabilities(
     dtype: float32, float16 (for Python: neither ImageJ nor OME knows it), or uint8 (255 p).
     axes: of the pages, as in `write_labels`. The names stand in Fiji's Image > Show Info too.
     ImageJ TIFF; above 4 GiB OME-BigTIFF, which Fiji opens through Bio-Formats.
-    Raises UserError if the file cannot be written.
+    Raises SaveFailed if the file cannot be written.
     """
     slabs = probabilities
     if isinstance(probabilities, np.ndarray):
@@ -252,7 +202,7 @@ def write_instances(
     `write_labels`.
     16-bit ImageJ TIFF where the ids fit, else 32-bit OME-TIFF, which Fiji opens through
     Bio-Formats, as it does files above 4 GiB.
-    Raises UserError if the file cannot be written.
+    Raises SaveFailed if the file cannot be written.
     """
     dtype = np.uint16 if top < 2**16 else np.uint32
     if top < 2**16 and 2 * math.prod(shape) <= CLASSIC_LIMIT:

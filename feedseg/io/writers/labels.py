@@ -1,41 +1,28 @@
-"""The formats of label images: for Fiji, OME-TIFF, OME-Zarr."""
+"""Writing label images in the format that the name's end stands for."""
 
-from collections.abc import Iterable, Sequence
+import importlib
 from pathlib import Path
 
-import numpy as np
-
-from feedseg.io import zarr_rows
-from feedseg.io.calibration import Calibration
-from feedseg.io.writers import imagej, ome_tiff
-from feedseg.io.writers import ome_zarr as ome_zarr_labels
-
-SUFFIXES = {"tiff": ".tif", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr"}
+from feedseg.io.writers.formats import formats
+from feedseg.io.writers.label_image import LabelImage
 
 
 def require(form: str, folder: Path) -> None:
     """Raises UserError, naming the folder to be written to, if a format needs what is missing."""
-    if form == "ome-zarr":
-        zarr_rows.library(folder)
+    module = importlib.import_module(formats()[form][0])
+    getattr(module, "require", lambda folder: None)(folder)
 
 
-def write_labels(
-    path: Path,
-    labels: np.ndarray | Iterable[np.ndarray],
-    class_names: Sequence[str],
-    class_colors: Sequence[tuple[int, int, int]],
-    calibration: Calibration | None = None,
-    shape: tuple[int, int, int] | None = None,
-    axes: Sequence[tuple[str, int]] | None = None,
-) -> None:
-    """A label image in the format that its name ends in, of `SUFFIXES`.
+def write_labels(path: Path, *arguments, **more) -> None:
+    """Write a `LabelImage`, made of the arguments, in the format that the name's end stands for.
 
-    labels, shape: as of `fiji.write_labels`; axes: of the pages, as `page_axes.page_axes` gives
-    them.
-    Raises UserError if it cannot be written, ValueError for labels of another form.
+    Raises UserError if it cannot be written, ValueError for labels of another form or a name of
+    none.
     """
     name = Path(path).name.lower()
-    form = ome_zarr_labels if name.endswith(".zarr") else imagej
-    if name.endswith((".ome.tif", ".ome.tiff")):
-        form = ome_tiff
-    form.write_labels(path, labels, class_names, class_colors, calibration, shape, axes)
+    endings = {end: module for module, ends in formats().values() for end in ends}
+    fitting = [end for end in endings if name.endswith(end)]
+    if not fitting:
+        raise ValueError(f"{path}: no label format ends so; there are {', '.join(endings)}")
+    module = importlib.import_module(endings[max(fitting, key=len)])
+    module.write(path, LabelImage(*arguments, **more))

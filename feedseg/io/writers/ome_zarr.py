@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,57 +15,54 @@ import numpy as np
 
 from feedseg.io import ngff, page_axes
 from feedseg.io.calibration import Calibration, ngff_unit
-from feedseg.io.writers import imagej
+from feedseg.io.writers.label_image import LabelImage
 from feedseg.io.writers.strips import in_strips
 from feedseg.io.zarr_rows import library
 from feedseg.runtime import files
-from feedseg.runtime.errors import UserError, one_line
+from feedseg.runtime.errors import UserError
 
+FORMAT, SUFFIXES = "ome-zarr", (".ome.zarr", ".zarr")
 CHUNK = 1024  # px, side of a chunk
 SMALLEST = 512  # px, longer side at which the pyramid ends
 NAME = "classes"  # of the label image
 
 
-def write_labels(
-    path: Path,
-    labels: np.ndarray | Iterable[np.ndarray],
-    class_names: Sequence[str],
-    class_colors: Sequence[tuple[int, int, int]],
-    calibration: Calibration | None = None,
-    shape: tuple[int, int, int] | None = None,
-    axes: Sequence[tuple[str, int]] | None = None,
-) -> None:
+def require(folder: Path) -> None:
+    """Raises UserError naming the folder if the library is missing."""
+    library(folder)
+
+
+def write(path: Path, image: LabelImage) -> None:
     """OME-Zarr 0.4 of class ids; each level of its pyramid has every second pixel of the one below.
 
-    labels, shape: as of `fiji.write_labels`; rows of one chunk are in memory at a time. axes: of
-    the pages, as `page_axes.page_axes` gives them; None: slices.
+    Rows of one chunk are in memory at a time.
     The pixels are in `labels/classes`, a label image that may be copied into the `labels` of the
     segmented image; the folder itself is an image with the same pixels, for readers without labels.
-    Raises UserError if it cannot be written, ValueError for labels of another form.
+    Raises SaveFailed if it cannot be written, ValueError for labels of another form.
     """
-    count, height, width = imagej.label_shape(labels, shape)
-    axes = page_axes.check(axes, count)
+    count, height, width = image.size()
+    axes, calibration = page_axes.check(image.axes, count), image.calibration
     zarr = library(path)
 
     sizes = [(name, dict(axes)[name]) for name in "tz" if name in dict(axes)]
     levels = _levels((height, width))
     entries = [_axis(name, calibration) for name, _ in (*sizes, ("y", height), ("x", width))]
-    image = _multiscales(entries, calibration, len(levels))
-    outer = _image_attributes(Path(path).name, image, max(1, len(class_names) - 1))
-    inner = _label_attributes(image, class_names, class_colors)
+    scales = _multiscales(entries, calibration, len(levels))
+    outer = _image_attributes(Path(path).name, scales, max(1, len(image.class_names) - 1))
+    inner = _label_attributes(scales, image.class_names, image.class_colors)
 
-    def write(folder: Path) -> None:
+    def fill(folder: Path) -> None:
         root = zarr.create_group(str(folder), zarr_format=2, attributes=outer)
         root.create_group("labels", attributes={"labels": [NAME]})
         group = root.create_group(f"labels/{NAME}", attributes=inner)
         shapes = [(*(size for _, size in sizes), *level) for level in levels]
         arrays = [_array(group, str(number), shape) for number, shape in enumerate(shapes)]
         places = list(_places(axes, [name for name, _ in sizes]))
-        _fill(arrays[0], places, in_strips(labels, height, CHUNK))
+        _fill(arrays[0], places, in_strips(image.labels, height, CHUNK))
         for fine, coarse in pairwise(arrays):
             _fill(coarse, places, _thinned(fine, places))
 
-    _write_folder(Path(path), write)
+    _write_folder(Path(path), fill)
 
 
 def _levels(size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -163,27 +160,22 @@ def _label_attributes(
 def _write_folder(path: Path, write: Callable[[Path], None]) -> None:
     """`write(temporary)` beside `path`, then a rename onto it; an OME-Zarr there is replaced.
 
-    Raises UserError naming the folder if it cannot be written; nothing is left behind then.
+    Raises SaveFailed naming the folder if it cannot be written; nothing is left behind then.
     """
-    try:
-        with files.temporary(path, ".lock") as lock, contextlib.ExitStack() as last:
-            _remove_leftovers(path)
-            folder = lock.with_suffix(".part")
-            last.callback(shutil.rmtree, folder, ignore_errors=True)
-            if path.exists() and not ngff.is_zarr(path):
-                raise UserError(f"{path}: exists and is no OME-Zarr; choose another place")
-            write(folder)
-            _flush(folder)
-            if path.exists():
-                old = lock.with_suffix(".old")
-                last.callback(shutil.rmtree, old, ignore_errors=True)
-                path.rename(old)
-            folder.rename(path)
-    except OSError as error:
-        reason = error.strerror or one_line(error)
-        raise UserError(
-            f"{path}: cannot be written ({reason}); free space or choose another place"
-        ) from None
+    with files.saving(path), contextlib.ExitStack() as last:
+        lock = last.enter_context(files.temporary(path, ".lock"))
+        _remove_leftovers(path)
+        folder = lock.with_suffix(".part")
+        last.callback(shutil.rmtree, folder, ignore_errors=True)
+        if path.exists() and not ngff.is_zarr(path):
+            raise UserError(f"{path}: exists and is no OME-Zarr; choose another place")
+        write(folder)
+        _flush(folder)
+        if path.exists():
+            old = lock.with_suffix(".old")
+            last.callback(shutil.rmtree, old, ignore_errors=True)
+            path.rename(old)
+        folder.rename(path)
 
 
 def _remove_leftovers(path: Path) -> None:
