@@ -37,7 +37,7 @@ from feedseg.inference import bundled, loading, segment, tiling
 from feedseg.inference import trained as trained_models
 from feedseg.inference.trained import JaxPredictor
 from feedseg.io import images, normalize
-from feedseg.io import source as slabs
+from feedseg.io.source import ImageSource
 
 SIDE = 1024  # px, of the image
 WINDOW = 256  # px, of networks that depend on it
@@ -118,7 +118,7 @@ def scaled(model: JaxPredictor, image: np.ndarray) -> np.ndarray:
 def by_tiles(model: JaxPredictor, image: np.ndarray, tile: int = 0) -> np.ndarray:
     """Probabilities [H, W, K] as `feedseg predict` computes them."""
     pages = image[None]
-    source = slabs.Source(
+    source = ImageSource(
         Path("section"), pages.shape, pages.dtype, lambda page, first, last: image[first:last]
     )
     return np.concatenate(list(segment.predict_rows(loading.for_images(model), source, tile)))

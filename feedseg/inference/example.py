@@ -6,8 +6,8 @@ import numpy as np
 
 from feedseg.inference import segment
 from feedseg.inference.trained import JaxPredictor
-from feedseg.io import normalize
-from feedseg.io import source as slabs
+from feedseg.io import normalize, percentiles
+from feedseg.io.source import open_source
 from feedseg.runtime.errors import UserError
 
 SIDE = 128  # px at most, so that the probabilities beside it stay small
@@ -21,9 +21,9 @@ def crop(model: JaxPredictor, path: Path) -> np.ndarray:
     largest multiples of the model's stride that fit, or what a network of whole images takes.
     Raises UserError for an image that the model cannot take or that is too small.
     """
-    with slabs.open_source(path) as file:
+    with open_source(path) as file:
         source = segment.fitting(file, model)
-        limits = slabs.limits(source, 0, model.normalization, model.percentiles)
+        limits = percentiles.limits(source, 0, model.normalization, model.percentiles)
         page = normalize.apply(source.rows(0, 0, source.height), *limits)
     side = model.window or max(SIDE // model.stride, 1) * model.stride
     sizes = [min(side, n // model.stride * model.stride) for n in page.shape[:2]]

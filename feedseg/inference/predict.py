@@ -25,7 +25,7 @@ from feedseg.inference.outputs.plan import (
 )
 from feedseg.inference.outputs.writer import Outputs
 from feedseg.inference.predictor import Predictor
-from feedseg.io import source as slabs
+from feedseg.io.source import open_source, with_channels
 from feedseg.io.writers import labels as labels_writer
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.prefetch import ahead
@@ -171,7 +171,7 @@ def predict_files(
 def _megapixels(path: Path) -> float:
     """Of all pages of an image; 0 where it cannot be read, which is said later."""
     try:
-        with slabs.open_source(path) as source:
+        with open_source(path) as source:
             return source.count * source.height * source.width / 1e6
     except UserError:
         return 0.0
@@ -187,8 +187,8 @@ def _predict_file(
     record: Record | None,
 ) -> list[Path]:
     """Outputs of one image file, streamed from slab to slab."""
-    with slabs.open_source(job.image) as file, ExitStack() as files:
-        source = segment.fitting(slabs.with_channels(file, channels), trained)
+    with open_source(job.image) as file, ExitStack() as files:
+        source = segment.fitting(with_channels(file, channels), trained)
         outputs = Outputs(job, source, trained, files)
         bar.set_description(job.image.name, refresh=False)
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from feedseg.inference import rotation, tiling
 from feedseg.inference.predictor import Predictor
-from feedseg.io import normalize
-from feedseg.io import source as slabs
+from feedseg.io import normalize, percentiles
+from feedseg.io.source import ImageSource
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.prefetch import ahead
 from feedseg.runtime.rounding import round_up
@@ -50,7 +50,7 @@ def tile_rule(trained: Predictor) -> str:
     )
 
 
-def fitting(file: slabs.Source, trained: Predictor) -> slabs.Source:
+def fitting(file: ImageSource, trained: Predictor) -> ImageSource:
     """An image with the model's number of channels and in its range, checked as it is read."""
 
     def rows(page: int, start: int, stop: int) -> np.ndarray:
@@ -59,11 +59,11 @@ def fitting(file: slabs.Source, trained: Predictor) -> slabs.Source:
         return pixels
 
     shape = (file.count, file.height, file.width, trained.channels)
-    return slabs.Source(file.path, shape, file.dtype, rows)
+    return ImageSource(file.path, shape, file.dtype, rows)
 
 
 def predict_rows(
-    trained: Predictor, source: slabs.Source, tile: int = 0, rotations: int = 0, done: int = 0
+    trained: Predictor, source: ImageSource, tile: int = 0, rotations: int = 0, done: int = 0
 ) -> Iterator[np.ndarray]:
     """Probabilities of an image, page after page from top to bottom, [rows, W, K] float32; of a
     model that gives class ids (`trained.only_labels`) these, [rows, W, 1] uint8.
@@ -109,7 +109,7 @@ def _check_finite(path: Path, slab: np.ndarray) -> None:
 
 def _page_slabs(
     trained: Predictor,
-    source: slabs.Source,
+    source: ImageSource,
     page: int,
     layout: tiling.Plan,
     tile: int,
@@ -118,7 +118,7 @@ def _page_slabs(
 ) -> Iterator[np.ndarray]:
     """Slabs of one page from its row `first` on."""
     contracts = trained.contracts or ((trained.normalization, trained.percentiles),)
-    limits = [slabs.limits(source, page, *each) for each in contracts]
+    limits = [percentiles.limits(source, page, *each) for each in contracts]
 
     def read(start: int, stop: int) -> np.ndarray:
         return source.rows(page, start, stop)

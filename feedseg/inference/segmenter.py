@@ -7,7 +7,7 @@ import numpy as np
 
 from feedseg.inference import backends, segment
 from feedseg.io import images
-from feedseg.io import source as slabs
+from feedseg.io.source import ImageSource
 from feedseg.runtime.errors import UserError
 
 
@@ -65,7 +65,7 @@ class Segmenter:
         """
         pages, single = _pages(np.asarray(image), self.trained.channels)
         model = backends.for_images(self.trained, dihedral, uncertainty)
-        source = slabs.Source(
+        source = ImageSource(
             Path("image"), pages.shape, pages.dtype, lambda page, a, b: pages[page, a:b]
         )
         found = segment.predict_rows(model, segment.fitting(source, model), tile, rotations)

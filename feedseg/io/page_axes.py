@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feedseg.io import ngff, tiff
-from feedseg.io import source as slabs
+from feedseg.io.source import open_source
 from feedseg.io.zarr_rows import ZarrRows
 
 PageAxes = tuple[tuple[str, int], ...]
@@ -22,7 +22,7 @@ def page_axes(path: Path) -> PageAxes:
         return ZarrRows(path).page_axes
     if path.suffix.lower() in (".tif", ".tiff"):
         return tiff.strictly(path, lambda file: _of_series(tiff.main_series(path, file)))
-    with slabs.open_source(path) as source:
+    with open_source(path) as source:
         return _slices(source.count)
 
 

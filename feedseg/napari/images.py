@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feedseg.io.source import Source
+from feedseg.io.source import ImageSource
 from feedseg.runtime.errors import BadImage
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _PLACEMENT = ("scale", "translate", "rotate", "shear", "units", "axis_labels")
 
 
-def source_of(layer: "Image") -> tuple[Source, tuple[int, ...]]:
+def source_of(layer: "Image") -> tuple[ImageSource, tuple[int, ...]]:
     """The pixels of a layer and the shape [..., H, W] of its labels.
 
     Every [H, W] of it is a page, in the order of the axes before; the last axis of an RGB layer is
@@ -36,7 +36,7 @@ def source_of(layer: "Image") -> tuple[Source, tuple[int, ...]]:
 
     pages = int(np.prod(before, dtype=np.int64))
     form = (pages, height, width, channels)
-    return Source(name, form, np.dtype(data.dtype), rows, alpha=channels == 4), shape
+    return ImageSource(name, form, np.dtype(data.dtype), rows, alpha=channels == 4), shape
 
 
 def placement(layer: "Image") -> dict[str, Any]:

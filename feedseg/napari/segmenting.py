@@ -10,7 +10,7 @@ import numpy as np
 
 from feedseg.inference import backends, bundled, segment
 from feedseg.inference.outputs.instances import InstanceSpec
-from feedseg.io.source import Source
+from feedseg.io.source import ImageSource
 from feedseg.runtime.errors import UserError
 
 _REMEDIES = {  # by channels of the layer and of the model
@@ -53,7 +53,7 @@ Steps = Generator[int, None, Result]
 
 
 def guarded(
-    source: Source, shape: tuple[int, ...], request: Request, stop: Event
+    source: ImageSource, shape: tuple[int, ...], request: Request, stop: Event
 ) -> Generator[int, None, Result | str]:
     """`steps`, or what to tell somebody who sees a widget; nothing where the user ended it.
 
@@ -72,7 +72,7 @@ def guarded(
         return text
 
 
-def steps(source: Source, shape: tuple[int, ...], request: Request, stop: Event) -> Steps:
+def steps(source: ImageSource, shape: tuple[int, ...], request: Request, stop: Event) -> Steps:
     """Segments every page of a source; yields numbers of rows that are done.
 
     source, shape: of `images.source_of`; stop: ends it before the next tile.
@@ -113,7 +113,7 @@ def _model(where: str, fingerprint: str, dihedral: bool, uncertainty: bool):
     return backends.load(where, dihedral=dihedral, uncertainty=uncertainty)
 
 
-def _slabs(source: Source, trained, tile: int, stop: Event):
+def _slabs(source: ImageSource, trained, tile: int, stop: Event):
     def apply(image):
         if stop.is_set():
             raise Cancelled

@@ -11,7 +11,7 @@ from configs import baseline, feedback_unet
 from feedseg.export import export
 from feedseg.export import onnx as onnx_export
 from feedseg.inference import backends, loading, onnx_runtime, segment
-from feedseg.io import source as slabs
+from feedseg.io.source import open_source
 from feedseg.runtime.errors import UserError
 from tests.export.test_stablehlo import WITHOUT
 from tests.inference.test_model_file import make_run
@@ -62,7 +62,7 @@ def test_a_fixed_side_tiles_as_exactly(run, tmp_path):
     model, fixed = loading.load(run), onnx_runtime.load(tmp_path / "m.onnx")
     assert fixed.tile == 40 and not fixed.window
     tifffile.imwrite(tmp_path / "a.tif", RNG.integers(0, 255, (70, 52), np.uint8))
-    with slabs.open_source(tmp_path / "a.tif") as source:
+    with open_source(tmp_path / "a.tif") as source:
         pages = [
             np.concatenate(list(segment.predict_rows(each, segment.fitting(source, each))))
             for each in (fixed, model)
@@ -93,11 +93,11 @@ import numpy as np
 import tifffile
 from pathlib import Path
 from feedseg.inference import backends, segment
-from feedseg.io import source as images
+from feedseg.io.source import open_source
 array = tifffile.imread("a.tif")
 np.save("api.npy", feedseg.load({str(file)!r}).predict(array, dihedral=True).probabilities)
 model = backends.load({str(file)!r}, dihedral=True, uncertainty=True)
-with images.open_source(Path("a.tif")) as source:
+with open_source(Path("a.tif")) as source:
     rows = list(segment.predict_rows(model, segment.fitting(source, model)))
 np.save("out.npy", np.concatenate(rows))
 """
@@ -107,7 +107,7 @@ np.save("out.npy", np.concatenate(rows))
     )
     assert done.returncode == 0, done.stderr
     model = backends.load(run, dihedral=True, uncertainty=True)
-    with slabs.open_source(tmp_path / "a.tif") as source:
+    with open_source(tmp_path / "a.tif") as source:
         fitted = segment.fitting(source, model)
         wanted = np.concatenate(list(segment.predict_rows(model, fitted)))
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), wanted, atol=1e-5)

@@ -8,7 +8,7 @@ import tifffile
 
 from feedseg.inference import predict, segment, tiling
 from feedseg.inference.outputs.partial import Unfinished
-from feedseg.io import source as slabs
+from feedseg.io.source import ImageSource
 from feedseg.runtime import file_lock
 from feedseg.runtime.errors import UserError
 from tests.support.fake_model import Fake, bright, stand_in
@@ -171,7 +171,7 @@ def test_of_two_processes_one_keeps_and_a_full_disk_keeps_nothing(tmp_path, monk
 @pytest.mark.parametrize("model", [Fake(), Fake(window=32), Fake(margin=4, halo=4)])
 def test_any_row_may_be_the_first(model):
     pages = RNG.integers(0, 256, (2, 75, 50, 1), dtype=np.uint8)
-    source = slabs.Source(Path("a"), pages.shape, pages.dtype, lambda p, a, b: pages[p, a:b])
+    source = ImageSource(Path("a"), pages.shape, pages.dtype, lambda p, a, b: pages[p, a:b])
     tile = 0 if model.window else 16
 
     def found(done: int) -> np.ndarray:

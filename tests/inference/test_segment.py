@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from feedseg.inference import segment
-from feedseg.io import source as slabs
+from feedseg.io.source import ImageSource
 from feedseg.runtime.errors import UserError
 from tests.support.fake_model import Fake, bright
 
 
-def source(image: np.ndarray) -> slabs.Source:
+def source(image: np.ndarray) -> ImageSource:
     pages = image[None, ..., None]
-    return slabs.Source("image", pages.shape, pages.dtype, lambda page, a, b: pages[page, a:b])
+    return ImageSource("image", pages.shape, pages.dtype, lambda page, a, b: pages[page, a:b])
 
 
 def apply(trained: Fake, image: np.ndarray, **options) -> np.ndarray:

@@ -13,8 +13,8 @@ import pytest
 import tifffile
 
 from feedseg.io import images, ngff, page_axes, zarr_rows
-from feedseg.io import source as slabs
 from feedseg.io.calibration import Calibration
+from feedseg.io.source import open_source
 from feedseg.io.writers import labels as labels_writer
 from feedseg.io.writers import ome_zarr as ome_zarr_labels
 from feedseg.runtime.errors import BadImage, SaveFailed, UserError
@@ -55,7 +55,7 @@ def store(group, name: str, array: np.ndarray, chunks=None) -> None:
 def read_by_rows(path: Path, seed: int = 0) -> np.ndarray:
     """All pages; on the way, random rows are checked to be those of the whole image."""
     whole, rng = images.read_array(path), np.random.default_rng(seed)
-    with slabs.open_source(path) as source:
+    with open_source(path) as source:
         shape = (source.count, source.height, source.width, source.channels)
         assert shape == whole.shape and source.dtype == whole.dtype
         for _ in range(20):
@@ -155,9 +155,9 @@ def test_levels_and_arrays_without_metadata(tmp_path):
     for name in ("colour", "named"):
         np.testing.assert_array_equal(read_by_rows(folder / name)[0], array[0].transpose(1, 2, 0))
     with pytest.raises(BadImage, match="without the names of its axes"):
-        slabs.open_source(folder / "deep")
+        open_source(folder / "deep")
     with pytest.raises(BadImage, match=r"give one of its arrays: .*b\.zarr/colour"):
-        slabs.open_source(folder)
+        open_source(folder)
 
 
 def test_shards_and_chunks_that_are_missing(tmp_path):
@@ -188,7 +188,7 @@ def test_overlapping_slabs_decode_each_chunk_once(tmp_path, monkeypatch):
     monkeypatch.setattr(zarr_rows, "BLOCK_BYTES", 1)
     monkeypatch.setattr(zarr_rows, "KEPT_BYTES", 1)
     counted = count_reads(monkeypatch)
-    with slabs.open_source(path) as source:
+    with open_source(path) as source:
         for page in range(2):
             for start in range(0, 64, 5):
                 source.rows(page, max(0, start - 3), min(64, start + 8))
@@ -202,7 +202,7 @@ def test_pages_of_one_chunk_are_decoded_together_where_they_fit(tmp_path, monkey
     for budget, times in ((10 * array.nbytes, 1), (array.nbytes - 1, 8)):
         counted.clear()
         monkeypatch.setattr(zarr_rows, "VOLUME_BYTES", budget)
-        with slabs.open_source(path) as source:
+        with open_source(path) as source:
             for page in range(8):
                 for start in range(0, 32, 16):
                     rows = source.rows(page, start, start + 16)[..., 0]
@@ -216,7 +216,7 @@ def test_memory_does_not_grow_with_the_image(tmp_path):
         path = tmp_path / f"{height}.zarr"
         write_image(path, np.zeros((height, 1024), np.uint16), "yx", chunks=(256, 256))
         tracemalloc.start()
-        with slabs.open_source(path) as source:
+        with open_source(path) as source:
             for start in range(0, height, 128):
                 source.rows(0, start, start + 128)
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -232,7 +232,7 @@ def test_pixels_that_are_no_numbers_and_wrong_types(tmp_path):
     broken = np.zeros((20, 20), np.float32)
     broken[3, 4] = np.nan
     with (
-        slabs.open_source(write_image(tmp_path / "nan.zarr", broken, "yx")) as source,
+        open_source(write_image(tmp_path / "nan.zarr", broken, "yx")) as source,
         pytest.raises(BadImage, match=r"nan\.zarr: 1 pixels are NaN"),
     ):
         source.rows(0, 0, 20)
@@ -247,7 +247,7 @@ def test_pixels_that_are_no_numbers_and_wrong_types(tmp_path):
     }
     for name, (array, axes, text) in cases.items():
         path = write_image(tmp_path / f"{name}.zarr", array, axes, chunks=(9,) * array.ndim)
-        with pytest.raises(BadImage, match=text) as error, slabs.open_source(path) as source:
+        with pytest.raises(BadImage, match=text) as error, open_source(path) as source:
             source.rows(0, 0, 20)
         assert str(path) in str(error.value) and "\n" not in str(error.value)
         with pytest.raises(BadImage, match=text):
@@ -267,7 +267,7 @@ def test_folders_that_hold_several_images_or_one(tmp_path):
     for field in range(12):
         write_image(plate / "A" / "1" / str(field), image, "yx")
     with pytest.raises(BadImage, match="a plate of several images; give one of them") as error:
-        slabs.open_source(plate)
+        open_source(plate)
     assert f"{plate}/A/1/2, {plate}/A/1/3" in str(error.value) and f"{plate}/A/1/10" not in str(
         error.value
     )
@@ -279,10 +279,10 @@ def test_folders_that_hold_several_images_or_one(tmp_path):
     assert images.read_calibration(raw) == Calibration(3, 4, "µm")
     write_image(raw / "1", image, "yx")
     with pytest.raises(BadImage, match=f"a container of several images.*{raw}/0, {raw}/1"):
-        slabs.open_source(raw)
+        open_source(raw)
     zarr.create_group(str(tmp_path / "none.zarr"))
     with pytest.raises(BadImage, match="no OME-Zarr image in this folder"):
-        slabs.open_source(tmp_path / "none.zarr")
+        open_source(tmp_path / "none.zarr")
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -304,7 +304,7 @@ def test_damage_is_named(tmp_path, version):
         path = tmp_path / f"{name}.zarr"
         shutil.copytree(sound, path)
         change(path)
-        with pytest.raises(BadImage, match=f"{path}") as error, slabs.open_source(path) as source:
+        with pytest.raises(BadImage, match=f"{path}") as error, open_source(path) as source:
             source.rows(0, 0, 32)
         assert "\n" not in str(error.value)
 
@@ -339,8 +339,8 @@ def test_without_the_library_only_ome_zarr_is_out_of_reach(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "zarr", None)
     assert len(images.list_images(tmp_path)) == 2
     assert images.read_calibration(path) == Calibration(3, 4, "µm")
-    assert slabs.open_source(tmp_path / "b.tif").height == 20
-    for call in (slabs.open_source, images.read_array):
+    assert open_source(tmp_path / "b.tif").height == 20
+    for call in (open_source, images.read_array):
         with pytest.raises(UserError, match=r'a\.zarr.*pip install "feedseg\[zarr\]"'):
             call(path)
     with pytest.raises(UserError, match=r'pip install "feedseg\[zarr\]"'):

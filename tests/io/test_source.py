@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from feedseg.io import images, normalize, tiff, tiff_rows
-from feedseg.io import source as slabs
+from feedseg.io import images, normalize, percentiles, tiff, tiff_rows
+from feedseg.io.source import ImageSource, open_source
 from feedseg.runtime.errors import BadImage, UserError
 
 RNG = np.random.default_rng(0)
@@ -80,7 +80,7 @@ LAYOUTS = {
 def agree(path: Path, seed: int = 0) -> None:
     """Every row of every page and random windows are those of the whole file."""
     whole, rng = images.read_array(path), np.random.default_rng(seed)
-    with slabs.open_source(path) as source:
+    with open_source(path) as source:
         shape = (source.count, source.height, source.width, source.channels)
         assert shape == whole.shape and source.dtype == whole.dtype
         for _ in range(25):
@@ -137,7 +137,7 @@ def test_rows_of_npy(tmp_path, kind):
 
 def test_a_window_outside_the_image_is_an_error(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", GREY, **GREYS)
-    with slabs.open_source(tmp_path / "a.tif") as source:
+    with open_source(tmp_path / "a.tif") as source:
         for window in ((6, 0, 1), (-1, 0, 1), (0, -1, 5), (0, 60, 71), (0, 5, 5)):
             with pytest.raises(ValueError, match="no rows"):
                 source.rows(*window)
@@ -152,7 +152,7 @@ def test_overlapping_slabs_decode_nothing_twice(tmp_path, monkeypatch):
         tiff_rows._Kept, "put", lambda self, key, item: (decoded.append(key), put(self, key, item))
     )
     monkeypatch.setattr(tiff_rows, "KEPT_BYTES", 0)  # leaves one row of tiles
-    with slabs.open_source(path) as source:
+    with open_source(path) as source:
         for start in range(0, 64, 8):  # the overlap lies within one row of tiles
             source.rows(0, start, min(start + 14, 70))
     assert len(decoded) == len(set(decoded)) == 5 * 4
@@ -162,7 +162,7 @@ def test_several_threads_may_read_one_source(tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
     tifffile.imwrite(tmp_path / "a.tif", GREY, **GREYS)
-    with slabs.open_source(tmp_path / "a.tif") as source, ThreadPoolExecutor(4) as threads:
+    with open_source(tmp_path / "a.tif") as source, ThreadPoolExecutor(4) as threads:
         rows = threads.map(lambda i: source.rows(i % 6, i % 60, i % 60 + 9), range(400))
         for i, found in enumerate(rows):
             np.testing.assert_array_equal(found[..., 0], GREY[i % 6, i % 60 : i % 60 + 9])
@@ -173,7 +173,7 @@ def test_several_threads_may_read_one_source(tmp_path):
 
 def refused(path: Path) -> str:
     """The message of the refusal, met on opening or on reading all rows."""
-    with pytest.raises(BadImage) as error, slabs.open_source(path) as source:
+    with pytest.raises(BadImage) as error, open_source(path) as source:
         for page in range(source.count):
             source.rows(page, 0, source.height)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
@@ -195,7 +195,7 @@ def test_a_file_cut_while_it_is_read_is_refused(tmp_path, compression):
     path = tmp_path / "a.tif"
     noise = RNG.integers(0, 65536, (2, 200, 300)).astype(np.uint16)
     tifffile.imwrite(path, noise, compression=compression, rowsperstrip=10, **GREYS)
-    with slabs.open_source(path) as source:
+    with open_source(path) as source:
         source.rows(0, 0, 10)
         path.write_bytes(path.read_bytes()[:100_000])
         with pytest.raises(BadImage) as error:
@@ -218,7 +218,7 @@ def test_random_damage_is_refused_wherever_the_whole_file_is(tmp_path, options):
             refused(path)
             refusals += 1
             continue
-        with slabs.open_source(path) as source:
+        with open_source(path) as source:
             found = np.stack([source.rows(p, 0, source.height) for p in range(source.count)])
         np.testing.assert_array_equal(found, expected)
     assert refusals > 10
@@ -241,7 +241,7 @@ def test_bad_pixels_are_refused_where_they_are_met(tmp_path):
     np.save(tmp_path / "a.npy", holes)
     np.save(tmp_path / "b.npy", np.where(np.arange(70) == 40, -1, 7).astype("i4")[:, None])
     for file, text in ((path, "transparent"), ("a.npy", "1 pixels are NaN"), ("b.npy", "int32")):
-        with slabs.open_source(tmp_path / file) as source:
+        with open_source(tmp_path / file) as source:
             source.rows(0, 0, 40)
             with pytest.raises(BadImage, match=text):
                 source.rows(0, 35, 41)
@@ -254,14 +254,14 @@ def test_only_whole_files_have_a_limit_on_their_size(tmp_path, monkeypatch):
         monkeypatch.setattr(function, "__defaults__", (1000,))
     with pytest.raises(BadImage, match="limit"):
         images.read_array(path)
-    with slabs.open_source(path) as source:
+    with open_source(path) as source:
         np.testing.assert_array_equal(source.rows(5, 60, 70)[..., 0], GREY[5, 60:])
 
 
 def test_pixels_beyond_any_compression_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((500, 500), "u1"), compression="zlib", rowsperstrip=500)
-    with slabs.open_source(path) as source:
+    with open_source(path) as source:
         assert not source.rows(0, 0, 500).any()
     monkeypatch.setattr(tiff, "FREE_BYTES", 1000)
     assert "claims 250,000 bytes" in refused(path)
@@ -274,7 +274,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np
-from feedseg.io import source as images
+from feedseg.io import percentiles, source as images
 
 def peak():
     status = Path("/proc/self/status").read_text()
@@ -286,7 +286,7 @@ with images.open_source(Path(sys.argv[1])) as source:
     before, total = peak(), 0
     for start in range(0, source.height, 64):
         total += int(source.rows(0, max(start - 32, 0), min(start + 64, source.height))[0, 0, 0])
-    images.limits(source, 0, "image_percentile", (1, 99))
+    percentiles.limits(source, 0, "image_percentile", (1, 99))
     print(peak() - before, source.height * source.width * 2 / 2**20)
 """
 
@@ -338,27 +338,27 @@ def test_percentiles_are_those_of_the_whole_page(tmp_path):
         rng = np.random.default_rng(seed)
         page = grey_values(rng)
         asked = [(0.5, 99.5), (1, 99), (0, 100), tuple(np.sort(rng.uniform(0, 100, 2)))][seed % 4]
-        source = slabs.Source(
+        source = ImageSource(
             tmp_path, (1, *page.shape), page.dtype, lambda _, a, b, page=page: page[a:b]
         )
-        found = slabs.limits(source, 0, "image_percentile", asked, int(rng.integers(1, 20)))
+        found = percentiles.limits(source, 0, "image_percentile", asked, int(rng.integers(1, 20)))
         assert found == normalize.limits(page, "image_percentile", asked), (seed, page.dtype)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
 def test_limits_of_files(tmp_path, kind):
     tifffile.imwrite(tmp_path / "a.tif", (GREY // 2).astype(kind), compression="zlib", **GREYS)
-    with slabs.open_source(tmp_path / "a.tif") as source:
+    with open_source(tmp_path / "a.tif") as source:
         for page, pixels in enumerate(images.read_array(tmp_path / "a.tif")):
             for rule in normalize.KINDS:
                 expected = normalize.limits(pixels, rule, (2, 98))
-                assert slabs.limits(source, page, rule, (2, 98)) == expected
+                assert percentiles.limits(source, page, rule, (2, 98)) == expected
         with pytest.raises(UserError, match="choose one of"):
-            slabs.limits(source, 0, "median", (2, 98))
+            percentiles.limits(source, 0, "median", (2, 98))
 
 
 def test_floats_keep_their_order_as_integers():
     values = np.array([-np.inf, -3e38, -1, -1e-45, -0.0, 0, 1e-45, 1, 3e38], np.float32)
-    keys = slabs._keys(values)
+    keys = percentiles._keys(values)
     assert (np.diff(keys.astype(np.int64)) > 0).all()
-    np.testing.assert_array_equal(slabs._floats(keys), values)
+    np.testing.assert_array_equal(percentiles._floats(keys), values)

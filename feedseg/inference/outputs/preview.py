@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.io import colors
-from feedseg.io import source as slabs
+from feedseg.io.source import ImageSource
 from feedseg.runtime.files import write_atomically
 
 SIDE = 2048  # px, at most
@@ -32,7 +32,7 @@ class Preview:
         self._seen += len(labels)
 
     def write(
-        self, path: Path, source: slabs.Source, class_colors: Sequence[tuple[int, int, int]]
+        self, path: Path, source: ImageSource, class_colors: Sequence[tuple[int, int, int]]
     ) -> None:
         """The picture as PNG. Raises SaveFailed if it cannot be written."""
         from PIL import Image

@@ -13,14 +13,14 @@ from feedseg.inference.outputs.plan import ImageTask
 from feedseg.inference.outputs.preview import Preview
 from feedseg.inference.predictor import Predictor
 from feedseg.io import images, page_axes
-from feedseg.io.source import Source
+from feedseg.io.source import ImageSource
 from feedseg.io.writers import labels as labels_writer
 
 
 class Outputs:
     """What a job asks for; temporary files are removed with `files`."""
 
-    def __init__(self, job: ImageTask, source: Source, trained: Predictor, files: ExitStack):
+    def __init__(self, job: ImageTask, source: ImageSource, trained: Predictor, files: ExitStack):
         self._job, self._source, self._trained = job, source, trained
         self._names = trained.class_names
         self._calibration = images.read_calibration(job.image)
