@@ -3,7 +3,7 @@
     python -m benchmarks.step --output results/benchmarks/step.json
     python -m benchmarks.step --network unet --side 64 --batch 2 --repeats 1
 
-Networks as in configs/common.py, against the same layers in PyTorch (benchmarks/peers), eager with
+Networks as in feedseg/models, against the same layers in PyTorch (benchmarks/peers), eager with
 channels last and by torch.compile; medians of calls in turns. feedseg's step is the one its
 training takes, with choosing and scaling the batch. On a GPU where JAX and PyTorch see one. Run it
 on a quiet machine.

@@ -81,7 +81,7 @@ def get_config(arg=None):
     if args.protocol == "aep":
         config.data.dihedral_copies = False
         config.split.update(common.AEP_SPLITS.get(args.dataset, {}))
-    if args.recipe != "aep":  # whose recipe is that of configs/common.py
+    if args.recipe != "aep":  # whose recipe is that of configs/common/keys.py
         common.use_recipe(config, args.recipe)
     use_outputs(config, args)
     if args.dataset in common.MEMBRANE:

@@ -31,7 +31,7 @@ _QUICK = {"xla_backend_optimization_level": 1}  # of the reference, which runs o
 
 def measure_all(recorder: Recorder) -> None:
     jax.config.update("jax_default_matmul_precision", "highest")
-    names = [name for name in models.names() if name in common.MODELS]
+    names = models.names()
     if recorder.dry:
         others = [name for name in names if name not in _TOYS]
         recorder.leave_out(", ".join(others), "toy size: their own tests compile them")

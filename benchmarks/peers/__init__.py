@@ -19,7 +19,7 @@ NETWORKS = {
 
 
 def build(name: str, classes: int) -> nn.Module:
-    """The network of that name, as in configs/common.py. image [N, 1, H, W] -> logits first."""
+    """The network of that name, as in feedseg/models. image [N, 1, H, W] -> logits first."""
     return NETWORKS[name](classes)
 
 

@@ -9,18 +9,20 @@ to be looked at.
 `Model.stride`: image sides must be multiples of it; `Model.halo`: px around a pixel that can
 change its output, a multiple of the stride. `Model.whole_image` (where it exists): whether a pixel
 depends on all others or the weights on the image's size; windows are then as large as in training.
-An argument that comes later gets a default that changes nothing, so that older models can be read.
+Every argument but `num_classes` has a default, which is a literal; one that comes later changes
+nothing by it, so that older models can be read.
 """
 
+import ast
+import functools
 import importlib
 import pkgutil
-
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
+from pathlib import Path
 
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.suggest import did_you_mean
+
+_FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
@@ -28,7 +30,45 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
 
 
-def build(num_classes: int, config, name: str | None = None) -> nn.Module:
+def defaults(name: str) -> dict:
+    """Arguments of network `name` by name: the fields of `Model` that have a value.
+
+    Fields of base classes that are written in this package count too.
+    """
+    return {"name": name, **_fields(_FOLDER / f"{name}.py", "Model")}
+
+
+@functools.cache
+def _fields(path: Path, class_name: str) -> dict:
+    tree = ast.parse(path.read_text("utf-8"))
+    imports = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    (found,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name)
+    fields = {}
+    for base in found.bases:
+        module, _, attribute = ast.unparse(base).partition(".")
+        package, name = imports.get(module, ("", ""))
+        if package.startswith("feedseg.models"):
+            file = _FOLDER.joinpath(*package.split(".")[2:], *[name] * bool(attribute))
+            fields |= _fields(file.with_suffix(".py"), attribute or name)
+    for node in found.body:
+        if isinstance(node, ast.AnnAssign) and node.value and "ClassVar" not in ast.dump(node):
+            fields[node.target.id] = _value(node.value)
+    return fields
+
+
+def _value(node: ast.expr):
+    """A literal, or the content of `FrozenDict(key=literal)`."""
+    if isinstance(node, ast.Call):
+        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
+    return ast.literal_eval(node)
+
+
+def build(num_classes: int, config, name: str | None = None):
     """The network that `config.model` describes.
 
     name: what it is called as a part of the network in whose compact method it is built; without
@@ -48,13 +88,18 @@ def build(num_classes: int, config, name: str | None = None) -> nn.Module:
 
 
 def count_parameters(params) -> int:
-    """Numbers that training changes, statistics of normalisations not among them."""
+    """Numbers that training changes, statistics of normalizations not among them."""
+    import jax
+
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def forward(
-    model: nn.Module, variables, image: jax.Array, dtype=jnp.float32
-) -> tuple[jax.Array, dict]:
-    """Logits [N, H, W, K] and extra outputs of a network in evaluation, computed in `dtype`."""
+def forward(model, variables, image, dtype="float32"):
+    """Logits [N, H, W, K] and extra outputs of a network in evaluation, computed in `dtype`.
+
+    variables: `params` and `batch_stats`; image [N, H, W, C] in [0, 1].
+    """
+    import jax
+
     params = jax.tree.map(lambda p: p.astype(dtype), variables["params"])
     return model.apply({**variables, "params": params}, image.astype(dtype), train=False)

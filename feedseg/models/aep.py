@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 
 from feedseg import models
 from feedseg.models import aep_net
@@ -54,18 +55,18 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    penultimate: str | int
-    multiplier: int
-    source: str
-    translate: str
-    net2_bn: str
-    ensemble: str
-    awel_input: str
-    awel_init: str
-    dropout: float
-    bn_momentum: float
-    bn_epsilon: float
-    network2: Mapping
+    penultimate: str | int = "n_filters"  # n_filters | 16, of which the first are used
+    multiplier: int = 1  # filters per class
+    source: str = "penultimate"  # penultimate | output | softmax | argmax
+    translate: str = "code"  # code: sigmoid(x + relu f) | eq1: x + sigmoid(relu f)
+    net2_bn: str = "per_call"  # per_call | joint statistics over the filters
+    ensemble: str = "learned"  # learned | fixed | stacked | single (the last two: no AWEL)
+    awel_input: str = "logits"  # logits | probabilities
+    awel_init: str = "torch"  # torch: U(-1/sqrt S, 1/sqrt S) | mean: 1/S
+    dropout: float = 0.5
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
+    network2: Mapping = FrozenDict(name="own")  # or another network with all its arguments
 
     @property
     def stride(self) -> int:

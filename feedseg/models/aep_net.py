@@ -24,10 +24,10 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    penultimate: int
-    dropout: float
-    bn_momentum: float
-    bn_epsilon: float
+    penultimate: int = 16  # channels of the map before the classifier
+    dropout: float = 0.5
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
 
     stride: ClassVar[int] = 8
     # 3x3 kernels reach one pixel of their grid, 4x4 ones 1.5 of the finer grid: 1 + 1.5 + 2 + 3 + 4

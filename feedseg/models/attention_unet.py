@@ -46,12 +46,14 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    form: str
-    filters: tuple[int, ...]
-    gates: int
-    deep_supervision: bool
-    bn_momentum: float
-    bn_epsilon: float
+    form: str = "lee"  # lee | oktay (its authors' code)
+    filters: tuple[
+        int, ...
+    ] = ()  # empty: lee (64, 128, 256, 512, 1024), oktay (16, 32, 64, 128, 256)
+    gates: int = 1  # per skip; oktay: 1 | 2
+    deep_supervision: bool = False  # oktay: a classifier on every decoder level
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -24,9 +24,9 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    filters: tuple[int, ...]
-    extra_conv: bool
-    initializer: str
+    filters: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    extra_conv: bool = True  # a third convolution before each pooling
+    initializer: str = "keras"  # keras | torch
 
     @property
     def stride(self) -> int:

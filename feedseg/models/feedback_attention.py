@@ -16,3 +16,10 @@ class Model(feedback_unet.Model):
     F is computed once where it is the same in every round. The paper's loss is the cross-entropy of
     p2, with no gradient through round 1's G (round1_grad `stop`, the literal reading of A13).
     """
+
+    extra_conv: bool = False
+    bn_rounds: str = "shared"
+    feedback: str = "image"
+    round1_grad: str = "stop"
+    layout: str = "none"
+    connection: str = "self"

@@ -23,9 +23,9 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    filters: tuple[int, ...]
-    bn_momentum: float
-    bn_epsilon: float
+    filters: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
 
     @property
     def stride(self) -> int:

@@ -31,17 +31,17 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    filters: tuple[int, ...]
-    kernel: str
-    t: int
-    residual: bool
-    up: str
-    dropout: float
-    conv_bias: bool
-    bn_momentum: float
-    bn_epsilon: float
-    initializer: str
-    pass_norms: str = "shared"  # came later: older models do not state it
+    filters: tuple[int, ...] = (8, 16, 32, 64, 128)
+    kernel: str = "shared"  # shared | separate | unshared_per_step: weights of the passes (A6)
+    t: int = 2  # passes after the first
+    residual: bool = False  # R2U-Net: add what enters the recurrent layers of a block
+    up: str = "deconv"  # deconv | nearest: 2x2 transposed, or nearest pixel and a 3x3 convolution
+    dropout: float = 0.5
+    conv_bias: bool = True
+    bn_momentum: float = 0.99
+    bn_epsilon: float = 1e-3
+    initializer: str = "keras"  # keras | torch
+    pass_norms: str = "shared"  # shared | separate: normalisations of the passes
 
     @property
     def stride(self) -> int:

@@ -84,13 +84,13 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    filters: tuple[int, ...]
-    keep: float
-    block: int
-    attention: bool
-    bn_momentum: float
-    bn_epsilon: float
-    initializer: str
+    filters: tuple[int, ...] = (16, 32, 64, 128)
+    keep: float = 0.9  # DropBlock: share of values kept
+    block: int = 7  # DropBlock: side of the squares, px
+    attention: bool = True  # spatial attention at the bottom
+    bn_momentum: float = 0.99
+    bn_epsilon: float = 1e-3
+    initializer: str = "keras"  # keras | torch | he
 
     @property
     def stride(self) -> int:

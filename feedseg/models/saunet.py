@@ -65,14 +65,21 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    growth: int
-    blocks: tuple[int, ...]
-    shape_stream: tuple[int, ...]
-    decoder: tuple[int, ...]
-    canny_source: str
-    bn_momentum: float
-    bn_epsilon: float
-    initializer: str
+    growth: int = 32  # DenseNet: channels that every layer adds
+    blocks: tuple[int, ...] = (6, 12, 24, 16)  # DenseNet: layers of the four blocks
+    shape_stream: tuple[int, ...] = (64, 32, 16, 8)  # channels of the edge stream
+    decoder: tuple[int, ...] = (
+        512,
+        256,
+        128,
+        64,
+        48,
+        32,
+    )  # four attention blocks and two layers on top
+    canny_source: str = "grey255"  # grey255 | as_released (image in [0, 1] as 8 bits: no edges)
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
+    initializer: str = "torch"  # torch | keras | he
 
     stride: ClassVar[int] = 32
     whole_image: ClassVar[bool] = True  # channel attention

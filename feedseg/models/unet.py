@@ -25,13 +25,13 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    filters: tuple[int, ...]
-    dropout: float
-    extra_conv: bool
-    conv_bias: bool
-    bn_momentum: float
-    bn_epsilon: float
-    initializer: str
+    filters: tuple[int, ...] = (8, 16, 32, 64, 128)  # channels per level, the last is the bottom
+    dropout: float = 0.5  # rate after level 4 and the bottom
+    extra_conv: bool = False  # one more convolution before the classifier
+    conv_bias: bool = True  # bias of the convolutions that a normalisation follows
+    bn_momentum: float = 0.99
+    bn_epsilon: float = 1e-3
+    initializer: str = "keras"  # keras | torch
 
     @property
     def stride(self) -> int:

@@ -36,11 +36,11 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    filters: tuple[int, ...]
-    skip_channels: int
-    deep_supervision: bool
-    bn_momentum: float
-    bn_epsilon: float
+    filters: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    skip_channels: int = 64  # of each of the maps that a decoder level joins
+    deep_supervision: bool = False  # a classifier on every decoder level and the bottom
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
 
     @property
     def stride(self) -> int:

@@ -32,10 +32,10 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    filters: tuple[int, ...]
-    dropout: float
-    up_activation: bool
-    border: str
+    filters: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    dropout: float = 0.5
+    up_activation: bool = True  # ReLU after the up-convolutions, as in the authors' Caffe network
+    border: str = "mirror"  # mirror: a result for every pixel | none: 92 px less on each side
 
     @property
     def stride(self) -> int:

@@ -44,12 +44,12 @@ class Model(nn.Module):
     """
 
     num_classes: int
-    form: str
-    filters: tuple[int, ...]
-    dropout: float
-    deep_supervision: bool
-    bn_momentum: float
-    bn_epsilon: float
+    form: str = "torch"  # torch | keras (its authors' code) | zju (with UNet 3+)
+    filters: tuple[int, ...] = (32, 64, 128, 256, 512)  # zju: (64, 128, 256, 512, 1024)
+    dropout: float = 0.0  # rate after every ReLU; keras: 0.5
+    deep_supervision: bool = False  # a classifier on every node of the top row
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
 
     @property
     def stride(self) -> int:

@@ -88,7 +88,7 @@ def _one_line(error: Exception) -> str:
         text = text.rsplit("Error: ", 1)[-1]
     key = re.match(r"""Key "(\w+)" does not exist|'(\w+)'$""", text, re.MULTILINE)
     if key:  # ConfigDict's message, whose second line is a suggestion
-        hint = text.partition("\n")[2] or "configs/common.py has all keys"
+        hint = text.partition("\n")[2] or "configs/common/keys.py has all keys"
         text = f"unknown key {key[1] or key[2]!r}: {hint}"
     return f"configuration: {' '.join(text.split())}"
 

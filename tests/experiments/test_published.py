@@ -28,7 +28,7 @@ def test_there_are_all_tables():
 
 def test_a_wrong_name_lists_them():
     with pytest.raises(
-        UserError, match=r"'fbu-5', did you mean fbu-t\d\? There are: aep-fig12, aep"
+        UserError, match=r"'fbu-5', did you mean 'fbu-t\d'\? There are: aep-fig12, aep"
     ):
         published.table("fbu-5")
     assert published.table("FBU-T1").key == "fbu-t1"

@@ -156,7 +156,7 @@ def test_filters_are_a_method_and_not_other_data(tmp_path):
 
 
 def test_no_run_is_the_users_mistake(tmp_path):
-    with pytest.raises(UserError, match="none: not there"):
+    with pytest.raises(UserError, match="none: not found"):
         collect([tmp_path / "none"])
     with pytest.raises(UserError, match="name run directories, or folders of them"):
         collect([tmp_path])

@@ -84,7 +84,7 @@ def test_run_name():
 
 
 def test_model_arguments_are_checked():
-    assert common.model("unet", filters=(4, 8)) == {**common.MODELS["unet"], "filters": (4, 8)}
+    assert common.model("unet", filters=(4, 8)) == {**models.defaults("unet"), "filters": (4, 8)}
     with pytest.raises(ValueError, match=r"network unet takes name, filters, .* not fitlers"):
         common.model("unet", fitlers=(4, 8))
 
@@ -246,9 +246,9 @@ def test_differences_name_every_leaf():
 # Every file -------------------------------------------------------------------------------------
 
 
-def test_every_network_has_its_arguments_in_common_and_builds():
-    assert set(models.names()) == set(common.MODELS)
-    for name, arguments in common.MODELS.items():
+def test_every_network_builds_with_its_defaults():
+    for name in models.names():
+        arguments = models.defaults(name)
         assert arguments["name"] == name
         model = models.build(3, tiny.get_config(model=arguments).model)
         assert model.halo % model.stride == 0
@@ -260,7 +260,7 @@ def test_unknown_networks_and_arguments():
     with pytest.raises(UserError, match=r"'zzz' is unknown\. There are: aep"):
         models.build(3, {"name": "zzz"})
     with pytest.raises(UserError, match=r"does not fit network 'unet': .*fitlers"):
-        models.build(3, {**common.MODELS["unet"], "fitlers": 3})
+        models.build(3, {**models.defaults("unet"), "fitlers": 3})
 
 
 def test_every_data_set_is_known_by_name():

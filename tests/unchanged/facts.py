@@ -65,7 +65,7 @@ def planned_runs() -> dict[str, list]:
 
 def parameter_trees() -> dict[str, list]:
     """Number of arrays, and a digest of their paths and shapes, of every network as configured."""
-    return {name: _tree(models.build(3, common.model(name))) for name in sorted(common.MODELS)}
+    return {name: _tree(models.build(3, common.model(name))) for name in models.names()}
 
 
 def _tree(model) -> list:

@@ -87,39 +87,39 @@ class Settings(nn.Module):
     """Arguments of a feedback network and of its rounds; `feedback_unet.Model` explains them."""
 
     num_classes: int
-    filters: tuple[int, ...]
-    dropout: float
-    extra_conv: bool
-    conv_bias: bool
-    bn_momentum: float
-    bn_epsilon: float
-    bn_rounds: str
-    initializer: str
-    rounds: int
-    unroll: int
-    remat: bool
-    feedback: str
-    first_input: str
-    round1_grad: str
-    unit: str
-    layout: str
-    carry_state: bool
-    recurrent_activation: str
-    unit_forget_bias: bool
-    peephole: bool
-    rcl_t: int
-    connection: str
-    location: str
-    qk_div: int
-    v_div: int
-    kv_pool: int
-    query_block: int
-    output_norm: bool
-    light_convs: int
-    light_residual: bool
-    se_biases: bool
-    use_scale: bool
-    rcl_pass_norms: str = "shared"  # came later: older models do not state it
+    filters: tuple[int, ...] = (8, 16, 32, 64, 128)
+    dropout: float = 0.5
+    extra_conv: bool = True
+    conv_bias: bool = True
+    bn_momentum: float = 0.99
+    bn_epsilon: float = 1e-3
+    bn_rounds: str = "separate"  # separate | stats_only | shared: normalisations by round
+    initializer: str = "keras"  # keras | torch
+    rounds: int = 2
+    unroll: int = 0  # rounds written out in the compiled program, 0: all
+    remat: bool = False  # compute rounds again for the gradient: less memory, a third more time
+    feedback: str = "probabilities"  # probabilities | image: what the next round sees
+    first_input: str = "copy"  # copy | zero_pad | separate_conv | concat
+    round1_grad: str = "flow"  # flow | stop: gradients through what is fed back
+    unit: str = "convlstm"  # convlstm | rcl_shared | rcl_separate
+    layout: str = "paper6_levels"  # none | paper6_levels | paper6_top | code10 | letters a...e
+    carry_state: bool = True  # ConvLSTM states from round to round; False: zero at each start
+    recurrent_activation: str = "hard_sigmoid"  # hard_sigmoid | sigmoid
+    unit_forget_bias: bool = True  # bias of the forget gates starts at 1
+    peephole: bool = False  # weights of the image's size from the cell state to the gates
+    rcl_t: int = 2  # recurrent convolutions: passes after the first
+    connection: str = "none"  # none | self | source_target | add | conv1x1 | se | light
+    location: str = "two_conv"  # one_conv | two_conv: convolutions before the fed-back map joins
+    qk_div: int = 8  # attention: queries and keys have 1/8 of the channels, at least 1
+    v_div: int = 2  # attention: values have half of the channels
+    kv_pool: int = 1  # attention: keys and values are maxima over squares, 1 | 2 | 4 px
+    query_block: int = 1024  # attention: queries at once; memory is 4 bytes x this x keys
+    output_norm: bool = True  # attention: normalise the output convolution
+    light_convs: int = 1  # light attention: 1 | 2 convolutions
+    light_residual: bool = False  # light attention: G + G M instead of G M
+    se_biases: bool = False  # squeeze and excitation: biases of its two layers
+    use_scale: bool = True  # connection: a learned factor that starts at 0
+    rcl_pass_norms: str = "shared"  # shared | separate: normalisations of the passes
 
     def settings(self) -> dict:
         """All arguments by name."""
