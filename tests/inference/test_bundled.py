@@ -7,13 +7,13 @@ from PIL import Image
 
 from configs import baseline
 from feedseg import cli
-from feedseg.cli import options
+from feedseg.cli import export
 from feedseg.export import model_card
 from feedseg.inference import bundled, example, loading, model_file
 from feedseg.runtime.errors import UserError
 from tests.inference.test_model_file import make_run
 
-CARD = {key: f"the {key}, said in a line" for key in options.CARD}
+CARD = {key: f"the {key}, said in a line" for key in export.CARD}
 RNG = np.random.default_rng(0)
 
 
@@ -50,7 +50,7 @@ def test_the_caption_says_all_of_the_card(file):
 def test_pictures_that_cannot_be_drawn(file, tmp_path):
     with pytest.raises(UserError, match=r"card\.jpg: a picture ends in \.png"):
         model_card.picture(file, tmp_path / "card.jpg")
-    with pytest.raises(UserError, match="of which model"):
+    with pytest.raises(UserError, match="name a model before it"):
         cli.run(["models", "--picture", str(tmp_path / "card.png")])
     assert not list(tmp_path.iterdir())
 
@@ -61,7 +61,7 @@ def test_every_model_has_a_whole_card_and_a_picture(name, tmp_path):
     assert path.stat().st_size <= 2e6
     content = model_file.read(path)
     about, facts = content.manifest["card"], content.manifest["facts"]
-    assert set(about) == set(options.CARD) and all(len(text) > 5 for text in about.values())
+    assert set(about) == set(export.CARD) and all(len(text) > 5 for text in about.values())
     assert content.manifest["data"] and facts["normalization"] and min(facts["size_px"]) > 0
     scores = content.manifest["scores"]["final"]
     assert {f"iou/{each}" for each in facts["class_names"]} <= set(scores)

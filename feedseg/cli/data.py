@@ -1,0 +1,50 @@
+"""`feedseg check`, `fetch` and `doctor`: data sets and the installation."""
+
+import argparse
+import os
+from pathlib import Path
+
+from feedseg.cli.values import names
+
+
+def add_verbs(verbs) -> None:
+    verb = verbs.add_parser("check", help="check a folder of images and labels")
+    verb.set_defaults(action=_check)
+    # fmt: off
+    option = verb.add_argument
+    option("data", type=Path, help="folder of images and labels")
+    option("--output", type=Path, default=Path("feedseg-check"),
+           help="folder for the overlays and the fingerprint")
+    option("--label-map", default="", help='mapping from gray values to class ids: "0:0,255:1"')
+    option("--classes", default="", help="class names in the order of their ids: a,b,c")
+
+    verb = verbs.add_parser("fetch", help="download a public data set and verify its checksums")
+    verb.set_defaults(action=_fetch)
+    # fmt: off
+    option = verb.add_argument
+    option("name", help="name of the data set")
+    option("--data-dir", type=Path, help="parent folder (environment FEEDSEG_DATA, else ./data)")
+
+    verb = verbs.add_parser("doctor", help="check the installation and the devices")
+    verb.set_defaults(action=_doctor)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from feedseg.datasets.tools.check import check
+
+    classes = names(args.classes)
+    return check(args.data, output=args.output, map_text=args.label_map, classes=classes)
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from feedseg.datasets.tools.fetch import fetch
+
+    root = args.data_dir or Path(os.environ.get("FEEDSEG_DATA", "") or "data")
+    print(f"{args.name}: {fetch(args.name, root)}")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from feedseg.runtime.doctor import doctor
+
+    return doctor()
