@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 import feedseg
-from feedseg.evaluation.tables import markdown_row, mean_and_std
 from feedseg.experiments import published, sweep, trials
 from feedseg.experiments.trials import Trial
 from feedseg.runs import config as configs
 from feedseg.runs import directory
 from feedseg.runtime import files
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.tables import markdown, mean_and_std
 
 
 class Choice(NamedTuple):
@@ -190,13 +190,12 @@ def _block(table: published.Table, block: tuple[str, str, str], cells: Sequence[
     names = list(dict.fromkeys(n for c in cells for n in c.scores.values))
     names = names or list(dict.fromkeys(n for each in ours for n in each))
     title = f"{dataset}{', ' + degrade if degrade else ''}: {unit}; ours ± std / paper / difference"
-    head = ["method", "runs", *names]
-    lines = [title, "", markdown_row(head), markdown_row(["---"] * len(head))]
+    rows = []
     for cell, found in zip(cells, ours, strict=True):
         count = max(map(len, found.values()), default=0)
         numbers = [_number(table, cell, name, found.get(name, [])) for name in names]
-        lines.append(markdown_row([cell.row.method, f"{count} of {cell.full}", *numbers]))
-    return [*lines, ""]
+        rows.append([cell.row.method, f"{count} of {cell.full}", *numbers])
+    return [title, "", *markdown(["method", "runs", *names], rows), ""]
 
 
 def _number(table: published.Table, cell: Cell, name: str, found: Sequence[float]) -> str:

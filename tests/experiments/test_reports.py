@@ -13,13 +13,13 @@ from PIL import Image
 from scipy import stats
 
 from feedseg import cli
-from feedseg.evaluation.tables import mean_and_std
 from feedseg.experiments import report
 from feedseg.experiments.report import names, significance, tables
 from feedseg.experiments.report.collect import collect, renamed
 from feedseg.experiments.report.gallery import gallery
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.logs import Log
+from feedseg.runtime.tables import mean_and_std
 from feedseg.training import train
 from tests.support import tiny
 
@@ -156,7 +156,7 @@ def test_filters_are_a_method_and_not_other_data(tmp_path):
 
 
 def test_no_run_is_the_users_mistake(tmp_path):
-    with pytest.raises(UserError, match="none: not there"):
+    with pytest.raises(UserError, match="none: not found"):
         collect([tmp_path / "none"])
     with pytest.raises(UserError, match="name run directories, or folders of them"):
         collect([tmp_path])

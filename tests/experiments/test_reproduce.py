@@ -169,7 +169,7 @@ def test_a_table_from_its_runs_to_its_files(tmp_path, monkeypatch, capsys):
 def test_the_command_line(capsys):
     with pytest.raises(UserError, match=r"no table 'fbu-t5', did you mean"):
         cli.run(["reproduce", "fbu-t5"])
-    with pytest.raises(UserError, match="'0;1': whole numbers, separated by commas"):
+    with pytest.raises(UserError, match="'0;1': expected integers separated by commas"):
         cli.run(["reproduce", "fbu-t1", "--folds", "0;1"])
     with pytest.raises(SystemExit):
         cli.run(["doctor", "--config.train.epochs=3"])

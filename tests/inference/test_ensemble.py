@@ -259,7 +259,7 @@ def test_command_and_predict(runs, tmp_path, capsys):
     assert tifffile.imread(one / "x_uncertainty.tif").max() > 0
     capsys.readouterr()
     assert cli.run(["predict", *both, *inputs, str(two)]) == 0
-    assert "there already" in capsys.readouterr().out
+    assert "exist already" in capsys.readouterr().out
 
 
 def test_arrays_with_uncertainty_and_orientations(runs, file):
