@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
+from feedseg import datasets
 from feedseg.runtime.suggest import did_you_mean
 
 # Arguments of each network, by its name. feedseg/models/NAME.py says what each one means.
@@ -127,14 +128,6 @@ MODELS["blood_unet"] = dict(
     initializer="keras",  # keras | torch
 )
 
-# Data sets whose membranes separate cells: Rand and information scores of the cells are computed.
-MEMBRANE = ("isbi2012", "irpe", "synthetic", "sstem", "mouse_liver")
-
-AEP_SPLITS = {  # A9: thirds of the crops; five disjoint folds of 10 images for the mouse liver
-    "mouse_liver": dict(scheme="rotate", folds=5, counts=(35, 5, 10)),
-    "sstem": dict(scheme="rotate", folds=5, counts=(12, 3, 5)),
-}
-
 EARLIER_ROUNDS = 0.5  # weight of their losses beside the last round's, Feedback U-Net Eq. 2
 
 FEEDBACK = dict(
@@ -196,7 +189,7 @@ def base() -> ConfigDict:
             data=dict(
                 name="synthetic",  # a file of feedseg/datasets
                 crop_size=256,  # px; 0: no crops, all images padded to one size
-                truth="masks",  # sstem: masks | labels; dsb2018: masks | three_class
+                truth="masks",  # which ground truth; the data set's file lists its choices
                 channels="as_is",  # as_is | grey
                 degrade="none",  # none | noise | contrast | blur
                 degrade_seed=0,  # pseudo low quality is made once with this seed
@@ -305,14 +298,7 @@ def start(experiment: str, args: SimpleNamespace) -> ConfigDict:
 def use_dataset(config: ConfigDict, name: str) -> None:
     """Select a data set with the preparation that it needs."""
     config.data.name = name
-    if name == "wbc":
-        config.data.crop_size = 128  # px; the images are 88 to 120 px wide, the rest is void
-    if name in ("nist_phase16", "folder"):
-        config.data.normalization = "image_percentile"
-    if name in ("wbc", "folder", "dsb2018", "nist_phase16"):
-        config.split.group_by_source = True
-    if name in ("folder", "irpe"):
-        config.split.scheme = "auto"
+    config.update(datasets.preparation(name))
 
 
 def use_split(config: ConfigDict, split: str, fold: int) -> None:
@@ -321,16 +307,7 @@ def use_split(config: ConfigDict, split: str, fold: int) -> None:
     split: `random` crops of ssTEM, or `sections`: fold k rotates over the source images (A9).
     """
     config.split.fold = fold
-    if config.data.name == "sstem":
-        config.evaluate.membrane = "membrane"
-        if split == "random":
-            config.split.update(scheme="random", counts=(192, 48, 80))
-        else:
-            config.split.update(scheme="rotate", folds=5, counts=(12, 3, 5))
-    if config.data.name == "mouse_liver":
-        config.evaluate.membrane = "membrane"
-        config.split.update(scheme="rotate", folds=8, counts=(35, 5, 10))
-        config.data.dihedral_copies = True
+    config.update(datasets.protocol(config.data.name, split))
 
 
 def use_recipe(config: ConfigDict, recipe: str) -> None:
@@ -342,8 +319,8 @@ def use_recipe(config: ConfigDict, recipe: str) -> None:
     if recipe == "paper":
         config.optimizer.update(learning_rate=1e-4, epsilon=1e-7)
         config.loss.class_weight = "balanced"
-        batch = 10 if config.data.name == "mouse_liver" else 16
-        config.train.update(epochs=1500, batch_size=batch)
+        config.train.update(epochs=1500, batch_size=16)
+        config.update(datasets.protocol(config.data.name, "paper"))
         return
     config.loss.terms.final = dict(cross_entropy=1.0, dice=1.0)
     for key, value in (("dropout", 0.0), ("bn_momentum", 0.9)):  # with dropout 0.5 it underfits
