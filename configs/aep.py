@@ -8,6 +8,7 @@ class (Fig. 12); recipe=modern: the best training known here instead of the pape
 """
 
 from configs import common
+from feedseg import datasets
 
 BASELINES = {
     "net2": common.model("aep_net"),
@@ -71,11 +72,10 @@ def get_config(arg=None):
     )
     config = common.start("aep", args)
     config.data.filter = args.filter
-    config.split.update(common.AEP_SPLITS.get(args.dataset, {}))
+    config.update(datasets.protocol(args.dataset, "aep"))
     config.split.fold = args.fold
     network(config, args)
     if args.recipe:
         common.use_recipe(config, args.recipe)
-    if args.dataset in common.MEMBRANE:
-        config.evaluate.membrane = "membrane"
+    config.evaluate.membrane = datasets.border_class(args.dataset)
     return config

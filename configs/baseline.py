@@ -8,6 +8,7 @@ protocol=aep: AEP's folds where they differ.
 """
 
 from configs import common
+from feedseg import datasets
 
 WIDE = tuple(64 * 2**level for level in range(5))
 TORCH = dict(dropout=0.0, bn_momentum=0.9, bn_epsilon=1e-5, initializer="torch")
@@ -80,10 +81,9 @@ def get_config(arg=None):
     common.use_split(config, args.split, args.fold)
     if args.protocol == "aep":
         config.data.dihedral_copies = False
-        config.split.update(common.AEP_SPLITS.get(args.dataset, {}))
+        config.update(datasets.protocol(args.dataset, "aep"))
     if args.recipe != "aep":  # whose recipe is that of configs/common/keys.py
         common.use_recipe(config, args.recipe)
     use_outputs(config, args)
-    if args.dataset in common.MEMBRANE:
-        config.evaluate.membrane = "membrane"
+    config.evaluate.membrane = datasets.border_class(args.dataset)
     return config

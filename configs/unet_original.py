@@ -6,9 +6,7 @@ learning rate and the number of epochs are not given there.
 """
 
 from configs import common
-
-BORDER = {"isbi2012": "membrane", "sstem": "membrane", "mouse_liver": "membrane"}
-BORDER |= {"irpe": "membrane", "synthetic": "membrane"}
+from feedseg import datasets
 
 
 def get_config(arg=None):
@@ -26,7 +24,7 @@ def get_config(arg=None):
     filters = tuple(args.width * 2**level for level in range(5))
     config.model = common.model("unet_original", filters=filters)
     common.use_split(config, args.split, args.fold)
-    config.data.border_class = args.border or BORDER.get(args.dataset, "background")
+    config.data.border_class = args.border or datasets.border_class(args.dataset) or "background"
     config.loss.class_weight = "balanced"
     with config.unlocked():
         config.loss.terms = dict(final=dict(border_cross_entropy=1.0))
@@ -36,6 +34,5 @@ def get_config(arg=None):
     config.optimizer.update(name="sgd", learning_rate=1e-3, momentum=0.99)
     config.train.update(epochs=100, batch_size=1)
     config.evaluate.rotations = 7
-    if args.dataset in common.MEMBRANE:
-        config.evaluate.membrane = "membrane"
+    config.evaluate.membrane = datasets.border_class(args.dataset)
     return config

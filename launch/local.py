@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from feedseg.experiments import sweep, trials
-from feedseg.main import guarded
+from feedseg.runtime.errors import guarded
 from launch.runs import Place, Run, look, of_tasks
 from launch.status import duration, totals
 

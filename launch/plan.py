@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feedseg.experiments.trials import placed, write_plan
-from feedseg.main import guarded
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, guarded
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -21,9 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from feedseg.experiments import sweep, trials
-from feedseg.main import guarded
 from feedseg.runtime import files
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, guarded
 from launch.task import log_folder
 
 _TEMPLATE = Path(__file__).with_name("slurm.sbatch")

@@ -19,7 +19,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from feedseg.main import guarded
+from feedseg.runtime.errors import guarded
+from feedseg.runtime.tables import aligned
 from launch.runs import SILENT_S, STATES, Place, Run, look, places
 
 _HEAD = ("run", "state", "epoch", "step", "val mIoU", "images/s", "left", "where", "")
@@ -29,9 +30,7 @@ _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 def table(runs: Sequence[Run], queue: dict[int, str] | None = None) -> str:
     """A line per run, then the totals. queue: what the scheduler says, by number of the task."""
     rows = [_HEAD, *(_cells(run, (queue or {}).get(run.place.index, "")) for run in runs)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in [*lines, "", totals(runs)])
+    return "\n".join([*aligned(rows, "l"), "", totals(runs)])
 
 
 def _cells(run: Run, queued: str) -> tuple[str, ...]:

@@ -16,8 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from feedseg.experiments import sweep, trials
-from feedseg.main import guarded
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, guarded
 from launch import slurm, task
 
 

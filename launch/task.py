@@ -20,8 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from feedseg.experiments import sweep, trials
-from feedseg.main import guarded
-from feedseg.runtime.errors import SaveFailed, UserError
+from feedseg.runtime.errors import SaveFailed, UserError, guarded
 
 # Exit codes after which a task goes back into the queue; TERM may come before the run can listen.
 AGAIN = (sweep.AGAIN, sweep.BUSY, -signal.SIGTERM)

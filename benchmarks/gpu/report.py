@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.gpu.__main__ import NAMES
 from benchmarks.gpu.tables import KEPT, METRICS
-from feedseg.evaluation.tables import markdown_row, mean_and_std
 from feedseg.runtime.files import to_json, write_json_atomic, write_text_atomic
+from feedseg.runtime.tables import markdown, mean_and_std
 
 
 def report(folder: Path) -> str:
@@ -68,7 +68,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence]) -> list[str]:
     rows = [[_text(cell) for cell in row] for row in rows]
     if not rows:
         return []
-    return [markdown_row(each) for each in (head, ["---"] * len(head), *rows)] + [""]
+    return [*markdown(head, rows), ""]
 
 
 def _text(value) -> str:

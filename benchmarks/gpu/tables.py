@@ -71,11 +71,12 @@ def _groups(root: Path) -> dict[str, list[Spec]]:
 def _specs(root: Path, names: tuple[str, ...], recipe: str) -> list[Spec]:
     found: dict[str, Spec] = {}
     for name in names:
-        for row in published.table(name).rows:
+        table = published.table(name)
+        for row in table.rows:
             for scores in row.scores:
                 if scores.dataset not in ("sstem", "isbi2012"):
                     continue
-                place = (name[:3], scores.dataset, scores.degrade, 0)
+                place = (table.arguments, scores.dataset, scores.degrade, 0)
                 changes = tables.METHODS[row.key].overrides
                 runs = tuple(
                     trials.placed(

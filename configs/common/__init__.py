@@ -10,20 +10,12 @@ from ml_collections import ConfigDict
 
 from configs.common.arguments import parse, run_name
 from configs.common.keys import base
-from configs.common.protocols import (
-    AEP_SPLITS,
-    EARLIER_ROUNDS,
-    MEMBRANE,
-    use_dataset,
-    use_split,
-)
-from configs.common.recipes import use_recipe
+from configs.common.protocols import use_dataset, use_split
+from configs.common.recipes import EARLIER_ROUNDS, use_recipe
 from feedseg import models
 
 __all__ = [
-    "AEP_SPLITS",
     "EARLIER_ROUNDS",
-    "MEMBRANE",
     "base",
     "model",
     "parse",

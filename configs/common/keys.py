@@ -16,7 +16,7 @@ def base() -> ConfigDict:
             data=dict(
                 name="synthetic",  # a file of feedseg/datasets
                 crop_size=256,  # px; 0: no crops, all images padded to one size
-                truth="masks",  # sstem: masks | labels; dsb2018: masks | three_class
+                truth="masks",  # which ground truth; the data set's file lists its choices
                 channels="as_is",  # as_is | grey
                 degrade="none",  # none | noise | contrast | blur
                 degrade_seed=0,  # pseudo low quality is made once with this seed

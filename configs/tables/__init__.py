@@ -1,15 +1,14 @@
-"""The runs behind the published tables: a configuration for every method, folds and seeds.
+"""The methods of the published tables, each with its configuration.
 
-Methods and data sets of a table are those of the published numbers (feedseg/published). The data
-set, the degradation, fold and seed are added to a method's configuration; recipe=modern takes the
-place of its recipe where that is asked for.
+feedseg/experiments/published names the methods of each table, its data sets, folds and seeds, which
+`config_string` adds to a method's configuration; recipe=modern replaces the method's own recipe.
 """
 
 import re
 from typing import NamedTuple
 
 
-class Method(NamedTuple):
+class MethodConfig(NamedTuple):
     """A row: its configuration, changed keys, and the output that is scored."""
 
     config: str
@@ -17,24 +16,24 @@ class Method(NamedTuple):
     output: str = "final"
 
 
-def _feedback(changes: str) -> Method:
-    return Method(f"configs/feedback_unet.py:{changes},recipe=paper")
+def _feedback(changes: str) -> MethodConfig:
+    return MethodConfig(f"configs/feedback_unet.py:{changes},recipe=paper")
 
 
-def _attention(changes: str, output: str = "final") -> Method:
-    return Method(f"configs/feedback_attention.py:{changes},recipe=paper", output=output)
+def _attention(changes: str, output: str = "final") -> MethodConfig:
+    return MethodConfig(f"configs/feedback_attention.py:{changes},recipe=paper", output=output)
 
 
-def _aep(changes: str) -> Method:
-    return Method(f"configs/aep.py:{changes}")
+def _aep(changes: str) -> MethodConfig:
+    return MethodConfig(f"configs/aep.py:{changes}")
 
 
-def _baseline(changes: str, *overrides: str) -> Method:
-    return Method(f"configs/baseline.py:{changes},recipe=paper", overrides)
+def _baseline(changes: str, *overrides: str) -> MethodConfig:
+    return MethodConfig(f"configs/baseline.py:{changes},recipe=paper", overrides)
 
 
-def _compared(model: str) -> Method:
-    return Method(f"configs/baseline.py:model={model},protocol=aep,recipe=aep")
+def _compared(model: str) -> MethodConfig:
+    return MethodConfig(f"configs/baseline.py:model={model},protocol=aep,recipe=aep")
 
 
 FILTERS = ("median", "gaussian", "bilateral", "sobel")
@@ -73,34 +72,20 @@ METHODS = {
         for source in ("output", "softmax", "argmax")
     },
     **{f"aep_x{count}": _aep(f"multiplier={count}") for count in range(1, 6)},
-    "m1": Method("configs/blood_cell.py:mask=grey"),
-    "m2": Method("configs/blood_cell.py:mask=binary"),
+    "m1": MethodConfig("configs/blood_cell.py:mask=grey"),
+    "m2": MethodConfig("configs/blood_cell.py:mask=binary"),
 }
-
-FOLDS = {  # paper, data set: folds
-    ("fbu", "sstem"): 5,
-    ("fba", "sstem"): 5,
-    ("fbu", "mouse_liver"): 8,
-    ("aep", "mouse_liver"): 5,
-    ("aep", "irpe"): 3,
-    ("aep", "isbi2012"): 3,
-    ("blo", "wbc"): 1,
-}
-SEEDS = {"fba": 3}  # paper: initial values; 1 in the others
-SPLITS = {"fbu": "split=sections", "fba": "split=sections"}  # A9 (i), grouped by image
-
-
-def runs(paper: str, dataset: str) -> tuple[int, int]:
-    """(folds, seeds) of a paper (`fbu`, `fba`, `aep`, `blo`) on a data set."""
-    return FOLDS[paper, dataset], SEEDS.get(paper, 1)
 
 
 def config_string(
-    method: str, paper: str, dataset: str, degrade: str, fold: int, seed: int, recipe: str
+    method: str, arguments: str, dataset: str, degrade: str, fold: int, seed: int, recipe: str
 ) -> str:
-    """`configs/x.py:key=value,...` of one run of a method; recipe: paper | modern."""
+    """`configs/x.py:key=value,...` of one run of a method.
+
+    arguments: those of the table's protocol; recipe: paper | modern.
+    """
     text = METHODS[method].config
     if recipe == "modern" and not text.startswith("configs/blood_cell.py"):
         text = re.sub(r",recipe=\w+", "", text) + ",recipe=modern"
-    more = [f"dataset={dataset}", SPLITS.get(paper, ""), degrade and f"degrade={degrade}"]
+    more = [f"dataset={dataset}", arguments, degrade and f"degrade={degrade}"]
     return ",".join([text, *filter(None, more), f"fold={fold}", f"seed={seed}"])

@@ -15,7 +15,7 @@ def numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(map(int, names(text)))
     except ValueError:
-        raise UserError(f"{text!r}: whole numbers, separated by commas") from None
+        raise UserError(f"{text!r}: expected integers separated by commas") from None
 
 
 def at_least_one(option: str, number: int) -> int:

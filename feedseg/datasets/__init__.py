@@ -1,7 +1,10 @@
 """Data sets, one file each, found by name.
 
-Every file has `CLASSES`, `COLORS`, `LICENCE`, `CITATION`, `FOLDERS`, `LAYOUT`, `OBTAIN`,
-`DOWNLOADS` and `load(root, options) -> Source`; `load` here prepares the arrays.
+Every file has `CLASSES`, `COLORS`, `LICENCE`, `CITATION`, `LAYOUT`, `OBTAIN`, `FOLDERS` (possible
+names of its folder; None if there are no files) and `load(root, options) -> RawData`.
+Optional: `DOWNLOADS`, the files that `feedseg fetch` gets; `BORDER_CLASS`, the class between cells;
+`PREPARATION`, what the configuration needs for its images; `PROTOCOLS`, what published protocols
+change in it: Feedback U-Net's splits `random` and `sections` and its recipe `paper`, and `aep`.
 """
 
 import importlib
@@ -26,24 +29,39 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(f"feedseg.datasets.{name}")
 
 
+def preparation(name: str) -> dict:
+    """Nested configuration keys that the images of a data set need."""
+    return getattr(module(name), "PREPARATION", {})
+
+
+def protocol(name: str, key: str) -> dict:
+    """Nested configuration keys of a published protocol on a data set; empty if it has none."""
+    return getattr(module(name), "PROTOCOLS", {}).get(key, {})
+
+
+def border_class(name: str) -> str:
+    """The class of a data set that separates cells; empty if there is none."""
+    return getattr(module(name), "BORDER_CLASS", "")
+
+
 def find_root(name: str, data_dir: str) -> Path | None:
     """Folder of a data set below `data_dir`, else below the environment's FEEDSEG_DATA.
 
-    None for a data set that is made, not read. Raises UserError with the places looked at, the
-    layout expected, how to get the data and a command that needs none.
+    None for a data set without files. Raises UserError with the folders searched, the expected
+    layout, how to obtain the data and a command that needs none.
     """
     source = module(name)
-    if not source.FOLDERS and name == "synthetic":
+    if source.FOLDERS is None:
         return None
     base = Path(data_dir or os.environ.get("FEEDSEG_DATA", "") or "data")
-    places = [base / folder for folder in source.FOLDERS] or [base]
-    for place in places:
-        if place.is_dir():
-            return place
-    if name == "folder":
-        raise UserError(f"{base}: no such folder; name your images with --config.data_dir=FOLDER")
+    candidates = [base / folder for folder in source.FOLDERS] or [base]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    if not source.FOLDERS:
+        raise UserError(f"{base}: no such folder. {source.OBTAIN}")
     raise UserError(
-        f"no data for {name!r}: looked for {', '.join(map(str, places))}"
+        f"no data for {name!r}: looked for {', '.join(map(str, candidates))}"
         + ("" if data_dir else " (set FEEDSEG_DATA or --config.data_dir)")
         + f"\n  expected: {source.LAYOUT}\n  to get it: {source.OBTAIN}"
         + "\n  without data: python -m feedseg.main --config configs/aep_irpe.py:dataset=synthetic"

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.datasets.common import pairing, readers
-from feedseg.datasets.common.dataset import Section, Source
-from feedseg.datasets.common.download import Download
+from feedseg.datasets.common.dataset import RawData, Section
 from feedseg.io import images as image_io
 from feedseg.runtime.errors import UserError
 
@@ -31,10 +30,10 @@ OBTAIN = (
     "folder, or unpack stage1_train.zip of bbbc.broadinstitute.org/BBBC038. No checksums of these "
     "files are known here, so they are not fetched."
 )
-DOWNLOADS: tuple[Download, ...] = ()
+PREPARATION = dict(split=dict(group_by_source=True))
 
 
-def load(root: Path, options) -> Source:
+def load(root: Path, options) -> RawData:
     """Images with their truth.
 
     options.truth: `masks` gives background and nucleus, `three_class` also the border.
@@ -52,7 +51,7 @@ def load(root: Path, options) -> Source:
         )
     else:
         sections = _original(root, options, three)
-    return Source(sections, CLASSES[:count], COLORS[:count])
+    return RawData(sections, CLASSES[:count], COLORS[:count])
 
 
 def _original(root: Path, options, three: bool) -> list[Section]:

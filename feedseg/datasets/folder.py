@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from feedseg.datasets.common import label_map, pairing, readers
-from feedseg.datasets.common.dataset import VOID, Section, Source
-from feedseg.datasets.common.download import Download
+from feedseg.datasets.common.dataset import VOID, RawData, Section
 from feedseg.datasets.common.label_map import suggest as suggest_label_map
 from feedseg.datasets.common.pairing import Pair, shorten
 from feedseg.io import images as image_io
@@ -20,14 +19,13 @@ from feedseg.runtime.errors import BadImage, UserError
 
 __all__ = ["CLASSES", "COLORS", "load", "palette", "suggest_label_map"]
 
-FOLDERS = ()
+FOLDERS = ()  # the data directory itself
 CLASSES = ()  # found in the labels
 COLORS = ()
 LICENCE = "Your own data"
 CITATION = ""
 LAYOUT = pairing.LAYOUT
 OBTAIN = "Name your folder: --config.data_dir=FOLDER"
-DOWNLOADS: tuple[Download, ...] = ()
 
 PALETTE = (
     (0, 0, 0),
@@ -52,7 +50,7 @@ class Description(NamedTuple):
     ignore: int | None = None  # label value of pixels that do not count
 
 
-def load(root: Path, options) -> Source:
+def load(root: Path, options) -> RawData:
     """Sections of all pairs below `root`, with class ids and names.
 
     options.label_map: grey values to ids, see `label_map.parse`; options.classes: names in the
@@ -77,7 +75,7 @@ def load(root: Path, options) -> Source:
         for section in group
     ]
     names = described.names or tuple(f"class{index}" for index in range(num_classes))
-    return Source(sections, names, palette(num_classes), parts)
+    return RawData(sections, names, palette(num_classes), parts)
 
 
 def describe(root: Path, classes: tuple[str, ...] = ()) -> Description:
@@ -183,3 +181,8 @@ def _num_classes(read: dict[Pair, list[Section]], named: int, mapping: str) -> i
         others = f" and {len(values) - 1} more" if len(values) > 1 else ""
         raise UserError(f"{example}{others}: {problem}")
     return named or int(found[found != VOID].max()) + 1
+
+
+PREPARATION = dict(
+    data=dict(normalization="image_percentile"), split=dict(group_by_source=True, scheme="auto")
+)

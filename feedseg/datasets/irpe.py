@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.datasets.common import pairing, readers
-from feedseg.datasets.common.dataset import Section, Source, apply_channels
-from feedseg.datasets.common.download import Download
+from feedseg.datasets.common.dataset import RawData, Section, apply_channels
 from feedseg.io import images as image_io
 from feedseg.runtime.errors import BadImage, UserError
 
@@ -31,12 +30,13 @@ OBTAIN = (
     "truth into 256x256 crops in images/ and labels/. The .npy files belong to "
     "github.com/usagisukisuki/AEP; ask its authors if they are not there."
 )
-DOWNLOADS: tuple[Download, ...] = ()
+BORDER_CLASS = "membrane"
+PREPARATION = dict(split=dict(scheme="auto"))
 
 PARTS = ("train", "val", "test")
 
 
-def load(root: Path, options) -> Source:
+def load(root: Path, options) -> RawData:
     """Crops with their truth, 1 for membrane.
 
     options.fold: number in the names of the .npy files; they also fix the parts.
@@ -49,12 +49,12 @@ def load(root: Path, options) -> Source:
     found = pairing.pair_folders(root / "images", root / "labels")
     pairing.require_complete(found, root)
     sections = readers.sections_of(found.pairs, options, readers.read_foreground)
-    return Source(sections, CLASSES, COLORS)
+    return RawData(sections, CLASSES, COLORS)
 
 
-def _from_arrays(root: Path, options) -> Source:
+def _from_arrays(root: Path, options) -> RawData:
     parts = {part: _part(root, part, options) for part in PARTS}
-    return Source(
+    return RawData(
         [section for sections in parts.values() for section in sections],
         CLASSES,
         COLORS,

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.datasets.common import pairing, readers
-from feedseg.datasets.common.dataset import Section, Source
-from feedseg.datasets.common.download import Download
+from feedseg.datasets.common.dataset import RawData, Section
 from feedseg.datasets.common.pairing import shorten
 from feedseg.io import images as image_io
 from feedseg.runtime.errors import BadImage, UserError
@@ -36,18 +35,18 @@ OBTAIN = (
     "clone it into the data folder. No checksums of these files are known here, so they are not "
     "fetched."
 )
-DOWNLOADS: tuple[Download, ...] = ()
+BORDER_CLASS = "membrane"
 
 MEMBRANE, OTHER = 0, 255  # grey values of train-labels.tif
 
 
-def load(root: Path, options) -> Source:
+def load(root: Path, options) -> RawData:
     """The sections in their order with their truth: 0 cell interior, 1 membrane.
 
     Raises UserError if a file is missing, page counts differ or a label is not 0 or 255.
     """
     if (root / "train" / "image").is_dir():
-        return Source(_from_pictures(root / "train", options), CLASSES, COLORS)
+        return RawData(_from_pictures(root / "train", options), CLASSES, COLORS)
     images_path, labels_path = root / "train-volume.tif", root / "train-labels.tif"
     for path in (images_path, labels_path):
         if not path.is_file():
@@ -60,7 +59,7 @@ def load(root: Path, options) -> Source:
         readers.section(f"{index:02d}", image, label, labels_path)
         for index, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
-    return Source(sections, CLASSES, COLORS)
+    return RawData(sections, CLASSES, COLORS)
 
 
 def _from_pictures(root: Path, options) -> list[Section]:

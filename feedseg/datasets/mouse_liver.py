@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.datasets.common import pairing, readers
-from feedseg.datasets.common.dataset import Source
-from feedseg.datasets.common.download import Download
+from feedseg.datasets.common.dataset import RawData
 from feedseg.io import images
 from feedseg.runtime.errors import BadImage, UserError
 
@@ -27,12 +26,23 @@ OBTAIN = (
     "enhancement preprocessing, github.com/usagisukisuki/AEP), and put the files into images/ and "
     "labels/."
 )
-DOWNLOADS: tuple[Download, ...] = ()
+BORDER_CLASS = "membrane"
+_EIGHT_FOLDS = dict(
+    split=dict(scheme="rotate", folds=8, counts=(35, 5, 10)),
+    data=dict(dihedral_copies=True),
+    evaluate=dict(membrane=BORDER_CLASS),
+)
+PROTOCOLS = {
+    "random": _EIGHT_FOLDS,
+    "sections": _EIGHT_FOLDS,
+    "paper": dict(train=dict(batch_size=10)),
+    "aep": dict(split=dict(scheme="rotate", folds=5, counts=(35, 5, 10))),  # A9: disjoint folds
+}
 
 TOLERANCE = 64  # grey levels a colour may be off, as after a lossy copy
 
 
-def load(root: Path, options) -> Source:
+def load(root: Path, options) -> RawData:
     """Images with their truth.
 
     Raises UserError if files are missing or a label is neither class ids nor the three colours.
@@ -41,7 +51,7 @@ def load(root: Path, options) -> Source:
         raise UserError(f"{root}: no mouse liver data here; expected {LAYOUT}")
     found = pairing.pair_folders(root / "images", root / "labels")
     pairing.require_complete(found, root)
-    return Source(readers.sections_of(found.pairs, options, _truth), CLASSES, COLORS)
+    return RawData(readers.sections_of(found.pairs, options, _truth), CLASSES, COLORS)
 
 
 def _truth(path: Path) -> np.ndarray:

@@ -7,8 +7,7 @@ data.normalization=image_percentile.
 from pathlib import Path
 
 from feedseg.datasets.common import pairing, readers
-from feedseg.datasets.common.dataset import Source
-from feedseg.datasets.common.download import Download
+from feedseg.datasets.common.dataset import RawData
 from feedseg.runtime.errors import UserError
 
 FOLDERS = ("nist_phase16", "semantic-segmentation-unet/data", "semantic-segmentation-unet")
@@ -25,10 +24,10 @@ OBTAIN = (
     "6c32132d6b641a33f968ee1aa583a425806a1cc6) into the data folder; its data/ holds images/ and "
     "masks/. No checksums of its masks are known here, so they are not fetched."
 )
-DOWNLOADS: tuple[Download, ...] = ()
+PREPARATION = dict(data=dict(normalization="image_percentile"), split=dict(group_by_source=True))
 
 
-def load(root: Path, options) -> Source:
+def load(root: Path, options) -> RawData:
     """Images with their truth, 1 for cells. Raises UserError if files are missing or differ."""
     root = root / "data" if (root / "data" / "images").is_dir() else root
     if not (root / "images").is_dir():
@@ -37,4 +36,4 @@ def load(root: Path, options) -> Source:
     found = pairing.pair_folders(root / "images", labels)
     pairing.require_complete(found, root)
     sections = readers.sections_of(found.pairs, options, readers.read_foreground)
-    return Source(sections, CLASSES, COLORS)
+    return RawData(sections, CLASSES, COLORS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.datasets.common import readers
-from feedseg.datasets.common.dataset import Section, Source
+from feedseg.datasets.common.dataset import RawData, Section
 from feedseg.datasets.common.download import Download, manifest
 from feedseg.datasets.common.pairing import shorten
 from feedseg.io import images
@@ -37,6 +37,15 @@ LAYOUT = (
 )
 OBTAIN = "Run `feedseg fetch sstem`, or clone github.com/unidesigner/groundtruth-drosophila-vnc."
 DOWNLOADS: tuple[Download, ...] = manifest("sstem")
+BORDER_CLASS = "membrane"
+_SECTIONS = dict(scheme="rotate", folds=5, counts=(12, 3, 5))
+PROTOCOLS = {  # A9
+    "random": dict(
+        split=dict(scheme="random", counts=(192, 48, 80)), evaluate=dict(membrane=BORDER_CLASS)
+    ),
+    "sections": dict(split=_SECTIONS, evaluate=dict(membrane=BORDER_CLASS)),
+    "aep": dict(split=_SECTIONS),
+}
 
 # Grey values of labels/: 0-96 membrane by direction, 128 membrane junction, 159 glia and
 # extracellular space, 191 mitochondria, 223 synapse, 255 intracellular.
@@ -45,7 +54,7 @@ LABEL_VALUES = {0: 1, 32: 1, 64: 1, 96: 1, 128: 1, 159: 0, 191: 2, 223: 3, 255: 
 MASKS = (("membranes", 1), ("mitochondria", 2), ("synapses", 3))
 
 
-def load(root: Path, options) -> Source:
+def load(root: Path, options) -> RawData:
     """The sections in the order of their numbers.
 
     root: the folder that holds stack1/, or stack1/ itself. options.truth: `masks` | `labels`.
@@ -62,7 +71,7 @@ def load(root: Path, options) -> Source:
         _section(number, path, {name: files[number] for name, files in parts.items()}, options)
         for number, path in raw.items()
     ]
-    return Source(sections, CLASSES, COLORS)
+    return RawData(sections, CLASSES, COLORS)
 
 
 def _section(number: int, raw: Path, truth: dict[str, Path], options) -> Section:

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.datasets.common import pairing, readers
-from feedseg.datasets.common.dataset import Source
-from feedseg.datasets.common.download import Download
+from feedseg.datasets.common.dataset import RawData
 from feedseg.datasets.common.pairing import Pair, Pairs, shorten
 from feedseg.runtime.errors import BadImage, UserError
 
@@ -33,12 +32,15 @@ OBTAIN = (
     "Clone github.com/zxaoyou/segmentation_WBC (commit fa9c01622f52bccb9aeb8a6f2628f564e377767d) "
     "into the data folder. No checksums of its files are known here, so they are not fetched."
 )
-DOWNLOADS: tuple[Download, ...] = ()
+PREPARATION = dict(
+    data=dict(crop_size=128),  # px; the images are 88 to 120 px wide, the rest is void
+    split=dict(group_by_source=True),
+)
 
 SOURCE_VALUES = (0, 128, 255)  # background, cytoplasm, nucleus in the source's labels
 
 
-def load(root: Path, options) -> Source:
+def load(root: Path, options) -> RawData:
     """Images with their truth: 0 background and red cells, 1 cytoplasm, 2 nucleus.
 
     Raises UserError if files are missing or a label holds other values.
@@ -51,7 +53,7 @@ def load(root: Path, options) -> Source:
     else:
         raise UserError(f"{root}: no white blood cell data here; expected {LAYOUT}")
     pairing.require_complete(found, root)
-    return Source(readers.sections_of(found.pairs, options, truth), CLASSES, COLORS)
+    return RawData(readers.sections_of(found.pairs, options, truth), CLASSES, COLORS)
 
 
 def _original_pairs(folder: Path) -> Pairs:

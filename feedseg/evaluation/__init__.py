@@ -1,0 +1,1 @@
+"""Scores of segmentations: of label images in folders and of a run's test images."""

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from feedseg.evaluation.score_table import aligned, iou_cells, percent
-from feedseg.evaluation.tables import console_table, known
+from feedseg.evaluation.tables import console_table, iou_cells
+from feedseg.runtime.tables import aligned, known, percent, ruled
 
 MOST_IMAGES = 20  # of which lines are shown
 
@@ -61,7 +61,7 @@ def image_table(result: Mapping) -> str:
     ]
     head = ["image", "mean IoU", *names, "boundary F", *_cell_heads(bool(result["boundary"]))]
     note = f"{more} more images have a higher mean IoU; --output FOLDER writes all"
-    return "\n".join([aligned(head, cells), *([note] if more else [])])
+    return "\n".join([*ruled(aligned([head, *cells])), *([note] if more else [])])
 
 
 def _worst_first(row: Mapping) -> tuple[bool, float]:
@@ -77,12 +77,13 @@ def comparison_text(results: Mapping[str, Mapping], compared: Sequence[Mapping])
     rows = []
     for (name, result), row in zip(results.items(), compared, strict=True):
         miou, *classes = iou_cells(result["dataset"], names)
-        gain = [percent(row["gain"], True), f"{row['better_on']} of {len(result['images'])}"]
+        gain = [percent(row["gain"], sign="+"), f"{row['better_on']} of {len(result['images'])}"]
         border = percent(result["contours"]["boundary_f"])
         last = [*classes, border, *_cell_scores(result["boundary"], cells)]
         rows.append([name, miou, *(gain if rows else ["", ""]), *last])
-    table = aligned([*head, *_cell_heads(cells)], rows)
-    return f"{len(first['images'])} images; IoU and boundary F in %, gain over the first\n{table}"
+    table = ruled(aligned([[*head, *_cell_heads(cells)], *rows]))
+    title = f"{len(first['images'])} images; IoU and boundary F in %, gain over the first"
+    return "\n".join([title, *table])
 
 
 def _cell_heads(shown: bool) -> list[str]:

@@ -1,51 +1,32 @@
-"""Scores as text: the table of one run, a row of Markdown, a mean with its spread."""
+"""Console tables of the scores that `metrics.summary` gives."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from feedseg.evaluation.metrics import ABSENT_RULE
+from feedseg.runtime.tables import aligned, percent, ruled
 
 
 def console_table(summary: Mapping[str, float], class_names: Sequence[str]) -> str:
-    """IoU and Dice per class and their means in percent, aligned, with the absent-class rule.
+    """IoU and Dice per class and their means in percent, with the rule for absent classes.
 
-    summary: as from `evaluation.metrics.summary`; missing, None and NaN values are shown as `-`.
+    summary: as from `metrics.summary`; missing, None and NaN values are shown as `-`.
     """
-    rows = [(name, summary.get(f"iou/{name}"), summary.get(f"dice/{name}")) for name in class_names]
-    mean = ("mean", summary.get("miou"), summary.get("mdice"))
-    width = max(len(name) for name in (*class_names, "class", "pixel accuracy"))
-    line = "-" * (width + 18)
-    lines = [f"{'class':<{width}}{'IoU, %':>9}{'Dice, %':>9}", line]
-    lines += [f"{name:<{width}}{_percent(i):>9}{_percent(d):>9}" for name, i, d in rows]
-    lines += [line, f"{mean[0]:<{width}}{_percent(mean[1]):>9}{_percent(mean[2]):>9}"]
-    if "accuracy" in summary:
-        lines.append(f"{'pixel accuracy':<{width}}{_percent(summary['accuracy']):>9}")
-    return "\n".join([*lines, ABSENT_RULE])
+    keys = [(name, f"iou/{name}", f"dice/{name}") for name in class_names]
+    keys += [("mean", "miou", "mdice")]
+    rows = [(name, *(percent(summary.get(key), 1) for key in pair)) for name, *pair in keys]
+    accuracy = ("pixel accuracy", percent(summary.get("accuracy"), 1), "")
+    *lines, mean, last = aligned([("class", "IoU, %", "Dice, %"), *rows, accuracy], least=7)
+    head, rule, *lines = ruled(lines)
+    shown = [mean, last] if "accuracy" in summary else [mean]
+    return "\n".join([head, rule, *lines, rule, *shown, ABSENT_RULE])
 
 
-def markdown_row(cells: Sequence[str]) -> str:
-    """A line of a Markdown table."""
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+def iou_table(title: str, rows: Mapping[str, Mapping[str, float]], classes: Sequence[str]) -> str:
+    """IoU in percent, the mean and every class, a line per name. title: of the column of names."""
+    cells = [[name, *iou_cells(scores, classes)] for name, scores in rows.items()]
+    return "\n".join(ruled(aligned([[title, "mean IoU", *classes], *cells])))
 
 
-def known(values: Iterable[float | None]) -> list[float]:
-    """The values that are numbers: neither None nor NaN."""
-    return [value for value in values if value is not None and not math.isnan(value)]
-
-
-def mean_and_std(values: Iterable[float | None], digits: int = 2) -> str:
-    """`mean ± population standard deviation`; one value alone; `-` of none.
-
-    values: None and NaN are left out.
-    """
-    numbers = known(values)
-    if not numbers:
-        return "-"
-    spread = f" ± {np.std(numbers):.{digits}f}" if len(numbers) > 1 else ""
-    return f"{np.mean(numbers):.{digits}f}{spread}"
-
-
-def _percent(value: float | None) -> str:
-    return f"{100 * value:.1f}" if known([value]) else "-"
+def iou_cells(scores: Mapping[str, float], classes: Sequence[str]) -> list[str]:
+    """Mean and classes in percent; `-` where there is no score."""
+    return [percent(scores.get(key)) for key in ("miou", *(f"iou/{name}" for name in classes))]

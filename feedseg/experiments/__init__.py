@@ -1,0 +1,1 @@
+"""Experiments: sweeps of runs, published tables, reports, and figures of trained networks."""

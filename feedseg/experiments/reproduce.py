@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 import feedseg
-from feedseg.evaluation.tables import markdown_row, mean_and_std
 from feedseg.experiments import published, sweep, trials
 from feedseg.experiments.trials import Trial
 from feedseg.runs import config as configs
 from feedseg.runs import directory
 from feedseg.runtime import files
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.tables import markdown, mean_and_std
 
 
 class Choice(NamedTuple):
@@ -33,14 +33,14 @@ class Choice(NamedTuple):
 class Cell(NamedTuple):
     """A row of a table on one data set, with its runs."""
 
-    row: published.Row
+    row: published.TableRow
     scores: published.Scores
     output: str
     trials: tuple[Trial, ...]
     full: int  # runs that the paper's protocol has
 
 
-def plan(table: published.Table, choice: Choice, root: Path) -> list[Cell]:
+def plan(table: published.PublishedTable, choice: Choice, root: Path) -> list[Cell]:
     """The runs of every chosen row. Raises UserError listing what there is for a wrong choice."""
     tables = _tables()
     known = [row.key for row in table.rows]
@@ -57,14 +57,14 @@ def plan(table: published.Table, choice: Choice, root: Path) -> list[Cell]:
         for scores in row.scores:
             if choice.data and not set(choice.data) & set(_names(scores)):
                 continue
-            folds, seeds = tables.runs(table.key[:3], scores.dataset)
+            folds, seeds = table.folds[scores.dataset], table.seeds
             chosen_folds = _chosen("folds", choice.folds, folds)
             chosen_seeds = _chosen("seeds", choice.seeds, seeds)
             runs = tuple(
                 trials.placed(
                     tables.config_string(
                         row.key,
-                        table.key[:3],
+                        table.arguments,
                         scores.dataset,
                         scores.degrade,
                         fold,
@@ -169,7 +169,7 @@ def _values(result: dict, cell: Cell) -> dict[str, float | None]:
     return {name: None if v is None else 100 * v for name, v in percent.items()}
 
 
-def as_text(table: published.Table, cells: Sequence[Cell], choice: Choice) -> str:
+def as_text(table: published.PublishedTable, cells: Sequence[Cell], choice: Choice) -> str:
     """Markdown: for every class `ours ± std / published / difference`."""
     number = f"Table {table.number}" if table.number else ""
     lines = [f"# {table.key}", "", f"{table.caption}. {table.paper}, {number}".rstrip(", ") + "."]
@@ -183,23 +183,24 @@ def as_text(table: published.Table, cells: Sequence[Cell], choice: Choice) -> st
     return "\n".join(lines)
 
 
-def _block(table: published.Table, block: tuple[str, str, str], cells: Sequence[Cell]) -> list[str]:
+def _block(
+    table: published.PublishedTable, block: tuple[str, str, str], cells: Sequence[Cell]
+) -> list[str]:
     dataset, degrade, metric = block
     unit = {"iou": "IoU, %", "dice": "Dice, %", "mask": "as Keras gives them"}[metric]
     ours = [values(cell) for cell in cells]
     names = list(dict.fromkeys(n for c in cells for n in c.scores.values))
     names = names or list(dict.fromkeys(n for each in ours for n in each))
     title = f"{dataset}{', ' + degrade if degrade else ''}: {unit}; ours ± std / paper / difference"
-    head = ["method", "runs", *names]
-    lines = [title, "", markdown_row(head), markdown_row(["---"] * len(head))]
+    rows = []
     for cell, found in zip(cells, ours, strict=True):
         count = max(map(len, found.values()), default=0)
         numbers = [_number(table, cell, name, found.get(name, [])) for name in names]
-        lines.append(markdown_row([cell.row.method, f"{count} of {cell.full}", *numbers]))
-    return [*lines, ""]
+        rows.append([cell.row.method, f"{count} of {cell.full}", *numbers])
+    return [title, "", *markdown(["method", "runs", *names], rows), ""]
 
 
-def _number(table: published.Table, cell: Cell, name: str, found: Sequence[float]) -> str:
+def _number(table: published.PublishedTable, cell: Cell, name: str, found: Sequence[float]) -> str:
     mean, std = cell.scores.values.get(name, (None, None))
     digits = table.decimals
     paper = "-" if mean is None else f"{mean:.{digits}f}"
@@ -210,7 +211,7 @@ def _number(table: published.Table, cell: Cell, name: str, found: Sequence[float
     return f"{mean_and_std(found, digits)} / {paper} / {difference}"
 
 
-def _notes(table: published.Table, cells: Sequence[Cell], choice: Choice) -> list[str]:
+def _notes(table: published.PublishedTable, cells: Sequence[Cell], choice: Choice) -> list[str]:
     """What is not the paper's protocol, what is misprinted, what made the numbers."""
     notes = list(table.notes)
     for cell in cells:
@@ -271,7 +272,7 @@ def reproduce(
     return 1 if failures else 0
 
 
-def _record(table: published.Table, cells: Sequence[Cell], choice: Choice) -> dict:
+def _record(table: published.PublishedTable, cells: Sequence[Cell], choice: Choice) -> dict:
     """Numbers and where they come from."""
     runs = {}
     for trial in {trial for cell in cells for trial in cell.trials}:

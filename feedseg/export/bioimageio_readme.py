@@ -2,9 +2,9 @@
 
 import re
 
-from feedseg.evaluation.tables import markdown_row
 from feedseg.inference.trained import JaxPredictor
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.tables import markdown
 
 _DOI = re.compile(r"\b10\.\d{4,9}/[^\s\"<>]+")
 _URL = re.compile(r"https?://[^\s\"<>]+")
@@ -90,12 +90,12 @@ def _scores(scores: dict) -> str:
     if not found:
         return "No scores are known. Compare its labels with your own truth before you trust it."
     classes = [key[4:] for key in next(iter(found.values())) if key.startswith("iou/")]
-    rows = [["output", "mean", *classes], ["---"] * (2 + len(classes))]
+    rows = []
     for name, values in found.items():
         each = [values["miou"], *(values.get(f"iou/{key}", float("nan")) for key in classes)]
         rows.append([name, *(f"{100 * value:.1f}" for value in each)])
     text = "IoU in percent on the test part of its own data; the package holds the output `final`."
-    return text + "\n\n" + "\n".join(map(markdown_row, rows))
+    return text + "\n\n" + "\n".join(markdown(["output", "mean", *classes], rows))
 
 
 def _rest(card: dict) -> list[str]:

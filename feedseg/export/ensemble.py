@@ -14,13 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from feedseg.evaluation import metrics
-from feedseg.evaluation.score_table import iou_table, percent
+from feedseg.evaluation.tables import iou_table
 from feedseg.export import ensemble_weights as learning
 from feedseg.export.ensemble_data import answers, common_parts
 from feedseg.inference import bundled, ensemble, loading, model_file
 from feedseg.inference.trained import JaxPredictor
 from feedseg.runtime import xla
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.tables import percent
 
 MEMBERS_MEAN, AVERAGED, LEARNED = "mean of the members", "averaged", "learned weights"
 
@@ -145,7 +146,7 @@ def report(facts: Mapping, classes: Sequence[str]) -> str:
     if "weights" in facts:
         each = ", ".join(f"{name} {weight:.3f}" for name, weight in facts["weights"].items())
         lines += [f"weights of the members' logits: {each}", _verdict(facts)]
-    over = (f"{percent(gain, True)} over {name}" for name, gain in facts["gain"].items())
+    over = (f"{percent(gain, sign='+')} over {name}" for name, gain in facts["gain"].items())
     lines.append(f"gain in mean IoU on the test images, {facts['used']}: {', '.join(over)}")
     scores, best = facts["validation"]["scores"], next(iter(facts["gain"]))
     if scores[best]["miou"] >= scores[facts["used"]]["miou"]:

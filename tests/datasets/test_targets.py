@@ -6,7 +6,7 @@ import pytest
 from configs import common
 from feedseg import datasets
 from feedseg.datasets.common.border_weights import border_weights
-from feedseg.datasets.common.dataset import VOID, Section, Source, assemble
+from feedseg.datasets.common.dataset import VOID, RawData, Section, assemble
 from feedseg.datasets.common.targets import prepare
 from feedseg.runtime.errors import UserError
 
@@ -66,9 +66,9 @@ COLORS = ((0, 0, 0), (0, 255, 0), (255, 0, 0))
 LABEL = np.array([[0, 1, 2, VOID]] * 4, np.uint8)
 
 
-def source() -> Source:
+def source() -> RawData:
     image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
-    return Source([Section("one", image, LABEL)], NAMES, COLORS)
+    return RawData([Section("one", image, LABEL)], NAMES, COLORS)
 
 
 def options(**changes):
@@ -110,7 +110,7 @@ def test_border_weights_come_from_whole_images():
     label[4:12, 10:14] = label[4:12, 18:22] = 1
     image = np.zeros((16, 32, 1), np.uint8)
     asked = options(border_class="background", border_sigma_px=3.0)
-    two = Source([Section("two", image, label)], NAMES[:2], COLORS[:2])
+    two = RawData([Section("two", image, label)], NAMES[:2], COLORS[:2])
     dataset = assemble("mine", prepare(two, asked), asked)
     assert dataset.maps["border"].shape == (2, 16, 16)
     assert dataset.maps["border"][0, 8, 14] == pytest.approx(10 * np.exp(-25 / 18), rel=1e-5)

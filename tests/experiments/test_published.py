@@ -65,24 +65,25 @@ def test_numbers_are_those_of_the_papers():
 
 
 def every_run():
-    """One run of every method on every data set of every table."""
-    seen = {}
+    """One run of every method on every data set of every paper's tables."""
+    runs = {}
     for table in ALL:
         for row in table.rows:
             for scores in row.scores:
                 key = (row.key, table.key[:3], scores.dataset, scores.degrade)
-                seen.setdefault(key, None)
-    return list(seen)
+                runs.setdefault(key, table)
+    return runs
 
 
 @pytest.mark.parametrize("recipe", ["paper", "modern"])
 def test_every_row_has_a_configuration(recipe, monkeypatch):
     monkeypatch.chdir(tiny.ROOT)
     hashes = {}
-    for key in every_run():
-        method, paper, dataset, degrade = key
-        folds, seeds = tables.runs(paper, dataset)
-        text = tables.config_string(method, paper, dataset, degrade, folds - 1, seeds - 1, recipe)
+    for (method, _, dataset, degrade), table in every_run().items():
+        folds, seeds = table.folds[dataset], table.seeds
+        text = tables.config_string(
+            method, table.arguments, dataset, degrade, folds - 1, seeds - 1, recipe
+        )
         path, _, arg = text.partition(":")
         module = importlib.import_module(f"configs.{Path(path).stem}")
         config = module.get_config(arg)
@@ -96,14 +97,16 @@ def test_every_row_has_a_configuration(recipe, monkeypatch):
 def test_protocols_of_the_papers(monkeypatch):
     from configs import baseline, feedback_unet
 
-    arg = tables.config_string("unet_fb", "fbu", "mouse_liver", "", 7, 0, "paper").split(":")[1]
+    arg = tables.config_string("unet_fb", "split=sections", "mouse_liver", "", 7, 0, "paper").split(
+        ":"
+    )[1]
     config = baseline.get_config(arg)
     assert (config.split.folds, config.split.counts) == (8, (35, 5, 10))
     assert config.data.dihedral_copies and config.train.epochs == 1500
-    arg = tables.config_string("unetpp", "aep", "mouse_liver", "", 4, 0, "paper").split(":")[1]
+    arg = tables.config_string("unetpp", "", "mouse_liver", "", 4, 0, "paper").split(":")[1]
     config = baseline.get_config(arg)
     assert (config.split.folds, config.train.epochs, config.train.batch_size) == (5, 300, 16)
     assert not config.data.dihedral_copies
-    arg = tables.config_string("feedback_unet_lstm_a", "fbu", "sstem", "", 0, 0, "paper")
+    arg = tables.config_string("feedback_unet_lstm_a", "split=sections", "sstem", "", 0, 0, "paper")
     config = feedback_unet.get_config(arg.split(":")[1])
     assert (config.model.layout, config.split.scheme) == ("a", "rotate")

@@ -13,13 +13,13 @@ from PIL import Image
 from scipy import stats
 
 from feedseg import cli
-from feedseg.evaluation.tables import mean_and_std
 from feedseg.experiments import report
 from feedseg.experiments.report import names, significance, tables
 from feedseg.experiments.report.collect import collect, renamed
 from feedseg.experiments.report.gallery import gallery
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.logs import Log
+from feedseg.runtime.tables import mean_and_std
 from feedseg.training import train
 from tests.support import tiny
 

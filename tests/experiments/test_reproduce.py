@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from configs import tables
 from feedseg import cli
 from feedseg.experiments import published, reproduce, trials
 from feedseg.experiments.reproduce import Choice
@@ -135,10 +134,11 @@ def test_the_table_by_hand(tmp_path):
 def test_a_table_from_its_runs_to_its_files(tmp_path, monkeypatch, capsys):
     """Made, printed and stored; the second call makes nothing."""
     scores = published.Scores("synthetic", "", "iou", {"membrane": (70.0, None)}, "")
-    rows = (published.Row("unet_fb", "U-Net", (scores,)),)
-    table = published.Table("fbu-x", "A paper", 9, "A caption", "2 folds", 1, (), rows)
+    rows = (published.TableRow("unet_fb", "U-Net", (scores,)),)
+    table = published.PublishedTable(
+        "fbu-x", "A paper", 9, "A caption", "2 folds", {"synthetic": 2}, 1, "", 1, (), rows
+    )
     monkeypatch.setattr(published, "table", lambda name: table)
-    monkeypatch.setitem(tables.FOLDS, ("fbu", "synthetic"), 2)
     small = (
         "train.epochs=1",
         "train.batch_size=2",
@@ -169,7 +169,7 @@ def test_a_table_from_its_runs_to_its_files(tmp_path, monkeypatch, capsys):
 def test_the_command_line(capsys):
     with pytest.raises(UserError, match=r"no table 'fbu-t5', did you mean"):
         cli.run(["reproduce", "fbu-t5"])
-    with pytest.raises(UserError, match="'0;1': whole numbers, separated by commas"):
+    with pytest.raises(UserError, match="'0;1': expected integers separated by commas"):
         cli.run(["reproduce", "fbu-t1", "--folds", "0;1"])
     with pytest.raises(SystemExit):
         cli.run(["doctor", "--config.train.epochs=3"])

@@ -153,8 +153,8 @@ def test_a_name_with_brackets_that_exists_is_no_pattern(tmp_path):
         (["--probabilities", "int8"], "probabilities as 'int8': use float32, float16, uint8"),
         (["--watershed"], "need --instances"),
         (["--instances", "a", "--instances-between", "b"], "give one of them"),
-        (["--channels", "red"], "'red': whole numbers"),
-        (["--instances", "a", "--min-area", "-1"], "must not be below 0"),
+        (["--channels", "red"], "'red': expected integers"),
+        (["--instances", "a", "--min-area", "-1"], "must not be negative"),
     ],
 )
 def test_options_that_cannot_be_are_the_users_error(tmp_path, words, message):

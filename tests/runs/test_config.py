@@ -273,11 +273,17 @@ def test_every_data_set_is_known_by_name():
         "FOLDERS",
         "LAYOUT",
         "OBTAIN",
-        "DOWNLOADS",
     ]
     for name in datasets.NAMES:
-        missing = [each for each in required if not hasattr(datasets.module(name), each)]
+        module = datasets.module(name)
+        missing = [each for each in required if not hasattr(module, each)]
         assert not missing, f"{name} has no {missing}"
+        config = common.base()
+        common.use_dataset(config, name)  # raises for a key that no configuration has
+        for key, changes in getattr(module, "PROTOCOLS", {}).items():
+            assert key in ("random", "sections", "paper", "aep")
+            config.update(changes)
+        assert datasets.border_class(name) in ("", *module.CLASSES)
     with pytest.raises(UserError, match=r"'irp' is unknown, did you mean 'irpe'\? There are: dsb"):
         datasets.module("irp")
     with pytest.raises(UserError, match=r"'zzz' is unknown\. There are: dsb2018"):

@@ -1,6 +1,6 @@
 """What a dataset is: sections as read from files, and the arrays that training uses.
 
-A dataset file returns a `Source` (images as they lie on disk). `assemble` makes the `Dataset`:
+A dataset file returns a `RawData` (images as they lie on disk). `assemble` makes the `Dataset`:
 degrade, filter, normalisation limits per whole image, crops, copies, stacked arrays.
 """
 
@@ -27,7 +27,7 @@ class Section(NamedTuple):
     maps: dict[str, np.ndarray] = {}  # [h, w] float32 by name, what belongs to the label
 
 
-class Source(NamedTuple):
+class RawData(NamedTuple):
     """A dataset as read: whole images, before any preparation."""
 
     sections: list[Section]
@@ -134,7 +134,7 @@ def _cut(section: Section, size: int) -> list[Section]:
     return pieces
 
 
-def assemble(name: str, source: Source, options) -> Dataset:
+def assemble(name: str, raw: RawData, options) -> Dataset:
     """The arrays of a dataset from its sections.
 
     options: the config's `data` part. Order: degrade, filter (both on whole 8-bit images),
@@ -142,48 +142,53 @@ def assemble(name: str, source: Source, options) -> Dataset:
     rounded up to 16 px), dihedral copies.
     Raises UserError if there is no section or the sections disagree in type or channels.
     """
-    if not source.sections:
-        raise UserError(f"dataset {name}: no images found")
-    kinds = {(s.image.dtype, s.image.shape[2]) for s in source.sections}
-    if len(kinds) > 1:
-        raise UserError(
-            f"dataset {name}: images differ in type or channels: {sorted(map(str, kinds))}"
-        )
-    size = options.crop_size
-    if not size:
-        largest = max(max(s.label.shape) for s in source.sections)
-        size = round_up(largest, 16)
-    images, labels, limits, source_ids, copy_ids, names = [], [], [], [], [], []
-    maps: dict[str, list] = {key: [] for key in source.sections[0].maps}
-    for index, section in enumerate(source.sections):
+    _require_one_kind(name, raw.sections)
+    size = options.crop_size or round_up(max(max(s.label.shape) for s in raw.sections), 16)
+    items, limits, source_ids, copy_ids = [], [], [], []
+    for index, section in enumerate(raw.sections):
         image = degrade.apply(section.image, options.degrade, (options.degrade_seed, index))
         image = filters.apply(image, options.filter)
         bounds = normalize.limits(image, options.normalization, options.percentiles)
         for piece in _cut(section._replace(image=image), size):
             for copy in range(8 if options.dihedral_copies else 1):
-                images.append(dihedral(piece.image, copy))
-                labels.append(dihedral(piece.label, copy))
-                for key, values in piece.maps.items():
-                    maps[key].append(dihedral(values, copy))
+                items.append(_dihedral_copy(piece, copy))
                 limits.append(bounds)
                 source_ids.append(index)
                 copy_ids.append(copy)
-                names.append(piece.name + (f"_d{copy}" if copy else ""))
-    position = {section.name: index for index, section in enumerate(source.sections)}
+    position = {section.name: index for index, section in enumerate(raw.sections)}
     low, high = np.asarray(limits, np.float32).T
     return Dataset(
         name=name,
-        images=np.stack(images),
-        labels=np.stack(labels),
+        images=np.stack([item.image for item in items]),
+        labels=np.stack([item.label for item in items]),
         low=low,
         high=high,
         source_ids=np.asarray(source_ids, np.int32),
         copy_ids=np.asarray(copy_ids, np.int32),
-        item_names=tuple(names),
-        class_names=source.class_names,
-        class_colors=source.class_colors,
-        parts={part: [position[n] for n in members] for part, members in source.parts.items()},
-        maps={key: np.stack(values) for key, values in maps.items()},
+        item_names=tuple(item.name for item in items),
+        class_names=raw.class_names,
+        class_colors=raw.class_colors,
+        parts={part: [position[n] for n in members] for part, members in raw.parts.items()},
+        maps={key: np.stack([item.maps[key] for item in items]) for key in items[0].maps},
+    )
+
+
+def _require_one_kind(name: str, sections: list[Section]) -> None:
+    if not sections:
+        raise UserError(f"dataset {name}: no images found")
+    kinds = {(s.image.dtype, s.image.shape[2]) for s in sections}
+    if len(kinds) > 1:
+        raise UserError(
+            f"dataset {name}: images differ in type or channels: {sorted(map(str, kinds))}"
+        )
+
+
+def _dihedral_copy(section: Section, index: int) -> Section:
+    return Section(
+        section.name + (f"_d{index}" if index else ""),
+        dihedral(section.image, index),
+        dihedral(section.label, index),
+        {key: dihedral(values, index) for key, values in section.maps.items()},
     )
 
 

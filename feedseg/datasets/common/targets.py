@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from feedseg.datasets.common.border_weights import border_weights
-from feedseg.datasets.common.dataset import VOID, Section, Source
+from feedseg.datasets.common.dataset import VOID, RawData, Section
 from feedseg.runtime.errors import UserError
 
 
-def prepare(source: Source, options) -> Source:
+def prepare(source: RawData, options) -> RawData:
     """The source with its maps, and with its classes joined where that is asked for.
 
     options: the config's `data` part. Maps are made once from whole images: `mask` (mask_values),
@@ -35,7 +35,7 @@ def prepare(source: Source, options) -> Source:
     return source
 
 
-def join_classes(source: Source, foreground: Sequence[str]) -> Source:
+def join_classes(source: RawData, foreground: Sequence[str]) -> RawData:
     """Two classes: `background`, and the named ones together."""
     ids = [_class_id(source, "foreground", name) for name in foreground]
     table = np.zeros(256, np.uint8)
@@ -47,13 +47,13 @@ def join_classes(source: Source, foreground: Sequence[str]) -> Source:
     )
 
 
-def _class_id(source: Source, key: str, name: str) -> int:
+def _class_id(source: RawData, key: str, name: str) -> int:
     if name not in source.class_names:
         raise UserError(f"data.{key}: no class {name!r}; there are {', '.join(source.class_names)}")
     return source.class_names.index(name)
 
 
-def _mask(source: Source, values: Sequence[float]):
+def _mask(source: RawData, values: Sequence[float]):
     """The grey mask of a label, 0 where it is void."""
     if len(values) != len(source.class_names) or not all(0 <= value <= 1 for value in values):
         raise UserError(
@@ -65,7 +65,7 @@ def _mask(source: Source, values: Sequence[float]):
     return lambda label: table[label]
 
 
-def _map_sections(source: Source, name: str, make) -> Source:
+def _map_sections(source: RawData, name: str, make) -> RawData:
     def extend(section: Section) -> Section:
         return section._replace(maps={**section.maps, name: make(section.label)})
 

@@ -1,0 +1,1 @@
+"""The verbs `feedseg check` (scan, diagnosis, overlay sheet) and `feedseg fetch`."""

@@ -4,6 +4,7 @@ Reads every file, reports everything at once, and leaves a sheet of overlays and
 """
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from feedseg.datasets.tools.diagnosis import Verdict, judge
 from feedseg.datasets.tools.scan import Survey, survey
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.files import write_json_atomic
+from feedseg.runtime.tables import aligned
 
 SHEET_PAIRS = 12
 MOST_LINES = 20  # of one kind of message
@@ -114,22 +116,15 @@ def class_name(value: int, names: Sequence[str]) -> str:
 
 
 def table(rows: Sequence[Sequence]) -> list[str]:
-    """Rows as lines with aligned columns; numbers stand right, words left."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    right = [all(_numeric(row[i]) for row in cells[1:]) for i in range(len(widths))]
-    return [
-        "  "
-        + "  ".join(
-            cell.rjust(width) if flush else cell.ljust(width)
-            for cell, width, flush in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in cells
-    ]
+    """Rows as indented lines with aligned columns; columns of numbers are flush right."""
+    columns = zip(*rows[1:], strict=True)
+    align = "".join("r" if all(map(_numeric, column)) else "l" for column in columns)
+    return [f"  {line}" for line in aligned(rows, align or "l")]
 
 
-def _numeric(cell: str) -> bool:
-    return cell.replace(" of ", "").replace(".", "").replace("-", "").replace("e+", "").isdigit()
+def _numeric(cell) -> bool:
+    """Whether a cell is a number or `3 of 12`."""
+    return re.sub(r" of |[.-]|e\+", "", str(cell)).isdigit()
 
 
 # Files

@@ -24,14 +24,15 @@ def fetch(name: str, root: Path) -> Path:
     obtain it), for a file that differs from its checksum, and for a failed download.
     """
     dataset = datasets.module(name)
-    if not dataset.DOWNLOADS:
+    downloads = getattr(dataset, "DOWNLOADS", ())
+    if not downloads:
         raise UserError(f"{name} cannot be fetched. {dataset.OBTAIN} Expected: {dataset.LAYOUT}")
     target = Path(root) / dataset.FOLDERS[0]
     if target.is_dir() and any(target.iterdir()):
-        verify(target, dataset.DOWNLOADS)
+        verify(target, downloads)
         return target
     note = f"{dataset.CITATION}\nLicence: {dataset.LICENCE}\n"
-    download(dataset.DOWNLOADS, target, note)
+    download(downloads, target, note)
     return target
 
 

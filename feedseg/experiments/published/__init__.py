@@ -1,4 +1,4 @@
-"""The papers' result tables, as numbers.
+"""The papers' result tables as numbers, one file TABLE.json each, found by name.
 
 Means and standard deviations in percent, as printed; classes by the names of our data sets; `mean`
 is the average over the classes. Rows whose average is not that of their classes say so.
@@ -11,11 +11,11 @@ from typing import NamedTuple
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.suggest import did_you_mean
 
-_FILE = Path(__file__).with_name("tables.json")
+FOLDER = Path(__file__).parent
 
 
 class Scores(NamedTuple):
-    """What a row has on one data set; values: class, or `mean`, to (mean, std or None)."""
+    """The scores of a row on one data set; values: class, or `mean`, to (mean, std or None)."""
 
     dataset: str
     degrade: str
@@ -24,7 +24,7 @@ class Scores(NamedTuple):
     misprint: str
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A method of a table."""
 
     key: str
@@ -32,57 +32,49 @@ class Row(NamedTuple):
     scores: tuple[Scores, ...]
 
 
-class Table(NamedTuple):
-    """A published table."""
+class PublishedTable(NamedTuple):
+    """A published table, and the runs behind each of its numbers."""
 
     key: str
     paper: str
     number: int
     caption: str
     protocol: str
+    folds: dict[str, int]  # by data set
+    seeds: int
+    arguments: str  # of all configurations, for the protocol's split
     decimals: int
     notes: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 def names() -> list[str]:
     """Names of all tables."""
-    return sorted(_read())
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
-def table(name: str) -> Table:
+def table(name: str) -> PublishedTable:
     """A table by its name, in any case. Raises UserError listing those there are."""
-    found = _read()
     key = name.lower()
-    if key not in found:
-        hint = did_you_mean(key, found)
-        raise UserError(f"no table {name!r}{hint} There are: {', '.join(sorted(found))}.")
-    entry = found[key]
-    return Table(
-        key,
-        entry["paper"],
-        entry["table"],
-        entry["caption"],
-        entry["protocol"],
-        entry["decimals"],
-        tuple(entry["notes"]),
-        tuple(_row(name, row) for name, row in entry["rows"].items()),
-    )
+    if key not in names():
+        hint = did_you_mean(key, names())
+        raise UserError(f"no table {name!r}{hint} There are: {', '.join(names())}.")
+    entry = json.loads((FOLDER / f"{key}.json").read_text("utf-8"))
+    entry["number"] = entry.pop("table")
+    entry["notes"] = tuple(entry["notes"])
+    entry["rows"] = tuple(_row(key, row) for key, row in entry["rows"].items())
+    return PublishedTable(key=key, **entry)
 
 
-def _read() -> dict:
-    return json.loads(_FILE.read_text("utf-8"))
-
-
-def _row(key: str, entry: dict) -> Row:
+def _row(key: str, entry: dict) -> TableRow:
     scores = tuple(
         Scores(
-            each["dataset"],
-            each.get("degrade", ""),
-            each["metric"],
-            {name: (mean, std) for name, (mean, std) in each["values"].items()},
-            each.get("misprint", ""),
+            score["dataset"],
+            score.get("degrade", ""),
+            score["metric"],
+            {name: (mean, std) for name, (mean, std) in score["values"].items()},
+            score.get("misprint", ""),
         )
-        for each in entry["scores"]
+        for score in entry["scores"]
     )
-    return Row(key, entry["method"], scores)
+    return TableRow(key, entry["method"], scores)

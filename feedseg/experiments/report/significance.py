@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from feedseg.evaluation.tables import known
 from feedseg.experiments.report.collect import Method, Run
+from feedseg.runtime.tables import known
 
 FEWEST = 2  # pairs of an interval and a t-test
 FEWEST_RANKS = 5  # pairs of a signed-rank test; with fewer no p-value falls below 0.12

@@ -1,6 +1,5 @@
 """The table of a report: a line per method, as Markdown, LaTeX, HTML and CSV."""
 
-import csv
 import html
 import io
 from collections.abc import Sequence
@@ -8,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg.evaluation.tables import known, markdown_row, mean_and_std
 from feedseg.experiments.report.collect import Collection, Method
 from feedseg.experiments.report.provenance import provenance
+from feedseg.runtime.tables import known, markdown, mean_and_std, write_csv
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -93,8 +92,7 @@ def _seconds(method: Method) -> str:
 def as_markdown(table: Table) -> str:
     """A Markdown table, best values bold."""
     rows = [[f"**{c.text}**" if c.best else c.text for c in row] for row in table.rows]
-    rule = ["---", *["---:"] * (len(table.head) - 1)]
-    return "\n".join(markdown_row(row) for row in (table.head, rule, *rows)) + "\n"
+    return "\n".join(markdown(table.head, rows, "lr")) + "\n"
 
 
 def as_latex(table: Table, comments: Sequence[str]) -> str:
@@ -140,17 +138,9 @@ def _html_row(cells, tag: str) -> str:
 def as_csv(rows: Sequence[dict]) -> str:
     """Comma-separated values with a head; None and NaN are empty, numbers have 6 digits."""
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    head = list(dict.fromkeys(key for row in rows for key in row))
-    writer.writerow(head)
-    writer.writerows([_csv_value(row.get(key)) for key in head] for row in rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    write_csv(stream, columns, rows, "{:.6g}".format)
     return stream.getvalue()
-
-
-def _csv_value(value):
-    if isinstance(value, float):
-        return f"{value:.6g}" if known([value]) else ""
-    return "" if value is None else value
 
 
 def method_rows(collection: Collection, metric: str) -> list[dict]:

@@ -1,6 +1,5 @@
 """Tables of what lies in an image: sizes and places of objects as CSV, calibrated."""
 
-import csv
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from feedseg.inference.outputs.run_lengths import Parts
 from feedseg.io.calibration import Calibration
+from feedseg.runtime import tables
 from feedseg.runtime.files import write_atomically
 
 
@@ -68,11 +68,6 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(columns)
-            for row in rows:
-                writer.writerow(
-                    float(f"{v:.12g}") if isinstance(v, float) else v for v in row.values()
-                )
+            tables.write_csv(stream, columns, rows, lambda value: float(f"{value:.12g}"))
 
     write_atomically(path, write)
