@@ -32,5 +32,5 @@ def get_config(arg=None):
     )
     common.use_split(config, args.split, args.fold)
     common.use_recipe(config, args.recipe)
-    config.loss.class_weight = "none"  # the paper mentions none (A5)
+    config.loss.class_weight = "none"  # the paper names no class weights
     return config

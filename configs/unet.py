@@ -1,6 +1,6 @@
 """The plain U-Net 8-16-32-64-128 with a modern recipe: cross-entropy + Dice, dihedral, cosine.
 
-split=random: 192/48/80 crops of ssTEM at random; split=sections: rotated by section (A9), fold 0-4.
+split=random: 192/48/80 crops of ssTEM at random; split=sections: rotated by section, fold 0-4.
 """
 
 from configs import common

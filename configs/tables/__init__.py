@@ -39,7 +39,9 @@ def _compared(model: str) -> MethodConfig:
 FILTERS = ("median", "gaussian", "bilateral", "sobel")
 METHODS = {
     "unet_fb": _baseline("model=unet"),
-    "unet_fa": _baseline("model=unet", "loss.class_weight=none"),  # A5
+    "unet_fa": _baseline(
+        "model=unet", "loss.class_weight=none"
+    ),  # the paper names no class weights
     "ru_net_t2": _baseline("model=ru_net"),
     "feedback_unet_rcl": _feedback("unit=rcl_shared"),
     "feedback_unet_plain": _feedback("layout=none"),
@@ -53,7 +55,7 @@ METHODS = {
     "feedback_attention_self_first": _attention("connection=self", "rounds/0"),
     **{f"feedback_{kind}": _attention(f"connection={kind}") for kind in ("add", "conv1x1")},
     **{f"feedback_{kind}": _attention(f"connection={kind}") for kind in ("se", "light")},
-    "unet_aep_baseline": _aep("model=net2"),  # A14
+    "unet_aep_baseline": _aep("model=net2"),  # the paper's "U-Net" row is network 2 alone
     "unetpp": _compared("unet_plus_plus"),
     "attention_unet": _compared("attention_unet"),
     "unet3p": _compared("unet3plus"),
@@ -64,7 +66,7 @@ METHODS = {
         for size in (3, 9)
     },
     "pre_frangi": _aep("model=net2,filter=frangi"),
-    "aep_only": _aep("ensemble=stacked"),  # A15
+    "aep_only": _aep("ensemble=stacked"),  # AEP without AWEL: the members' maps stacked
     "aep_awel_fixed": _aep("ensemble=fixed"),
     "aep_awel": _aep("ensemble=learned"),
     **{

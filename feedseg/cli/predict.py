@@ -109,7 +109,7 @@ def _instances(args: argparse.Namespace):
     if not name and (args.watershed or args.min_area):
         raise UserError("--watershed and --min-area need --instances or --instances-between")
     if args.min_area < 0:
-        raise UserError(f"--min-area {args.min_area}: must not be below 0")
+        raise UserError(f"--min-area {args.min_area}: must not be negative")
     method = "watershed" if args.watershed else "components"
     between = bool(args.instances_between)
     return InstanceSpec(name, between, method, args.min_area) if name else None

@@ -36,7 +36,7 @@ PROTOCOLS = {
     "random": _EIGHT_FOLDS,
     "sections": _EIGHT_FOLDS,
     "paper": dict(train=dict(batch_size=10)),
-    "aep": dict(split=dict(scheme="rotate", folds=5, counts=(35, 5, 10))),  # A9: disjoint folds
+    "aep": dict(split=dict(scheme="rotate", folds=5, counts=(35, 5, 10))),  # disjoint folds
 }
 
 TOLERANCE = 64  # grey levels a colour may be off, as after a lossy copy

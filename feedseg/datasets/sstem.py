@@ -39,7 +39,7 @@ OBTAIN = "Run `feedseg fetch sstem`, or clone github.com/unidesigner/groundtruth
 DOWNLOADS: tuple[Download, ...] = manifest("sstem")
 BORDER_CLASS = "membrane"
 _SECTIONS = dict(scheme="rotate", folds=5, counts=(12, 3, 5))
-PROTOCOLS = {  # A9
+PROTOCOLS = {
     "random": dict(
         split=dict(scheme="random", counts=(192, 48, 80)), evaluate=dict(membrane=BORDER_CLASS)
     ),

@@ -15,7 +15,7 @@ from flax.core import FrozenDict
 from feedseg import models
 from feedseg.models import aep_net
 from feedseg.models.layers.awel import Awel
-from feedseg.models.layers.conv import check_sides
+from feedseg.models.layers.shapes import check_image
 from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
@@ -160,7 +160,7 @@ class Model(nn.Module):
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
         if self.ensemble not in ENSEMBLES:
             raise ValueError(f"ensemble={self.ensemble!r}: choose {', '.join(ENSEMBLES)}")
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
         first, extra = self._net(self._width(), "network1")(image, train=train)
         filters = self._filters(extra["penultimate"], first)
         translated = translate(image, filters, self.translate)

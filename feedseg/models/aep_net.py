@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from feedseg.models.layers.blocks import ConvNormAct, Dropout
-from feedseg.models.layers.conv import Conv, check_sides
+from feedseg.models.layers.conv import Conv
+from feedseg.models.layers.shapes import check_image
 
 Array = jax.Array
 
@@ -46,7 +47,7 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
         down, up = dict(kernel_size=4, stride=2), dict(kernel_size=4, up=True)
 
         def layer(x, features, name, **kind):

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from feedseg.models.layers import resize
 from feedseg.models.layers.attention_gate import GridGates, SameSizeGate
 from feedseg.models.layers.blocks import ConvNormAct, HeConvNorm
-from feedseg.models.layers.conv import Conv, check_sides, max_pool2
+from feedseg.models.layers.conv import Conv, max_pool2
+from feedseg.models.layers.shapes import check_image
 from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
@@ -139,7 +140,7 @@ class Model(nn.Module):
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
         self._check()
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
         *widths, bottom = self.widths
         x, skips = image, []
         for level, features in enumerate(widths, 1):

@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from feedseg.models.layers.conv import Conv, UpConv, check_sides, max_pool2
+from feedseg.models.layers.conv import Conv, UpConv, max_pool2
+from feedseg.models.layers.shapes import check_image
 from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
@@ -41,7 +42,7 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
         *widths, bottom = self.filters
         x, skips = image, []
         for level, features in enumerate(widths, 1):

@@ -14,7 +14,7 @@ class Model(feedback_unet.Model):
         round 1:  x -> F -> ... -> G -> p1      round 2:  A = scale fb(F, G) + F -> ... -> p2
 
     F is computed once where it is the same in every round. The paper's loss is the cross-entropy of
-    p2, with no gradient through round 1's G (round1_grad `stop`, the literal reading of A13).
+    p2, with no gradient through round 1's G (round1_grad `stop`, what the paper says literally).
     """
 
     extra_conv: bool = False

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from feedseg.models.feedback import connection as connections
 from feedseg.models.feedback.round import UNITS, Round, Settings, positions
 from feedseg.models.layers import encoder_decoder
-from feedseg.models.layers.conv import check_sides
+from feedseg.models.layers.shapes import check_image
 from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
@@ -23,7 +23,7 @@ class Model(Settings):
     """U-Net of `rounds` rounds with feedback.
 
     The U-Net: filters, dropout, extra_conv, conv_bias, initializer, bn_* as in the plain `unet`.
-    bn_rounds (A4): normalisations `separate` by round, `stats_only` or `shared`.
+    bn_rounds: normalizations `separate` by round, `stats_only` or `shared`.
     rounds: T. unroll: rounds written out one after the other in the compiled program, 0 all (on the
     CPU a loop over convolutions is 10 times slower); remat: compute each round again for the
     gradient instead of keeping its maps.
@@ -31,12 +31,12 @@ class Model(Settings):
     feedback: what the next round sees, class `probabilities` (first_input: see
     `unet_round.round_input`) or
     the `image` again. round1_grad: `flow`: gradients of a round run through the rounds before it;
-    `stop`: not through what they feed back (A13).
+    `stop`: not through what they feed back.
     unit: what stands at the positions of `layout` (see `unet_round.positions`): `convlstm`, or a
     recurrent convolution, `rcl_shared` | `rcl_separate`, of rcl_t + 1 passes and no memory of other
     rounds; rcl_pass_norms: see `RecurrentConv`.
     carry_state: the ConvLSTMs' state goes from round to round (the paper), or starts at zero in
-    each (the released code, A2). recurrent_activation, unit_forget_bias, peephole: see `ConvLSTM`.
+    each (the released code). recurrent_activation, unit_forget_bias, peephole: see `ConvLSTM`.
     connection: how the map before the classifier returns to the first block's map after its first
     (location `one_conv`) or both (`two_conv`) convolutions; its other arguments: see `Connection`.
 
@@ -77,7 +77,7 @@ class Model(Settings):
         return self.connection in connections.GLOBAL or self.peephole
 
     def _check(self, image: Array) -> None:
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
         choices = dict(
             unit=tuple(UNITS),
             feedback=("probabilities", "image"),

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from feedseg.models.layers.blocks import ConvNormAct
-from feedseg.models.layers.conv import Conv, check_sides, max_pool2
+from feedseg.models.layers.conv import Conv, max_pool2
+from feedseg.models.layers.shapes import check_image
 from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
@@ -45,7 +46,7 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
         *widths, bottom = self.filters
         x, pooled = image, []
         for level, features in enumerate(widths, 1):

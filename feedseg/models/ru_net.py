@@ -12,8 +12,9 @@ from feedseg.models.feedback.recurrent_conv import RecurrentConv
 from feedseg.models.feedback.round_norm import NormConfig
 from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers.blocks import ConvNormAct
-from feedseg.models.layers.conv import Conv, check_sides
+from feedseg.models.layers.conv import Conv
 from feedseg.models.layers.resize import nearest2
+from feedseg.models.layers.shapes import check_image
 from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
@@ -32,7 +33,7 @@ class Model(nn.Module):
 
     num_classes: int
     filters: tuple[int, ...] = (8, 16, 32, 64, 128)
-    kernel: str = "shared"  # shared | separate | unshared_per_step: weights of the passes (A6)
+    kernel: str = "shared"  # shared | separate | unshared_per_step: weights of the passes
     t: int = 2  # passes after the first
     residual: bool = False  # R2U-Net: add what enters the recurrent layers of a block
     up: str = "deconv"  # deconv | nearest: 2x2 transposed, or nearest pixel and a 3x3 convolution
@@ -56,7 +57,7 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
         if self.up not in ("deconv", "nearest"):
             raise ValueError(f"up={self.up!r}: choose deconv or nearest")
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from feedseg.models.layers import receptive_field as field
 from feedseg.models.layers.batch_norm import BatchNorm
-from feedseg.models.layers.conv import Conv, UpConv, check_sides, max_pool2
+from feedseg.models.layers.conv import Conv, UpConv, max_pool2
 from feedseg.models.layers.dropblock import DropBlock, drops
 from feedseg.models.layers.resize import nearest2
+from feedseg.models.layers.shapes import check_image
 
 Array = jax.Array
 
@@ -112,7 +113,7 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
 
         def unit(x: Array, features: int, name: str) -> Array:
             layer = Unit(

@@ -15,10 +15,11 @@ from feedseg.models.layers import densenet
 from feedseg.models.layers import receptive_field as field
 from feedseg.models.layers.blocks import ConvNormAct
 from feedseg.models.layers.canny import canny, grey8
-from feedseg.models.layers.conv import Conv, check_sides, max_pool2
+from feedseg.models.layers.conv import Conv, max_pool2
 from feedseg.models.layers.dual_attention import DualAttention
 from feedseg.models.layers.resize import bilinear
 from feedseg.models.layers.shape_stream import ShapeStream
+from feedseg.models.layers.shapes import check_image
 
 Array = jax.Array
 
@@ -93,7 +94,7 @@ class Model(nn.Module):
         return field.halo(path, self.stride)
 
     def _check(self, image: Array) -> None:
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
         if image.shape[-1] not in (1, 3):
             raise ValueError(f"saunet takes images of 1 or 3 channels, not {image.shape[-1]}")
         for key, length in (("blocks", 4), ("shape_stream", 4), ("decoder", 6)):

@@ -9,7 +9,8 @@ import jax
 
 from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers.blocks import ConvNormAct
-from feedseg.models.layers.conv import Conv, check_sides
+from feedseg.models.layers.conv import Conv
+from feedseg.models.layers.shapes import check_image
 from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
@@ -44,7 +45,7 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
 
         def conv(x: Array, features: int, name: str) -> Array:
             layer = ConvNormAct(

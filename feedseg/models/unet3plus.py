@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from feedseg.models.layers import resize
 from feedseg.models.layers.blocks import HeConvNorm
-from feedseg.models.layers.conv import Conv, check_sides, max_pool2
+from feedseg.models.layers.conv import Conv, max_pool2
+from feedseg.models.layers.shapes import check_image
 from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
@@ -86,7 +87,7 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
         maps = self._encode(image, train)
         for level in range(len(maps) - 1, 0, -1):
             maps[level - 1] = self._decode(maps, level, train)

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from feedseg.models.layers.blocks import Dropout
-from feedseg.models.layers.conv import Conv, UpConv, check_sides, max_pool2
+from feedseg.models.layers.conv import Conv, UpConv, max_pool2
+from feedseg.models.layers.shapes import check_image
 from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
@@ -77,7 +78,7 @@ class Model(nn.Module):
             return self._network(image, train), {}
         if self.border != "mirror":
             raise ValueError(f"border={self.border!r}: choose mirror or none")
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
         height, width = image.shape[1:3]
         # 4 px more, cut off again, make the sides legal
         around = (self.margin, self.margin + 4)

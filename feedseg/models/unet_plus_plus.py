@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from feedseg.models.layers import resize
 from feedseg.models.layers.blocks import ConvNormAct, Dropout, HeConvNorm
-from feedseg.models.layers.conv import Conv, UpConv, check_sides, max_pool2
+from feedseg.models.layers.conv import Conv, UpConv, max_pool2
+from feedseg.models.layers.shapes import check_image
 from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
@@ -106,7 +107,7 @@ class Model(nn.Module):
         levels = len(self.filters)
         if levels < 2:
             raise ValueError(f"filters={self.filters}: at least 2 levels")
-        check_sides(image, self.stride)
+        check_image(image, self.stride)
         rows: list[list[Array]] = [[] for _ in range(levels)]
         for level in range(levels):
             for column in range(level + 1):

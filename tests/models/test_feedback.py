@@ -142,7 +142,7 @@ def gradients_by_name(**changes) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("carry", [True, False])
 def test_state_that_is_not_carried_leaves_half_of_the_lstm_dead(carry):
-    """As found in the released code: recurrent kernels and forget gates get no gradient (A2)."""
+    """As found in the released code: recurrent kernels and forget gates get no gradient."""
     gradients = gradients_by_name(carry_state=carry)
     recurrent = {name: g for name, g in gradients.items() if "recurrent_kernel" in name}
     assert len(recurrent) == 4
@@ -243,7 +243,7 @@ def test_the_first_map_is_computed_once_where_it_is_the_same(changes, once):
 
 @pytest.mark.parametrize("stop", [True, False])
 def test_gradients_through_round_1(stop):
-    """Reading A13: with `stop` the features fed back are constants."""
+    """With `stop` the features fed back are constants."""
     changes = dict(round1_grad="stop" if stop else "flow", connection="add", **SMALL)
     model = build("feedback_attention", 2, **changes)
     x = image()

@@ -7,6 +7,7 @@ without 1/sqrt(d), as in Feedback Attention (2020), Eqs. 1-3. The matrix of all 
 smooth functions of two numbers (see `scalar_attention`).
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -25,6 +26,9 @@ def attention(q: Array, k: Array, v: Array, query_block: int) -> Array:
     once; memory grows with query_block x K. One query channel (D = 1) needs far fewer exponentials
     than Q x K.
     """
+    chex.assert_rank((q, k, v), 3)  # [N, pixels, channels]
+    chex.assert_equal_shape_suffix((q, k), 1)
+    chex.assert_equal_shape_prefix((k, v), 2)
     dtype = v.dtype
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     if q.shape[-1] == 1 and q.shape[1] > _FEW:

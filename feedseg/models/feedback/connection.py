@@ -5,7 +5,8 @@ import jax
 
 from feedseg.models.feedback.attention import attention
 from feedseg.models.feedback.round_norm import NormConfig
-from feedseg.models.layers.conv import Conv, check_sides, max_pool2
+from feedseg.models.layers.conv import Conv, max_pool2
+from feedseg.models.layers.shapes import check_image, check_same_size
 
 Array = jax.Array
 
@@ -27,7 +28,7 @@ class Connection(nn.Module):
                         light_convs = 2 after another conv3, BN, ReLU
     scale: one learned number that starts at 0; use_scale=False: 1. kv_pool: keys and values are
     the maxima over squares of that side, px (SAGAN's code: 2). output_norm: BN after the output
-    convolution. Source: Feedback Attention (2020), section 3.2, Eqs. 1-3; A10-A13.
+    convolution. Source: Feedback Attention (2020), section 3.2, Eqs. 1-3.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Connection(nn.Module):
     @nn.compact
     def __call__(self, f: Array, g: Array, t: Array | int, *, train: bool) -> tuple[Array, dict]:
         """F and G, and the number of uses before this one -> A, and what can be looked at."""
+        check_same_size(f=f, g=g)
         builders = {
             "self": lambda: self._attention(g, g, t, train),
             "source_target": lambda: self._attention(f, g, t, train),
@@ -121,7 +123,7 @@ def _max_pool(x: Array, side: int) -> Array:
     """Maxima over squares of 1, 2 or 4 px."""
     if side not in (1, 2, 4):
         raise ValueError(f"kv_pool={side}: choose 1, 2 or 4")
-    check_sides(x, side)
+    check_image(x, side)
     while side > 1:
         x, side = max_pool2(x), side // 2
     return x

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import glorot_uniform, orthogonal, zeros
 
 from feedseg.models.layers.convolve import add_bias, conv2d
+from feedseg.models.layers.shapes import check_maps
 
 Array = jax.Array
 State = tuple[Array, Array]
@@ -49,6 +50,7 @@ class ConvLSTM(nn.Module):
 
         Without a state (zeros) nothing recurrent and no forget gate is computed.
         """
+        check_maps(x=x)
         if self.recurrent_activation not in ACTIVATIONS:
             raise ValueError(
                 f"recurrent_activation={self.recurrent_activation!r}: choose "

@@ -5,6 +5,7 @@ import jax
 
 from feedseg.models.feedback.round_norm import NormConfig
 from feedseg.models.layers.conv import Conv
+from feedseg.models.layers.shapes import check_maps
 
 Array = jax.Array
 
@@ -15,7 +16,7 @@ PASS_NORMS = ("shared", "separate")
 class RecurrentConv(nn.Module):
     """A convolution that sees its input and its own last output, t times after the first pass.
 
-        shared (A6, Lee's code):  y = P * x (1x1);  h_0 = g(y);  h_s = g(y + h_{s-1})
+        shared (Lee's code):  y = P * x (1x1);  h_0 = g(y);  h_s = g(y + h_{s-1})
                                   with g(z) = ReLU(BN(W * z + b))
         unshared_per_step:        the same, with W, b and BN of its own for every pass
         separate (Liang & Hu):    h_0 = ReLU(BN(Wf * x + b));
@@ -40,6 +41,7 @@ class RecurrentConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, round_index: Array | int = 0, *, train: bool) -> Array:
+        check_maps(x=x)
         if self.kernel not in KERNELS:
             raise ValueError(f"rcl kernel {self.kernel!r}: choose {', '.join(KERNELS)}")
         if self.pass_norms not in PASS_NORMS:

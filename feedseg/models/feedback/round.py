@@ -39,7 +39,7 @@ LAYOUTS = dict(none="", paper6_levels="abcde", paper6_top="ACE", code10="ABCDE")
 
 
 def positions(layout: str) -> frozenset[str]:
-    """Names of the convolutions that become units with memory (A3).
+    """Names of the convolutions that become units with memory.
 
     layout: `none`; `paper6_levels`: the first convolution of blocks a and b, both of c, the last of
     d and e; `paper6_top`: both of the first, the bottom and the last block; `code10`: both of all
@@ -61,7 +61,7 @@ def positions(layout: str) -> frozenset[str]:
 
 
 def round_input(image: Array, probabilities: Array | None, how: str, classes: int) -> Array:
-    """What the network sees: the image in round 1, then the probabilities of the last round (A1).
+    """What the network sees: the image in round 1, then the probabilities of the last round.
 
     image [N, H, W, C]; probabilities [N, H, W, K], None in round 1. how: `copy`: the image's
     channels repeated to max(C, K); `zero_pad`: filled up with zeros instead (probabilities always

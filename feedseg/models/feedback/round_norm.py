@@ -18,7 +18,7 @@ class RoundNorm(nn.Module):
 
         y = gamma_t (x - mean_t) / sqrt(var_t + epsilon) + beta_t
 
-    mode (A4): `separate`: each round has its own scale, bias and running statistics (Feedback
+    mode: `separate`: each round has its own scale, bias and running statistics (Feedback
     U-Net (2020), Fig. 5), arrays [rounds, C]; `stats_only`: its own statistics, one scale and bias;
     `shared`: one of all [C], every use updates the running averages in turn, and any number of
     rounds can follow. momentum: weight of the old running average. Statistics are float32.

@@ -13,6 +13,7 @@ from feedseg.models.layers import resize
 from feedseg.models.layers.batch_norm import BatchNorm
 from feedseg.models.layers.blocks import HeConvNorm
 from feedseg.models.layers.conv import Conv
+from feedseg.models.layers.shapes import check_maps, check_same_size
 
 Array = jax.Array
 
@@ -30,6 +31,8 @@ class SameSizeGate(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, g: Array, *, train: bool) -> tuple[Array, Array]:
+        check_same_size(x=x, g=g)
+
         def project(y: Array, features: int, name: str) -> Array:
             y = Conv(features, 1, before_norm=True, name=f"{name}_conv")(y)
             return BatchNorm(self.momentum, self.epsilon, name=f"{name}_norm")(y, train=train)
@@ -54,6 +57,7 @@ class GridGate(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, g: Array, *, train: bool) -> tuple[Array, Array]:
+        check_maps(x=x, g=g)
         channels = x.shape[-1]
         theta = Conv(channels, 2, 2, use_bias=False, initializer="he", name="theta")(x)
         phi = Conv(channels, 1, initializer="he", name="phi")(g)

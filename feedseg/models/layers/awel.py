@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
 from feedseg.models.layers.conv import bias_init
+from feedseg.models.layers.shapes import check_stack
 
 
 class Awel(nn.Module):
@@ -23,6 +24,7 @@ class Awel(nn.Module):
 
     @nn.compact
     def __call__(self, maps: jax.Array) -> jax.Array:
+        check_stack(maps=maps)
         count = maps.shape[0]
         if self.use == "probabilities":
             maps = nn.softmax(maps)

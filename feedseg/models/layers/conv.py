@@ -10,6 +10,7 @@ from jax import lax
 from jax.nn.initializers import variance_scaling, zeros
 
 from feedseg.models.layers.convolve import add_bias, are_plain, conv2d, product, up_conv2d
+from feedseg.models.layers.shapes import check_maps
 
 Array = jax.Array
 
@@ -31,18 +32,6 @@ def max_pool2(x: Array) -> Array:
     x = x.reshape(n, h // 2, 2, w, c)
     x = _larger(x[:, :, 0], x[:, :, 1]).reshape(n, h // 2, w // 2, 2, c)
     return _larger(x[:, :, :, 0], x[:, :, :, 1])
-
-
-def check_sides(image: Array, multiple: int) -> None:
-    """Raises ValueError unless height and width are multiples of `multiple`."""
-    height, width = image.shape[1:3]
-    if height % multiple or width % multiple:
-        near = " x ".join(
-            str(max(multiple, round(side / multiple) * multiple)) for side in (height, width)
-        )
-        raise ValueError(
-            f"image sides {height} x {width} must be multiples of {multiple}; nearest: {near}"
-        )
 
 
 def kernel_init(style: str, transposed: bool = False) -> Callable:
@@ -97,6 +86,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        check_maps(x=x)
         size, channels = self.kernel_size, x.shape[-1]
         kernel = self.param(
             "kernel", kernel_init(self.initializer), (size, size, channels, self.features)
@@ -124,6 +114,7 @@ class UpConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        check_maps(x=x)
         size, channels = self.kernel_size, x.shape[-1]
         kernel = self.param(
             "kernel",

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from feedseg.models.layers import receptive_field as field
 from feedseg.models.layers.batch_norm import BatchNorm
 from feedseg.models.layers.conv import Conv
+from feedseg.models.layers.shapes import check_maps
 
 Array = jax.Array
 
@@ -64,6 +65,7 @@ class DenseNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, Array, Array, Array]:
+        check_maps(image=image)
         x = self._conv(image, 2 * self.growth, 7, "conv0", stride=2)
         x, maps = self._norm(x, "norm0", train, relu=False), []
         for block in (1, 2, 3):

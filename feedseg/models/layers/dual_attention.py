@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from feedseg.models.layers.blocks import ConvNormAct
 from feedseg.models.layers.conv import Conv
+from feedseg.models.layers.shapes import check_maps
 
 Array = jax.Array
 
@@ -28,6 +29,7 @@ class ChannelAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        check_maps(x=x)
         channels = x.shape[-1]
         hidden = max(1, channels // REDUCTION)
         squeezed = x.mean((1, 2), keepdims=True)

@@ -14,6 +14,7 @@ from feedseg.models.layers.batch_norm import BatchNorm
 from feedseg.models.layers.blocks import ConvNormAct
 from feedseg.models.layers.conv import Conv
 from feedseg.models.layers.resize import bilinear
+from feedseg.models.layers.shapes import check_same_size
 
 Array = jax.Array
 
@@ -54,6 +55,8 @@ class GatedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, texture: Array, *, train: bool) -> Array:
+        check_same_size(x=x, texture=texture)
+
         def norm(x: Array, name: str) -> Array:
             return BatchNorm(self.momentum, self.epsilon, name=name)(x, train=train)
 
