@@ -127,7 +127,7 @@ def _from_json(path: Path) -> Description:
 
 
 def _read(
-    pair: Pair, channels: str, rules: list[label_map.InstanceSpec], ignore: int | None
+    pair: Pair, channels: str, rules: list[label_map.Rule], ignore: int | None
 ) -> list[Section]:
     """Sections of one pair of files, labels as stored or mapped by `rules`."""
     images = readers.read_pages(pair.image, channels)

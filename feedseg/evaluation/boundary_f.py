@@ -9,7 +9,7 @@ import numpy as np
 
 from feedseg.datasets.common.dataset import VOID
 from feedseg.evaluation import metrics
-from feedseg.evaluation.pair_files import Pair
+from feedseg.evaluation.pair_files import PredictionPair
 
 TOLERANCE = 2.0  # px
 
@@ -67,7 +67,7 @@ def boundary_f(counts: np.ndarray) -> np.ndarray:
     return np.where(found + true > 0, score, np.nan)
 
 
-def count_pair(pair: Pair, num_classes: int, tolerance: float) -> list[np.ndarray]:
+def count_pair(pair: PredictionPair, num_classes: int, tolerance: float) -> list[np.ndarray]:
     """`count` of every page of a pair of files that fit each other."""
     from feedseg.io.images import read_label
 

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from feedseg.datasets.common.dataset import VOID
-from feedseg.evaluation import rand_scores as boundary
-from feedseg.evaluation.pair_files import Pair
+from feedseg.evaluation import rand_scores
+from feedseg.evaluation.pair_files import PredictionPair
 from feedseg.runtime.errors import UserError
 
 BOUNDARY_KEYS = ("arand_error", "vi_splits", "vi_merges")
 
 
-class Page(NamedTuple):
+class PageCounts(NamedTuple):
     """One image: its place, and what was counted in it."""
 
     name: str
@@ -26,8 +26,8 @@ class Page(NamedTuple):
 
 
 def count_file(
-    pair: Pair, names: tuple[str, ...], membrane: int | None, thresholds, swept: bool
-) -> Iterator[Page]:
+    pair: PredictionPair, names: tuple[str, ...], membrane: int | None, thresholds, swept: bool
+) -> Iterator[PageCounts]:
     """The pages of one pair of files, counted.
 
     names: class names, () if the number of classes is not known; membrane: class id for the
@@ -51,7 +51,9 @@ def count_file(
             soft = (predicted[index] == membrane) if probability is None else probability[index]
             scores = _boundary(truth[index], predicted[index], membrane, soft, thresholds)
         void = int(np.sum(truth[index] == VOID))
-        yield Page(pair.name, index + 1, void, _cells(truth[index], predicted[index]), *scores)
+        yield PageCounts(
+            pair.name, index + 1, void, _cells(truth[index], predicted[index]), *scores
+        )
 
 
 def _check_ids(path: Path, labels: np.ndarray, names: tuple[str, ...], void: bool) -> None:
@@ -66,7 +68,9 @@ def _check_ids(path: Path, labels: np.ndarray, names: tuple[str, ...], void: boo
         raise UserError(f"{path}: label values {shown}; expected class ids 0 to {limit - 1}{extra}")
 
 
-def _membrane_probability(pair: Pair, shape: tuple[int, ...], membrane: int) -> np.ndarray:
+def _membrane_probability(
+    pair: PredictionPair, shape: tuple[int, ...], membrane: int
+) -> np.ndarray:
     """Probability of the membrane class, [P, H, W]; UserError if the file is another image's."""
     from feedseg.io.images import read_array
 
@@ -91,11 +95,11 @@ def _cells(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def _boundary(truth, predicted, membrane: int, soft: np.ndarray, thresholds):
     """BOUNDARY_KEYS of one page, and its Rand and information scores at every threshold."""
     valid = truth != VOID
-    true_segments = boundary.segments(valid & (truth != membrane))
-    segments = boundary.segments(predicted != membrane)
-    error = boundary.adapted_rand(true_segments, segments)
-    splits, merges = boundary.variation_of_information(true_segments, segments)
-    scores = boundary.sweep(soft, truth == membrane, thresholds, valid=valid)
+    true_segments = rand_scores.segments(valid & (truth != membrane))
+    segments = rand_scores.segments(predicted != membrane)
+    error = rand_scores.adapted_rand(true_segments, segments)
+    splits, merges = rand_scores.variation_of_information(true_segments, segments)
+    scores = rand_scores.sweep(soft, truth == membrane, thresholds, valid=valid)
     return (error, splits, merges), scores
 
 

@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from feedseg.datasets.common.dataset import VOID
-from feedseg.evaluation import boundary_f, metrics
-from feedseg.evaluation import rand_scores as boundary
-from feedseg.evaluation.counting import BOUNDARY_KEYS, Page, count_file
-from feedseg.evaluation.pair_files import Pair, pair_files
+from feedseg.evaluation import boundary_f, metrics, rand_scores
+from feedseg.evaluation.counting import BOUNDARY_KEYS, PageCounts, count_file
+from feedseg.evaluation.pair_files import PredictionPair, pair_files
 from feedseg.evaluation.score_files import write_scores
 from feedseg.evaluation.score_text import score_text
 from feedseg.runtime.errors import UserError
@@ -22,11 +21,11 @@ from feedseg.runtime.errors import UserError
 MOST_INFERRED = 64  # more classes than that are taken for object numbers
 
 
-class Counted(NamedTuple):
+class FolderCounts(NamedTuple):
     """A folder of predictions, counted. swept: the membrane's probabilities were used."""
 
-    pairs: list[Pair]
-    pages: list[Page]
+    pairs: list[PredictionPair]
+    pages: list[PageCounts]
     thresholds: tuple[float, ...]  # of the membrane; () without one
     swept: bool
 
@@ -86,15 +85,15 @@ def score_folders(
     return [_scores(folder, names, tolerance) for folder in folders]
 
 
-def _count(pred: Path, truth: Path, names: tuple[str, ...], membrane: int | None) -> Counted:
+def _count(pred: Path, truth: Path, names: tuple[str, ...], membrane: int | None) -> FolderCounts:
     pairs = pair_files(pred, truth)
     swept = membrane is not None and all(pair.probabilities for pair in pairs)
-    thresholds = boundary.THRESHOLDS if swept else (0.5,)
+    thresholds = rand_scores.THRESHOLDS if swept else (0.5,)
     pages = []
     for pair in _with_progress(pairs, "scoring"):
         pages += count_file(pair, names, membrane, thresholds, swept)
     _refuse_masks(pages, truth)
-    return Counted(pairs, pages, thresholds if membrane is not None else (), swept)
+    return FolderCounts(pairs, pages, thresholds if membrane is not None else (), swept)
 
 
 def names_given(num_classes: int | None, class_names: Sequence[str] | None) -> tuple[str, ...]:
@@ -121,7 +120,7 @@ def _class_id(membrane: str | int, names: tuple[str, ...]) -> int:
     return index
 
 
-def _refuse_masks(pages: Sequence[Page], truth: Path) -> None:
+def _refuse_masks(pages: Sequence[PageCounts], truth: Path) -> None:
     """0/255 masks would count as class 0 and unknown pixels, and score 100 %."""
     ids = np.unique(np.concatenate([page.cells[:, 0] for page in pages]))
     if ids.size == 0:
@@ -133,7 +132,7 @@ def _refuse_masks(pages: Sequence[Page], truth: Path) -> None:
         )
 
 
-def _names_found(pages: Sequence[Page]) -> tuple[str, ...]:
+def _names_found(pages: Sequence[PageCounts]) -> tuple[str, ...]:
     """`class 0`, ... up to the highest id of truth or prediction."""
     ids = np.concatenate([page.cells[:, :2].ravel() for page in pages])
     if ids.max() >= MOST_INFERRED:
@@ -144,13 +143,13 @@ def _names_found(pages: Sequence[Page]) -> tuple[str, ...]:
     return tuple(f"class {index}" for index in range(ids.max() + 1))
 
 
-def _matrix(page: Page, num_classes: int) -> np.ndarray:
+def _matrix(page: PageCounts, num_classes: int) -> np.ndarray:
     matrix = np.zeros((num_classes, num_classes), np.int64)
     matrix[page.cells[:, 0], page.cells[:, 1]] = page.cells[:, 2]
     return matrix
 
 
-def _scores(folder: Counted, names: tuple[str, ...], tolerance: float) -> dict:
+def _scores(folder: FolderCounts, names: tuple[str, ...], tolerance: float) -> dict:
     pages, thresholds = folder.pages, folder.thresholds
     matrices = np.stack([_matrix(page, len(names)) for page in pages])
     rows = []
@@ -174,7 +173,7 @@ def _scores(folder: Counted, names: tuple[str, ...], tolerance: float) -> dict:
     }
 
 
-def _borders(pairs: Sequence[Pair], num_classes: int, tolerance: float) -> np.ndarray:
+def _borders(pairs: Sequence[PredictionPair], num_classes: int, tolerance: float) -> np.ndarray:
     """Border pixels of every page, [P, K, 4]; how many classes there are is known only late."""
     each = _with_progress(pairs, "borders")
     return np.array(
@@ -182,10 +181,10 @@ def _borders(pairs: Sequence[Pair], num_classes: int, tolerance: float) -> np.nd
     )
 
 
-def _add_boundary(rows: list[dict], pages: Sequence[Page], thresholds) -> dict:
+def _add_boundary(rows: list[dict], pages: Sequence[PageCounts], thresholds) -> dict:
     """Means over the images; adds each image's values to its row, at the common threshold."""
     sweeps = np.stack([page.sweep for page in pages])
-    best = boundary.at_best_threshold(sweeps, thresholds)
+    best = rand_scores.at_best_threshold(sweeps, thresholds)
     at = [list(thresholds).index(best[f"{name}_threshold"]) for name in ("v_rand", "v_info")]
     for row, page in zip(rows, pages, strict=True):
         row |= dict(zip(BOUNDARY_KEYS, page.boundary, strict=True))
@@ -194,7 +193,7 @@ def _add_boundary(rows: list[dict], pages: Sequence[Page], thresholds) -> dict:
     return means | {"vi": means["vi_splits"] + means["vi_merges"]} | best
 
 
-def _with_progress(pairs: Sequence[Pair], what: str):
+def _with_progress(pairs: Sequence[PredictionPair], what: str):
     from tqdm import tqdm
 
     return tqdm(pairs, desc=what, unit="file", disable=None)

@@ -16,7 +16,7 @@ PROBABILITIES = "_probabilities"
 NO_LABELS = ("_uncertainty", "_overlay", "_instances")  # what else `feedseg predict` writes
 
 
-class Pair(NamedTuple):
+class PredictionPair(NamedTuple):
     """A predicted label file, its truth, and the probabilities beside the prediction if any."""
 
     name: str
@@ -25,7 +25,7 @@ class Pair(NamedTuple):
     probabilities: Path | None
 
 
-def pair_files(pred: Path, truth: Path) -> list[Pair]:
+def pair_files(pred: Path, truth: Path) -> list[PredictionPair]:
     """Label files of `pred` and `truth` that belong together, in the order of their names.
 
     Names are compared without suffix and without the `ENDINGS` of either side: `a_pred.tif`,
@@ -39,7 +39,7 @@ def pair_files(pred: Path, truth: Path) -> list[Pair]:
     predicted, probabilities = _by_name(list_images(pred))
     true, _ = _by_name(list_images(truth))
     if pred.is_file() and truth.is_file():
-        return [Pair(plain_name(pred), pred, truth, _beside(pred))]
+        return [PredictionPair(plain_name(pred), pred, truth, _beside(pred))]
     alone = [predicted[name] for name in predicted.keys() - true.keys()]
     missing = [true[name] for name in true.keys() - predicted.keys()]
     if alone or missing:
@@ -50,7 +50,8 @@ def pair_files(pred: Path, truth: Path) -> list[Pair]:
             "rename, add or remove them"
         )
     return [
-        Pair(name, predicted[name], true[name], probabilities.get(name)) for name in sorted(true)
+        PredictionPair(name, predicted[name], true[name], probabilities.get(name))
+        for name in sorted(true)
     ]
 
 

@@ -12,10 +12,10 @@ from feedseg.io import normalize
 
 
 def dihedral_matrices(
-    trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray, batch: int
+    predictor: JaxPredictor, dataset: Dataset, chosen: np.ndarray, batch: int
 ) -> np.ndarray:
     """Confusion matrix of each chosen item when 8 orientations are averaged, int64 [N, K, K]."""
-    averaged, parts = dihedral_mean(trained), []
+    averaged, parts = dihedral_mean(predictor), []
     for start in range(0, len(chosen), batch):
         index = chosen[start : start + batch]
         filled = np.resize(index, batch)  # one shape, one compilation
@@ -28,17 +28,19 @@ def dihedral_matrices(
 
 
 def rotation_matrices(
-    trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray, count: int
+    predictor: JaxPredictor, dataset: Dataset, chosen: np.ndarray, count: int
 ) -> np.ndarray:
     """Confusion matrix of each chosen item when `count` rotations are averaged, int64 [N, K, K]."""
 
     def network(image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
-        if trained.window:
-            layout = segment.tiles_for(trained, height, width)
+        if predictor.window:
+            layout = segment.tiles_for(predictor, height, width)
         else:  # at once
-            layout = tiling.plan(height, width, max(height, width), trained.halo, trained.stride)
-        return tiling.apply_tiled(image, trained.apply, layout)
+            layout = tiling.plan(
+                height, width, max(height, width), predictor.halo, predictor.stride
+            )
+        return tiling.apply_tiled(image, predictor.apply, layout)
 
     parts = []
     for item in chosen:
@@ -49,13 +51,13 @@ def rotation_matrices(
     return np.concatenate([np.asarray(part) for part in parts]).astype(np.int64)
 
 
-def panel_rows(trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> list[dict]:
+def panel_rows(predictor: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> list[dict]:
     """Pictures of some items by name: input, truth and its maps, what the network shows, final.
 
     Entries of the network's `out` that hold logits become label maps, others images.
     """
     image = normalize.apply(dataset.images[chosen], dataset.low[chosen], dataset.high[chosen])
-    logits, out = jax.tree.map(np.asarray, trained.outputs(image))
+    logits, out = jax.tree.map(np.asarray, predictor.outputs(image))
     rows = []
     for n, item in enumerate(chosen):
         row = {"input": picture(image[n])}
@@ -102,7 +104,7 @@ def _pictures(out: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
 
 
 def boundary_scores(
-    trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray, membrane: str
+    predictor: JaxPredictor, dataset: Dataset, chosen: np.ndarray, membrane: str
 ) -> dict:
     """Rand and information scores of the membrane class over the chosen items, crop by crop.
 
@@ -110,7 +112,7 @@ def boundary_scores(
     over a sweep of thresholds. membrane: name of a class.
     """
     index = dataset.class_names.index(membrane)
-    probability = np.concatenate([_probability(trained, dataset, i)[..., index] for i in chosen])
+    probability = np.concatenate([_probability(predictor, dataset, i)[..., index] for i in chosen])
     labels = dataset.labels[chosen]
     truth, valid = labels == index, labels != VOID
     return rand_scores.isbi2012(probability, truth, valid=valid) | _segment_scores(
@@ -118,7 +120,7 @@ def boundary_scores(
     )
 
 
-def mask_scores(trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> dict:
+def mask_scores(predictor: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> dict:
     """How the foreground's probability q compares with the grey mask t of the chosen items.
 
         accuracy = mean [t = (q > 1/2)]              accuracy_bound = mean [t = 0 or t = 1]
@@ -131,7 +133,7 @@ def mask_scores(trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> 
     xlogy = scipy.special.xlogy
     known = dataset.labels[chosen] != VOID
     target = dataset.maps["mask"][chosen][known].astype(np.float64)
-    found = np.stack([_probability(trained, dataset, item)[0, ..., 1] for item in chosen])
+    found = np.stack([_probability(predictor, dataset, item)[0, ..., 1] for item in chosen])
     found = np.clip(found[known].astype(np.float64), 1e-7, 1 - 1e-7)
     return {
         "accuracy": float(((found > 0.5) == target).mean()),
@@ -141,9 +143,9 @@ def mask_scores(trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> 
     }
 
 
-def _probability(trained: JaxPredictor, dataset: Dataset, item: int) -> np.ndarray:
+def _probability(predictor: JaxPredictor, dataset: Dataset, item: int) -> np.ndarray:
     image = normalize.apply(dataset.images[item], dataset.low[item], dataset.high[item])
-    return np.asarray(trained.apply(image.reshape(1, *dataset.images.shape[1:])))
+    return np.asarray(predictor.apply(image.reshape(1, *dataset.images.shape[1:])))
 
 
 def _segment_scores(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> dict:

@@ -34,14 +34,14 @@ MENDED, SPOILED, OTHERWISE = (0, 170, 0), (220, 0, 0), (230, 170, 0)
 LARGEST = 1024  # px, side of the part of a large image that is shown
 
 
-class Seen(NamedTuple):
+class NetworkOutputs(NamedTuple):
     """Images, their truth where there is one, and what the network made of them."""
 
     image: np.ndarray  # [N, H, W, C] in [0, 1]
     truth: np.ndarray | None  # [N, H, W]
     logits: np.ndarray  # [N, H, W, K]
     out: dict[str, np.ndarray]
-    trained: JaxPredictor
+    predictor: JaxPredictor
     pixels: tuple[tuple[int, int], ...]  # (y, x) asked for; empty: one per class
 
 
@@ -62,15 +62,15 @@ def figures(
     of each class. rounds, checkpoint: as in prediction.
     Raises UserError for what is no run, a pixel outside, or a network that has nothing to show.
     """
-    trained = load_run(run, checkpoint, rounds)
-    images, truth = _of_file(image, trained) if image else _of_run(run, count)
+    predictor = load_run(run, checkpoint, rounds)
+    images, truth = _of_file(image, predictor) if image else _of_run(run, count)
     height, width = images.shape[1:3]
     for y, x in pixels:
         if not (0 <= y < height and 0 <= x < width):
             raise UserError(f"pixel {y},{x} is outside the image of {height} x {width} px")
-    logits, out = trained.outputs(images)
+    logits, out = predictor.outputs(images)
     logits, out = np.asarray(logits, np.float32), {k: np.asarray(v) for k, v in out.items()}
-    seen = Seen(images, truth, logits, out, trained, tuple(pixels))
+    outputs = NetworkOutputs(images, truth, logits, out, predictor, tuple(pixels))
     drawn = [draw for needs, draw in DRAWINGS if needs in out]
     if not drawn:
         raise UserError(
@@ -81,7 +81,7 @@ def figures(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SaveFailed(f"{folder}: cannot be made: {error.strerror or error}") from error
-    files = [draw(seen, folder) for draw in drawn]
+    files = [draw(outputs, folder) for draw in drawn]
     weights = read_variables(run, checkpoint)["params"].get("awel", {}).get("weights")
     if weights is not None:
         files.append(ensemble_weights(np.asarray(weights), folder / "ensemble_weights.png"))
@@ -103,15 +103,15 @@ def _of_run(run: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
     return image, dataset.labels[chosen]
 
 
-def _of_file(path: Path, trained: JaxPredictor) -> tuple[np.ndarray, None]:
+def _of_file(path: Path, predictor: JaxPredictor) -> tuple[np.ndarray, None]:
     """First page of a file, its middle where it is larger than can be shown."""
-    page = fit_channels(path, image_io.read_array(path), trained.channels)[0]
-    low, high = normalize.limits(page, trained.normalization, trained.percentiles)
+    page = fit_channels(path, image_io.read_array(path), predictor.channels)[0]
+    low, high = normalize.limits(page, predictor.normalization, predictor.percentiles)
     image = normalize.apply(page, low, high)
     for axis in (0, 1):
-        wanted = trained.window or min(
-            round_up(image.shape[axis], trained.stride),
-            LARGEST // trained.stride * trained.stride,
+        wanted = predictor.window or min(
+            round_up(image.shape[axis], predictor.stride),
+            LARGEST // predictor.stride * predictor.stride,
         )
         begin = max(0, (image.shape[axis] - wanted) // 2)
         image = np.take(image, np.arange(begin, min(begin + wanted, image.shape[axis])), axis)
@@ -120,18 +120,18 @@ def _of_file(path: Path, trained: JaxPredictor) -> tuple[np.ndarray, None]:
     return image[None], None
 
 
-def _begin(seen: Seen, n: int) -> dict[str, np.ndarray]:
+def _begin(outputs: NetworkOutputs, n: int) -> dict[str, np.ndarray]:
     """First columns of every panel: the image and its truth."""
-    row = {"input": test_split.picture(seen.image[n])}
-    if seen.truth is not None:
-        row["truth"] = seen.truth[n].astype(np.int32)
+    row = {"input": test_split.picture(outputs.image[n])}
+    if outputs.truth is not None:
+        row["truth"] = outputs.truth[n].astype(np.int32)
     return row
 
 
-def _panel(seen: Seen, columns: Callable[[int], dict], path: Path) -> Path:
+def _panel(outputs: NetworkOutputs, columns: Callable[[int], dict], path: Path) -> Path:
     """A panel with one row per image: input, truth, and the given columns."""
-    rows = [_begin(seen, n) | columns(n) for n in range(len(seen.image))]
-    panel(rows, path, seen.trained.class_names, seen.trained.class_colors)
+    rows = [_begin(outputs, n) | columns(n) for n in range(len(outputs.image))]
+    panel(rows, path, outputs.predictor.class_names, outputs.predictor.class_colors)
     return path
 
 
@@ -142,23 +142,23 @@ def _classes(logits: np.ndarray) -> np.ndarray:
 # The figures ------------------------------------------------------------------------------------
 
 
-def rounds(seen: Seen, folder: Path) -> Path:
+def rounds(outputs: NetworkOutputs, folder: Path) -> Path:
     """Prediction of each round, and what changed between one and the next."""
-    predicted = _classes(seen.out["rounds"])
+    predicted = _classes(outputs.out["rounds"])
 
     def columns(n: int) -> dict:
         row = {}
-        truth = None if seen.truth is None else seen.truth[n]
+        truth = None if outputs.truth is None else outputs.truth[n]
         for t in range(len(predicted)):
             if t:
                 note = "mends green, spoils red" if truth is not None else "changes"
                 row[f"round {t + 1} {note}"] = changes(
-                    seen.image[n], predicted[t - 1, n], predicted[t, n], truth
+                    outputs.image[n], predicted[t - 1, n], predicted[t, n], truth
                 )
             row[f"round {t + 1}"] = predicted[t, n]
         return row
 
-    return _panel(seen, columns, folder / "rounds.png")
+    return _panel(outputs, columns, folder / "rounds.png")
 
 
 def changes(
@@ -178,38 +178,38 @@ def changes(
     return rgb
 
 
-def features(seen: Seen, folder: Path) -> Path:
+def features(outputs: NetworkOutputs, folder: Path) -> Path:
     """Sum of the first layer's channels in each round (Feedback U-Net Fig. 8)."""
-    maps = seen.out["first_features"].astype(np.float32)
+    maps = outputs.out["first_features"].astype(np.float32)
     return _panel(
-        seen,
+        outputs,
         lambda n: {f"features {t + 1}": maps[t, n] for t in range(len(maps))},
         folder / "features.png",
     )
 
 
-def attention(seen: Seen, folder: Path) -> Path:
+def attention(outputs: NetworkOutputs, folder: Path) -> Path:
     """Weights of chosen pixels over the image, 1 being the mean (Feedback Attention Fig. 4)."""
-    height, width = seen.image.shape[1:3]
+    height, width = outputs.image.shape[1:3]
 
     def columns(n: int) -> dict:
-        labels = _classes(seen.logits[n]) if seen.truth is None else seen.truth[n]
-        names = seen.trained.class_names
-        chosen = {f"pixel {y},{x}": (y, x) for y, x in seen.pixels} or {
+        labels = _classes(outputs.logits[n]) if outputs.truth is None else outputs.truth[n]
+        names = outputs.predictor.class_names
+        chosen = {f"pixel {y},{x}": (y, x) for y, x in outputs.pixels} or {
             name: inner
             for k, name in enumerate(names)
             if (inner := innermost(labels == k)) is not None
         }
-        queries = np.stack([seen.out["query"][n, y * width + x] for y, x in chosen.values()])
-        weights = np.asarray(attention_rows(queries, seen.out["key"][n]))
+        queries = np.stack([outputs.out["query"][n, y * width + x] for y, x in chosen.values()])
+        weights = np.asarray(attention_rows(queries, outputs.out["key"][n]))
         side = round((height * width / weights.shape[1]) ** 0.5)  # keys may be pooled
-        row = {"chosen pixels": marked(seen.image[n], list(chosen.values()))}
+        row = {"chosen pixels": marked(outputs.image[n], list(chosen.values()))}
         for name, each in zip(chosen, weights, strict=True):
             grid = (each * each.size).reshape(height // side, width // side)
             row[f"attention of {name}"] = np.kron(grid, np.ones((side, side), np.float32))
         return row
 
-    return _panel(seen, columns, folder / "attention.png")
+    return _panel(outputs, columns, folder / "attention.png")
 
 
 def innermost(mask: np.ndarray) -> tuple[int, int] | None:
@@ -235,53 +235,53 @@ def marked(image: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
     return rgb
 
 
-def filters(seen: Seen, folder: Path) -> Path:
+def filters(outputs: NetworkOutputs, folder: Path) -> Path:
     """Every filter and the image that it translates (AEP Fig. 13)."""
 
     def columns(n: int) -> dict:
         row = {}
-        for i, translated in enumerate(seen.out["translated"]):
-            row[f"filter {i + 1}"] = seen.out["filters"][n, ..., i].astype(np.float32)
+        for i, translated in enumerate(outputs.out["translated"]):
+            row[f"filter {i + 1}"] = outputs.out["filters"][n, ..., i].astype(np.float32)
             row[f"translated {i + 1}"] = test_split.picture(translated[n].astype(np.float32))
         return row
 
-    return _panel(seen, columns, folder / "filters.png")
+    return _panel(outputs, columns, folder / "filters.png")
 
 
-def members(seen: Seen, folder: Path) -> Path:
+def members(outputs: NetworkOutputs, folder: Path) -> Path:
     """The maps that the ensemble combines, and the result (AEP Fig. 10)."""
 
     def columns(n: int) -> dict:
-        maps = _classes(seen.out["members"][:, n])
+        maps = _classes(outputs.out["members"][:, n])
         row = {"network 1": maps[0]}
         row |= {f"network 2, image {i}": each for i, each in enumerate(maps[1:], 1)}
-        return row | {"final": _classes(seen.logits[n])}
+        return row | {"final": _classes(outputs.logits[n])}
 
-    return _panel(seen, columns, folder / "members.png")
+    return _panel(outputs, columns, folder / "members.png")
 
 
-def gates(seen: Seen, folder: Path) -> Path:
+def gates(outputs: NetworkOutputs, folder: Path) -> Path:
     """Maps of the attention gates, 0 to 1, and the result (Attention U-Net Fig. 4)."""
 
     def columns(n: int) -> dict:
-        maps = seen.out["attention"][:, n].astype(np.float32)
+        maps = outputs.out["attention"][:, n].astype(np.float32)
         row = {f"attention {i}": each for i, each in enumerate(maps, 1)}
-        return row | {"final": _classes(seen.logits[n])}
+        return row | {"final": _classes(outputs.logits[n])}
 
-    return _panel(seen, columns, folder / "gates.png")
+    return _panel(outputs, columns, folder / "gates.png")
 
 
-def edges(seen: Seen, folder: Path) -> Path:
+def edges(outputs: NetworkOutputs, folder: Path) -> Path:
     """Canny's edges, those of the shape stream as probabilities, and the result (SAUNet Fig. 3)."""
 
     def columns(n: int) -> dict:
         return {
-            "Canny": seen.out["canny"][n, ..., 0],
-            "edges": expit(seen.out["edge"][n, ..., 0].astype(np.float32)),
-            "final": _classes(seen.logits[n]),
+            "Canny": outputs.out["canny"][n, ..., 0],
+            "edges": expit(outputs.out["edge"][n, ..., 0].astype(np.float32)),
+            "final": _classes(outputs.logits[n]),
         }
 
-    return _panel(seen, columns, folder / "edges.png")
+    return _panel(outputs, columns, folder / "edges.png")
 
 
 DRAWINGS = (  # the output that a figure needs

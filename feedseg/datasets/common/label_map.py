@@ -14,10 +14,10 @@ from feedseg.runtime.errors import UserError
 MOST_CLASSES = 32  # more ids than this are taken for one id per object
 FEW = 16  # up to here every grey value is mapped on its own
 
-InstanceSpec = tuple[int, int, int]  # grey values from, up to and including, class id
+Rule = tuple[int, int, int]  # grey values from, up to and including, class id
 
 
-def parse(text: str) -> list[InstanceSpec]:
+def parse(text: str) -> list[Rule]:
     """Rules of a text such as `0:0,255:1` or, with ranges, `0-127:0,128-255:1`.
 
     Raises UserError for another form, ids above 255, or grey values named twice.
@@ -37,7 +37,7 @@ def parse(text: str) -> list[InstanceSpec]:
     return rules
 
 
-def apply(values: np.ndarray, rules: list[InstanceSpec]) -> np.ndarray:
+def apply(values: np.ndarray, rules: list[Rule]) -> np.ndarray:
     """Class ids (uint8) of grey values, same shape. Raises UserError for a value in no rule."""
     ids = np.zeros(values.shape, np.uint8)
     mapped = np.zeros(values.shape, bool)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg.experiments.report.collect import Method, Run
+from feedseg.experiments.report.collect import FinishedRun, Method
 from feedseg.runs.directory import RunDir
 from feedseg.runtime.errors import UserError
 
@@ -60,11 +60,11 @@ def gallery(
     return Gallery(tuple(dataset.item_names[item] for item in items), tuple(notes))
 
 
-def _chosen(methods: Sequence[Method]) -> tuple[dict[str, Run], list[str]]:
+def _chosen(methods: Sequence[Method]) -> tuple[dict[str, FinishedRun], list[str]]:
     """A run per method, all of one fold and one test part; why the other methods are missing."""
     methods = [m for m in methods if m.runs[0].output == "final"]
     able = [(m.name, run) for m in methods for run in m.runs if _has_checkpoint(run)]
-    places: dict[tuple, dict[str, Run]] = {}
+    places: dict[tuple, dict[str, FinishedRun]] = {}
     for name, run in able:  # sorted by fold and seed
         places.setdefault((run.fold, run.condition), {}).setdefault(name, run)
     chosen = max(places.values(), key=len, default={})
@@ -72,12 +72,12 @@ def _chosen(methods: Sequence[Method]) -> tuple[dict[str, Run], list[str]]:
     return chosen, [f"{name} is left out: no checkpoint for these images." for name in missing]
 
 
-def _has_checkpoint(run: Run) -> bool:
+def _has_checkpoint(run: FinishedRun) -> bool:
     folder = RunDir(run.folder).best
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _test_part(run: Run, cache: dict):
+def _test_part(run: FinishedRun, cache: dict):
     """The data set of a run and the items of its test part.
 
     Raises UserError if the data are not here, or not those of the run.
@@ -102,7 +102,7 @@ def _common(parts: Sequence[np.ndarray]) -> np.ndarray:
     return common
 
 
-def _predicted(run: Run, dataset, items: np.ndarray) -> np.ndarray:
+def _predicted(run: FinishedRun, dataset, items: np.ndarray) -> np.ndarray:
     """Labels that the run's best checkpoint gives to the items, int32 [n, H, W]."""
     from feedseg.inference.trained import load_run
     from feedseg.io import normalize
