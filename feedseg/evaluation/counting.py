@@ -1,4 +1,4 @@
-"""Counts what two label images agree on: pixels per pair of classes, and the cells they enclose."""
+"""Joint counts of two label images: pixels per pair of classes, and scores of enclosed cells."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,20 +15,20 @@ BOUNDARY_KEYS = ("arand_error", "vi_splits", "vi_merges")
 
 
 class PageCounts(NamedTuple):
-    """One image: its place, and what was counted in it."""
+    """The counts of one image."""
 
     name: str
     page: int  # from 1
     void: int  # pixels without truth
     cells: np.ndarray  # [n, 3] truth id, predicted id, pixels
     boundary: tuple[float, ...]  # BOUNDARY_KEYS
-    sweep: np.ndarray  # [2, T, 3], see boundary_metrics.sweep
+    sweep: np.ndarray  # [2, T, 3], see rand_scores.sweep
 
 
 def count_file(
     pair: PredictionPair, names: tuple[str, ...], membrane: int | None, thresholds, swept: bool
 ) -> Iterator[PageCounts]:
-    """The pages of one pair of files, counted.
+    """The counts of the pages of a pair of files.
 
     names: class names, () if the number of classes is not known; membrane: class id for the
     comparison of cells, or None; swept: take the membrane's probabilities from their file.
@@ -58,12 +58,12 @@ def count_file(
 
 def _check_ids(path: Path, labels: np.ndarray, names: tuple[str, ...], void: bool) -> None:
     """Ids must lie below the number of classes, or below 255 if that is not known."""
-    found = np.unique(labels)
+    ids = np.unique(labels)
     limit = len(names) or VOID
-    wrong = found[(found >= limit) & ~((found == VOID) & void)]
+    wrong = ids[(ids >= limit) & ~((ids == VOID) & void)]
     if wrong.size:
         shown = ", ".join(map(str, wrong[:5])) + (", ..." if wrong.size > 5 else "")
-        extra = f" (or {VOID} for pixels that do not count)" if void else ""
+        extra = f" (or {VOID} for ignored pixels)" if void else ""
         extra = "; a 0/255 mask? save it with ids 0 and 1" if wrong.tolist() == [VOID] else extra
         raise UserError(f"{path}: label values {shown}; expected class ids 0 to {limit - 1}{extra}")
 
@@ -71,7 +71,7 @@ def _check_ids(path: Path, labels: np.ndarray, names: tuple[str, ...], void: boo
 def _membrane_probability(
     pair: PredictionPair, shape: tuple[int, ...], membrane: int
 ) -> np.ndarray:
-    """Probability of the membrane class, [P, H, W]; UserError if the file is another image's."""
+    """Probability of the membrane class, [P, H, W]; UserError if the file does not fit."""
     from feedseg.io.images import read_array
 
     array = read_array(pair.probabilities)
@@ -85,7 +85,7 @@ def _membrane_probability(
 
 
 def _cells(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Pixels per pair of ids, int64 [n, 3]; pixels that do not count are left out."""
+    """Pixels per pair of ids, int64 [n, 3]; void pixels are left out."""
     inside = truth != VOID
     codes = truth[inside].astype(np.int64) * 256 + predicted[inside]
     codes, counts = np.unique(codes, return_counts=True)

@@ -1,9 +1,9 @@
-"""`feedseg figures RUN`: what a trained network with feedback or filters does to an image.
+"""`feedseg figures RUN`: visualizations of a trained network with feedback or filters.
 
 Rounds and what changed between them; the first layer's features of each round (Feedback U-Net
 Fig. 8); attention of chosen pixels (Feedback Attention Fig. 4); filters, translated images, members
-and ensemble weights (AEP Figs. 10, 11, 13); attention gates; edges. Each figure exists where the
-network has what it shows.
+and ensemble weights (AEP Figs. 10, 11, 13); attention gates; edges. A figure is drawn if the
+network has the outputs it shows.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,28 +21,28 @@ from feedseg.evaluation.figures import ensemble_weights
 from feedseg.evaluation.panel import panel
 from feedseg.inference.segment import fit_channels
 from feedseg.inference.trained import JaxPredictor, load_run, read_variables
-from feedseg.io import images as image_io
 from feedseg.io import normalize
 from feedseg.io.colors import as_rgb, grey_as_rgb, unit_range
+from feedseg.io.images import read_array
 from feedseg.models.feedback.attention import attention_rows
-from feedseg.runs import config as configs
+from feedseg.runs.config import from_plain
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime.errors import SaveFailed, UserError
 from feedseg.runtime.rounding import round_up
 
-MENDED, SPOILED, OTHERWISE = (0, 170, 0), (220, 0, 0), (230, 170, 0)
+CORRECTED, SPOILED, OTHERWISE = (0, 170, 0), (220, 0, 0), (230, 170, 0)
 LARGEST = 1024  # px, side of the part of a large image that is shown
 
 
 class NetworkOutputs(NamedTuple):
-    """Images, their truth where there is one, and what the network made of them."""
+    """Images, their truth if known, and the outputs of the network."""
 
     image: np.ndarray  # [N, H, W, C] in [0, 1]
     truth: np.ndarray | None  # [N, H, W]
     logits: np.ndarray  # [N, H, W, K]
     out: dict[str, np.ndarray]
     predictor: JaxPredictor
-    pixels: tuple[tuple[int, int], ...]  # (y, x) asked for; empty: one per class
+    pixels: tuple[tuple[int, int], ...]  # (y, x) chosen by the user; empty: one per class
 
 
 def figures(
@@ -55,12 +55,12 @@ def figures(
     rounds: int = 0,
     checkpoint: str = "best",
 ) -> list[Path]:
-    """Draws everything that can be drawn of a run's network; returns the files.
+    """Draw all figures that the outputs of a run's network allow; returns the files.
 
-    output: folder, `RUN/figures` without one. image: a file to look at instead of `count` images of
-    the run's test part. pixels: (y, x) whose attention is drawn, without them the innermost pixel
-    of each class. rounds, checkpoint: as in prediction.
-    Raises UserError for what is no run, a pixel outside, or a network that has nothing to show.
+    output: folder, by default `RUN/figures`. image: a file to use instead of `count` test images. pixels: (y, x) whose attention is drawn, by default the innermost pixel of each
+    class. rounds, checkpoint: as in prediction.
+    Raises UserError for a folder without a run, a pixel outside the image, or a network that has
+    none of these outputs.
     """
     predictor = load_run(run, checkpoint, rounds)
     images, truth = _of_file(image, predictor) if image else _of_run(run, count)
@@ -71,8 +71,8 @@ def figures(
     logits, out = predictor.outputs(images)
     logits, out = np.asarray(logits, np.float32), {k: np.asarray(v) for k, v in out.items()}
     outputs = NetworkOutputs(images, truth, logits, out, predictor, tuple(pixels))
-    drawn = [draw for needs, draw in DRAWINGS if needs in out]
-    if not drawn:
+    drawings = [draw for needed, draw in DRAWINGS if needed in out]
+    if not drawings:
         raise UserError(
             f"{run}: this network has no rounds, filters, members, attention or edges to draw"
         )
@@ -80,42 +80,41 @@ def figures(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SaveFailed(f"{folder}: cannot be made: {error.strerror or error}") from error
-    files = [draw(outputs, folder) for draw in drawn]
+        raise SaveFailed(f"{folder}: cannot be created: {error.strerror or error}") from error
+    files = [draw(outputs, folder) for draw in drawings]
     weights = read_variables(run, checkpoint)["params"].get("awel", {}).get("weights")
     if weights is not None:
         files.append(ensemble_weights(np.asarray(weights), folder / "ensemble_weights.png"))
     return files
 
 
-# What is looked at ------------------------------------------------------------------------------
+# Images ------------------------------------------------------------------------------
 
 
 def _of_run(run: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and truth of some of the run's test images, evenly spread."""
+    """Evenly spaced test images of the run, and their truth."""
     if count < 1:
         raise UserError(f"--count {count}: at least 1")
     directory = RunDir(run)
-    config = configs.from_plain(read_json(directory.config))
+    config = from_plain(read_json(directory.config))
     dataset = datasets.load(config)
     chosen = test_split.evenly(splits.split(dataset, config.split).test, count)
-    image = normalize.apply(dataset.images[chosen], dataset.low[chosen], dataset.high[chosen])
-    return image, dataset.labels[chosen]
+    return test_split.normalized(dataset, chosen), dataset.labels[chosen]
 
 
 def _of_file(path: Path, predictor: JaxPredictor) -> tuple[np.ndarray, None]:
-    """First page of a file, its middle where it is larger than can be shown."""
-    page = fit_channels(path, image_io.read_array(path), predictor.channels)[0]
+    """First page of a file, cropped to its center if it is too large to show."""
+    page = fit_channels(path, read_array(path), predictor.channels)[0]
     low, high = normalize.limits(page, predictor.normalization, predictor.percentiles)
     image = normalize.apply(page, low, high)
     for axis in (0, 1):
-        wanted = predictor.window or min(
+        side = predictor.window or min(
             round_up(image.shape[axis], predictor.stride),
             LARGEST // predictor.stride * predictor.stride,
         )
-        begin = max(0, (image.shape[axis] - wanted) // 2)
-        image = np.take(image, np.arange(begin, min(begin + wanted, image.shape[axis])), axis)
-        missing = [(0, wanted - image.shape[axis] if a == axis else 0) for a in range(3)]
+        begin = max(0, (image.shape[axis] - side) // 2)
+        image = np.take(image, np.arange(begin, min(begin + side, image.shape[axis])), axis)
+        missing = [(0, side - image.shape[axis] if a == axis else 0) for a in range(3)]
         image = np.pad(image, missing, mode="symmetric")
     return image[None], None
 
@@ -143,7 +142,7 @@ def _classes(logits: np.ndarray) -> np.ndarray:
 
 
 def rounds(outputs: NetworkOutputs, folder: Path) -> Path:
-    """Prediction of each round, and what changed between one and the next."""
+    """Prediction of each round, and the changes from one to the next."""
     predicted = _classes(outputs.out["rounds"])
 
     def columns(n: int) -> dict:
@@ -151,7 +150,7 @@ def rounds(outputs: NetworkOutputs, folder: Path) -> Path:
         truth = None if outputs.truth is None else outputs.truth[n]
         for t in range(len(predicted)):
             if t:
-                note = "mends green, spoils red" if truth is not None else "changes"
+                note = "corrected green, spoiled red" if truth is not None else "changes"
                 row[f"round {t + 1} {note}"] = changes(
                     outputs.image[n], predicted[t - 1, n], predicted[t, n], truth
                 )
@@ -164,16 +163,16 @@ def rounds(outputs: NetworkOutputs, folder: Path) -> Path:
 def changes(
     image: np.ndarray, before: np.ndarray, after: np.ndarray, truth: np.ndarray | None
 ) -> np.ndarray:
-    """The image, faint, with pixels whose class has changed coloured, uint8 [H, W, 3].
+    """The image, faint, with colored pixels where the class has changed, uint8 [H, W, 3].
 
     Green: wrong before, right now; red: right before, wrong now; yellow: from one wrong class to
-    another, or unknown.
+    another, or truth unknown.
     """
     rgb = np.rint(255 * (0.5 + 0.5 * grey_as_rgb(unit_range(image)))).astype(np.uint8)
     changed = before != after
     rgb[changed] = OTHERWISE
     if truth is not None:
-        rgb[changed & (after == truth)] = MENDED
+        rgb[changed & (after == truth)] = CORRECTED
         rgb[changed & (before == truth)] = SPOILED
     return rgb
 
@@ -204,8 +203,8 @@ def attention(outputs: NetworkOutputs, folder: Path) -> Path:
         weights = np.asarray(attention_rows(queries, outputs.out["key"][n]))
         side = round((height * width / weights.shape[1]) ** 0.5)  # keys may be pooled
         row = {"chosen pixels": marked(outputs.image[n], list(chosen.values()))}
-        for name, each in zip(chosen, weights, strict=True):
-            grid = (each * each.size).reshape(height // side, width // side)
+        for name, values in zip(chosen, weights, strict=True):
+            grid = (values * values.size).reshape(height // side, width // side)
             row[f"attention of {name}"] = np.kron(grid, np.ones((side, side), np.float32))
         return row
 
@@ -225,7 +224,9 @@ def marked(image: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
     """The image with a cross around each of some pixels, uint8 [H, W, 3]."""
     height, width = image.shape[:2]
     arm = max(4, min(height, width) // 24)
-    cross = np.zeros((height + 2 * arm, width + 2 * arm), bool)  # wider: crosses may stick out
+    cross = np.zeros(
+        (height + 2 * arm, width + 2 * arm), bool
+    )  # padded: crosses may cross the edge
     for y, x in pixels:
         cross[y : y + 2 * arm + 1, x + arm - 1 : x + arm + 2] = True
         cross[y + arm - 1 : y + arm + 2, x : x + 2 * arm + 1] = True
@@ -254,7 +255,7 @@ def members(outputs: NetworkOutputs, folder: Path) -> Path:
     def columns(n: int) -> dict:
         maps = _classes(outputs.out["members"][:, n])
         row = {"network 1": maps[0]}
-        row |= {f"network 2, image {i}": each for i, each in enumerate(maps[1:], 1)}
+        row |= {f"network 2, image {i}": labels for i, labels in enumerate(maps[1:], 1)}
         return row | {"final": _classes(outputs.logits[n])}
 
     return _panel(outputs, columns, folder / "members.png")
@@ -265,7 +266,7 @@ def gates(outputs: NetworkOutputs, folder: Path) -> Path:
 
     def columns(n: int) -> dict:
         maps = outputs.out["attention"][:, n].astype(np.float32)
-        row = {f"attention {i}": each for i, each in enumerate(maps, 1)}
+        row = {f"attention {i}": weights for i, weights in enumerate(maps, 1)}
         return row | {"final": _classes(outputs.logits[n])}
 
     return _panel(outputs, columns, folder / "gates.png")
@@ -284,7 +285,7 @@ def edges(outputs: NetworkOutputs, folder: Path) -> Path:
     return _panel(outputs, columns, folder / "edges.png")
 
 
-DRAWINGS = (  # the output that a figure needs
+DRAWINGS = (  # needed output, figure
     ("rounds", rounds),
     ("first_features", features),
     ("query", attention),

@@ -44,7 +44,7 @@ def check(
         raise UserError(f"{data}: no images with labels found; expected {pairing.LAYOUT}")
     scan = scan_folder(data, files, rules, described, SHEET_PAIRS, progress)
     diagnosis = diagnose(scan, len(described.names), bool(rules))
-    names = described.names if diagnosis.valid_ids else ()  # names belong to ids, not grey values
+    names = described.names if diagnosis.valid_ids else ()  # names belong to ids, not gray values
     print("\n".join(report(scan, names, diagnosis)))
     written = _write(output, scan, names, diagnosis)
     print(f"\nWrote {', '.join(map(str, written))}", flush=True)

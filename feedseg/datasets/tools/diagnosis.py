@@ -98,7 +98,7 @@ def _range_notes(scan: FolderScan) -> list[str]:
         )
     if any(p.dtype == "float32" and (p.low < 0 or p.high > 1) for p in scan.pairs):
         notes.append(
-            "floating point images exceed the range 0 to 1 and would be clipped: "
+            "floating-point images exceed the range 0 to 1 and would be clipped: "
             "train with --config.data.normalization=image_percentile"
         )
     flat = [pair.pair.image.name for pair in scan.pairs if pair.low == pair.high]

@@ -12,7 +12,7 @@ from feedseg.datasets.common import label_map
 from feedseg.datasets.common.dataset import VOID
 from feedseg.datasets.common.pairing import Pair, Pairs
 from feedseg.datasets.folder import Description
-from feedseg.io import images as image_io
+from feedseg.io.images import read_array, read_label
 from feedseg.runtime.errors import UserError
 
 
@@ -32,7 +32,7 @@ class PairStats(NamedTuple):
     width: int
     channels: int
     dtype: str
-    low: float  # smallest and largest grey value
+    low: float  # smallest and largest gray value
     high: float
     pages: list[PageStats]
 
@@ -96,7 +96,7 @@ def scan_folder(
             result.samples.extend(_samples(pair.name, images, labels, most))
     for path in (*files.unmatched_images, *files.unmatched_labels):
         try:
-            image_io.read_array(path)
+            read_array(path)
         except UserError as error:
             result.damaged.append(str(error))
     return result
@@ -105,7 +105,7 @@ def scan_folder(
 def _read_pair(pair: Pair, rules: list[label_map.Rule], ignore: int | None):
     """(images [P, H, W, C], labels [P, H, W], errors); both files are read."""
     arrays, errors = [], []
-    for read, path in ((image_io.read_array, pair.image), (image_io.read_label, pair.label)):
+    for read, path in ((read_array, pair.image), (read_label, pair.label)):
         try:
             arrays.append(read(path))
         except UserError as error:

@@ -132,7 +132,7 @@ def _read(folder: Path) -> FinishedRun | str:
 def _with_conditions(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     """The runs with what they were scored on: the data, their truth and the split.
 
-    The stored hash also covers what a network sees (filters, grey range), which methods may
+    The stored hash also covers what a network sees (filters, gray range), which methods may
     choose; it only matters where data that should be the same have more than one.
     """
     hashes = defaultdict(set)

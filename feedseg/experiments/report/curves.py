@@ -1,4 +1,4 @@
-"""Learning curves and box plots of methods, a colour each."""
+"""Learning curves and box plots of methods, a color each."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
