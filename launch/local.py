@@ -17,7 +17,7 @@ from pathlib import Path
 
 from feedseg.experiments import sweep, trials
 from feedseg.runtime.errors import guarded
-from launch.runs import Place, Run, look, of_tasks
+from launch.runs import Place, RunStatus, look, of_tasks
 from launch.status import duration, totals
 
 _DRAW_EVERY_S = 2.0
@@ -56,7 +56,7 @@ class Board:
         self._lines = 0
 
 
-def describe(run: Run) -> str:
+def describe(run: RunStatus) -> str:
     """A running run in a line."""
     parts = [run.place.path.name]
     if run.epoch is not None:

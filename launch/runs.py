@@ -33,7 +33,7 @@ class Place(NamedTuple):
     logs: tuple[Path, ...] = ()
 
 
-class Run(NamedTuple):
+class RunStatus(NamedTuple):
     """A run as it is now; None where a number is not known."""
 
     place: Place
@@ -84,7 +84,7 @@ def _below(root: Path) -> list[Path]:
     return found
 
 
-def look(place: Place, silent_s: float = SILENT_S) -> Run:
+def look(place: Place, silent_s: float = SILENT_S) -> RunStatus:
     """The run in a directory.
 
     silent_s: after this time without a sign a process on another machine counts as vanished.
@@ -96,7 +96,7 @@ def look(place: Place, silent_s: float = SILENT_S) -> Run:
     state, note = _state(place, beat, result, silent_s)
     running = state == "running"
     speed = beat.get("steps_per_s") if running else None
-    return Run(
+    return RunStatus(
         place,
         state,
         note,

@@ -21,19 +21,19 @@ from pathlib import Path
 
 from feedseg.runtime.errors import guarded
 from feedseg.runtime.tables import aligned
-from launch.runs import SILENT_S, STATES, Place, Run, look, places
+from launch.runs import SILENT_S, STATES, Place, RunStatus, look, places
 
 _HEAD = ("run", "state", "epoch", "step", "val mIoU", "images/s", "left", "where", "")
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
-def table(runs: Sequence[Run], queue: dict[int, str] | None = None) -> str:
+def table(runs: Sequence[RunStatus], queue: dict[int, str] | None = None) -> str:
     """A line per run, then the totals. queue: what the scheduler says, by number of the task."""
     rows = [_HEAD, *(_cells(run, (queue or {}).get(run.place.index, "")) for run in runs)]
     return "\n".join([*aligned(rows, "l"), "", totals(runs)])
 
 
-def _cells(run: Run, queued: str) -> tuple[str, ...]:
+def _cells(run: RunStatus, queued: str) -> tuple[str, ...]:
     queued = f"[queue: {queued}]" if queued else ""
     return (
         str(run.place.path),
@@ -54,7 +54,7 @@ def _of(part: int | None, whole: int | None) -> str:
     return str(part) if whole is None else f"{part}/{whole}"
 
 
-def totals(runs: Sequence[Run]) -> str:
+def totals(runs: Sequence[RunStatus]) -> str:
     """How many runs are in which state, and about how long the rest takes."""
     count = Counter(run.state for run in runs)
     text = ", ".join(f"{count[state]} {state}" for state in STATES if count[state])
@@ -62,7 +62,7 @@ def totals(runs: Sequence[Run]) -> str:
     return f"{len(runs)} runs: {text}" + ("" if left is None else f"; about {duration(left)} left")
 
 
-def time_left(runs: Sequence[Run]) -> float | None:
+def time_left(runs: Sequence[RunStatus]) -> float | None:
     """Seconds, if as many runs go on at once as now; None where it cannot be told.
 
     A run that waits is taken to need the mean time of the finished ones.
@@ -86,7 +86,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def exit_code(runs: Sequence[Run]) -> int:
+def exit_code(runs: Sequence[RunStatus]) -> int:
     """0: all done; 1: some failed; 75: none failed, some are not done."""
     states = {run.state for run in runs}
     return 1 if "failed" in states else 0 if states == {"done"} else 75
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
             return exit_code(runs)
 
 
-def show(runs: Sequence[Run], found: Sequence[Place], args: argparse.Namespace) -> None:
+def show(runs: Sequence[RunStatus], found: Sequence[Place], args: argparse.Namespace) -> None:
     """The table on the screen, which is cleared before if it is watched."""
     queue = {}
     for name in args.names if args.scheduler else ():

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg.datasets.common import pairing, readers
+from feedseg.datasets.common import readers
 from feedseg.datasets.common.dataset import RawData, Section
-from feedseg.io import images as image_io
+from feedseg.io.images import list_images
 from feedseg.runtime.errors import UserError
 
 FOLDERS = ("dsb2018_fluo", "dsb2018", "stage1_train")
@@ -44,10 +44,8 @@ def load(root: Path, options) -> RawData:
     root = root / "stage1_train" if (root / "stage1_train").is_dir() else root
     if (root / "images").is_dir():
         folder = root / ("labels_3class" if three else "labels")
-        found = pairing.pair_folders(root / "images", folder)
-        pairing.require_complete(found, root)
-        sections = readers.sections_of(
-            found.pairs, options, lambda path: readers.read_ids(path, count)
+        sections = readers.sections_in(
+            root / "images", folder, options, lambda path: readers.read_ids(path, count)
         )
     else:
         sections = _original(root, options, three)
@@ -65,12 +63,12 @@ def _original(root: Path, options, three: bool) -> list[Section]:
 def _nuclei(folder: Path, options, three: bool) -> Section:
     from scipy import ndimage
 
-    images = image_io.list_images(folder / "images")
+    images = list_images(folder / "images")
     if len(images) != 1:
         raise UserError(f"{folder / 'images'}: {len(images)} images where one was expected")
     image = readers.read_image(images[0], options.channels)
     label = np.zeros(image.shape[:2], np.uint8)
-    for path in image_io.list_images(folder / "masks"):
+    for path in list_images(folder / "masks"):
         mask = readers.read_mask(path)
         readers.section(folder.name, image, mask, path)  # sizes agree
         label[mask] = 1

@@ -14,7 +14,7 @@ from feedseg.datasets.common import label_map, pairing, readers
 from feedseg.datasets.common.dataset import VOID, RawData, Section
 from feedseg.datasets.common.label_map import suggest as suggest_label_map
 from feedseg.datasets.common.pairing import Pair, shorten
-from feedseg.io import images as image_io
+from feedseg.io.images import read_label
 from feedseg.runtime.errors import BadImage, UserError
 
 __all__ = ["CLASSES", "COLORS", "load", "palette", "suggest_label_map"]
@@ -44,30 +44,30 @@ PALETTE = (
 
 
 class Description(NamedTuple):
-    """What a folder says about its classes."""
+    """Class names and ignored label value as stated in a folder."""
 
     names: tuple[str, ...] = ()
-    ignore: int | None = None  # label value of pixels that do not count
+    ignore: int | None = None  # label value of ignored pixels
 
 
 def load(root: Path, options) -> RawData:
     """Sections of all pairs below `root`, with class ids and names.
 
-    options.label_map: grey values to ids, see `label_map.parse`; options.classes: names in the
+    options.label_map: gray values to ids, see `label_map.parse`; options.classes: names in the
     order of the ids, else those of dataset.json or classes.txt, else class0, class1, ...
     Raises UserError naming the file if a partner is missing, sizes or types differ, or labels are
-    not class ids (with a proposed label_map).
+    no class ids (with a proposed label_map).
     """
-    found = pairing.find_pairs(root)
-    pairing.require_complete(found, root)
+    files = pairing.find_pairs(root)
+    pairing.require_complete(files, root)
     described = describe(root, options.classes)
     rules = label_map.parse(options.label_map)
-    read = {pair: _read(pair, options.channels, rules, described.ignore) for pair in found.pairs}
+    read = {pair: _read(pair, options.channels, rules, described.ignore) for pair in files.pairs}
     _require_one_kind(read)
     num_classes = _num_classes(read, len(described.names), options.label_map)
     parts = {
         part: [s.name for pair, group in read.items() if pair.part == part for s in group]
-        for part in dict.fromkeys(pair.part for pair in found.pairs if pair.part)
+        for part in dict.fromkeys(pair.part for pair in files.pairs if pair.part)
     }
     sections = [
         section._replace(label=section.label.astype(np.uint8))
@@ -82,7 +82,7 @@ def describe(root: Path, classes: tuple[str, ...] = ()) -> Description:
     """Class names from `classes`, else dataset.json, else classes.txt (one name per line).
 
     dataset.json: `labels` as nnU-Net writes them, {name: id} or {id: name}; the name `ignore`
-    marks pixels that do not count. Raises UserError if names repeat or ids are not 0, 1, ...
+    marks ignored pixels. Raises UserError if names repeat or ids are not 0, 1, ...
     """
     described = Description()
     if (root / "dataset.json").is_file():
@@ -98,7 +98,7 @@ def describe(root: Path, classes: tuple[str, ...] = ()) -> Description:
 
 
 def palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """Distinct RGB colours, black first."""
+    """Distinct RGB colors, black first."""
     colors = list(PALETTE[:num_classes])
     for index in range(num_classes - len(colors)):
         hue, value = (index * 0.618034) % 1.0, 1.0 - 0.25 * (index % 3)
@@ -117,7 +117,7 @@ def _from_json(path: Path) -> Description:
         ]
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: not understood ({error}); labels must be {{name: id}} with one id per name"
+            f"{path}: invalid ({error}); labels must be {{name: id}} with one id per name"
         ) from None
     ignore = next((number for number, name in pairs if name == "ignore"), None)
     names = dict(sorted(pair for pair in pairs if pair[1] != "ignore"))
@@ -127,11 +127,11 @@ def _from_json(path: Path) -> Description:
 
 
 def _read(
-    pair: Pair, channels: str, rules: list[label_map.InstanceSpec], ignore: int | None
+    pair: Pair, channels: str, rules: list[label_map.Rule], ignore: int | None
 ) -> list[Section]:
     """Sections of one pair of files, labels as stored or mapped by `rules`."""
     images = readers.read_pages(pair.image, channels)
-    labels = image_io.read_label(pair.label)
+    labels = read_label(pair.label)
     if len(images) != len(labels):
         raise UserError(
             f"{pair.label}: {len(labels)} pages, its image {pair.image.name} has {len(images)}"
@@ -159,7 +159,7 @@ def _require_one_kind(read: dict[Pair, list[Section]]) -> None:
         if kind != (dtype, channels):
             raise UserError(
                 f"{pair.image}: {kind[0]} with {kind[1]} channels, {first.image.name} is {dtype} "
-                f"with {channels}; convert them alike (data.channels=grey joins colour and grey)"
+                f"with {channels}; convert them to one type (color and gray: data.channels=grey)"
             )
 
 
@@ -169,18 +169,18 @@ def _num_classes(read: dict[Pair, list[Section]], named: int, mapping: str) -> i
         pair.label: sorted({v for s in group for v in label_map.unique(s.label)})
         for pair, group in read.items()
     }
-    found = np.unique(np.concatenate(list(values.values())))
-    problem = label_map.problem(found, named)
+    ids = np.unique(np.concatenate(list(values.values())))
+    problem = label_map.problem(ids, named)
     if problem and mapping:
         raise UserError(
-            f"data.label_map={mapping}: gives the ids {shorten(found.tolist())}; it must give "
-            f"{f'ids below {named}' if named else 'consecutive ids from 0'} (255: does not count)"
+            f"data.label_map={mapping}: gives the ids {shorten(ids.tolist())}; it must give "
+            f"{f'ids below {named}' if named else 'consecutive ids from 0'} (255: ignored)"
         )
     if problem:
         example = max(values, key=lambda path: [v for v in values[path] if v != VOID][-1:])
         others = f" and {len(values) - 1} more" if len(values) > 1 else ""
         raise UserError(f"{example}{others}: {problem}")
-    return named or int(found[found != VOID].max()) + 1
+    return named or int(ids[ids != VOID].max()) + 1
 
 
 PREPARATION = dict(

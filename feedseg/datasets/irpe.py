@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg.datasets.common import pairing, readers
+from feedseg.datasets.common import readers
 from feedseg.datasets.common.dataset import RawData, Section, apply_channels
-from feedseg.io import images as image_io
+from feedseg.io.images import read_array
 from feedseg.runtime.errors import BadImage, UserError
 
 FOLDERS = ("irpe", "iRPE", "iRPE_cell_dataset")
@@ -46,9 +46,9 @@ def load(root: Path, options) -> RawData:
         return _from_arrays(root, options)
     if not (root / "images").is_dir():
         raise UserError(f"{root}: no iRPE data here; expected {LAYOUT}")
-    found = pairing.pair_folders(root / "images", root / "labels")
-    pairing.require_complete(found, root)
-    sections = readers.sections_of(found.pairs, options, readers.read_foreground)
+    sections = readers.sections_in(
+        root / "images", root / "labels", options, readers.read_foreground
+    )
     return RawData(sections, CLASSES, COLORS)
 
 
@@ -69,7 +69,7 @@ def _part(root: Path, part: str, options) -> list[Section]:
         if not path.is_file():
             there = sorted(p.stem.rsplit("_", 1)[1] for p in root.glob("train_images_*.npy"))
             raise UserError(f"{path}: no such file; folds found: {', '.join(there) or 'none'}")
-    images = apply_channels(_grey_values(_stack(paths[0]), paths[0]), options.channels)
+    images = apply_channels(_gray_values(_stack(paths[0]), paths[0]), options.channels)
     labels = readers.binary(_stack(paths[1])[..., 0], paths[1])
     if len(images) != len(labels):
         raise UserError(f"{paths[1]}: {len(labels)} labels, {paths[0].name} has {len(images)}")
@@ -81,7 +81,7 @@ def _part(root: Path, part: str, options) -> list[Section]:
 
 def _stack(path: Path) -> np.ndarray:
     """Array [N, h, w, 1] of a .npy file of [N, h, w], [N, 1, h, w] or [N, h, w, 1]."""
-    array = image_io.read_array(path)
+    array = read_array(path)
     if array.shape[3] != 1 and array.shape[1] == 1:
         array = np.moveaxis(array, 1, 3)
     if array.shape[3] != 1:
@@ -89,7 +89,7 @@ def _stack(path: Path) -> np.ndarray:
     return array
 
 
-def _grey_values(images: np.ndarray, path: Path) -> np.ndarray:
+def _gray_values(images: np.ndarray, path: Path) -> np.ndarray:
     """Floating point images as uint8, from [0, 1] or from whole numbers up to 255.
 
     Deviation: the released code truncates `255 x`; rounding restores stored 8-bit values exactly.
@@ -101,6 +101,6 @@ def _grey_values(images: np.ndarray, path: Path) -> np.ndarray:
     if images.min() >= 0 and images.max() <= 255 and (images == np.round(images)).all():
         return images.astype(np.uint8)
     raise BadImage(
-        f"{path}: grey values from {images.min():g} to {images.max():g}; "
-        "expected floating point in [0, 1] or 8-bit values"
+        f"{path}: gray values from {images.min():g} to {images.max():g}; "
+        "expected floating-point in [0, 1] or 8-bit values"
     )

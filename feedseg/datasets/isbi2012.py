@@ -10,7 +10,7 @@ import numpy as np
 from feedseg.datasets.common import pairing, readers
 from feedseg.datasets.common.dataset import RawData, Section
 from feedseg.datasets.common.pairing import shorten
-from feedseg.io import images as image_io
+from feedseg.io.images import read_label
 from feedseg.runtime.errors import BadImage, UserError
 
 FOLDERS = ("isbi2012_em", "isbi2012", "ISBI2012", "unet/data/membrane")
@@ -37,7 +37,7 @@ OBTAIN = (
 )
 BORDER_CLASS = "membrane"
 
-MEMBRANE, OTHER = 0, 255  # grey values of train-labels.tif
+MEMBRANE, OTHER = 0, 255  # gray values of train-labels.tif
 
 
 def load(root: Path, options) -> RawData:
@@ -52,7 +52,7 @@ def load(root: Path, options) -> RawData:
         if not path.is_file():
             raise UserError(f"{path}: no such file; expected {LAYOUT}")
     images = readers.read_pages(images_path, options.channels)
-    labels = _membranes(image_io.read_label(labels_path), labels_path)
+    labels = _membranes(read_label(labels_path), labels_path)
     if len(images) != len(labels):
         raise UserError(f"{labels_path}: {len(labels)} pages, {images_path.name} has {len(images)}")
     sections = [
@@ -64,12 +64,12 @@ def load(root: Path, options) -> RawData:
 
 def _from_pictures(root: Path, options) -> list[Section]:
     """Sections from image/N.png and label/N.png in the order of their numbers."""
-    found = pairing.pair_folders(root / "image", root / "label")
-    pairing.require_complete(found, root)
-    for pair in found.pairs:
+    files = pairing.pair_folders(root / "image", root / "label")
+    pairing.require_complete(files, root)
+    for pair in files.pairs:
         if not pair.name.isdigit():
             raise UserError(f"{pair.image}: its name is no number; expected {LAYOUT}")
-    pairs = sorted(found.pairs, key=lambda pair: int(pair.name))
+    pairs = sorted(files.pairs, key=lambda pair: int(pair.name))
     pairs = [pair._replace(name=f"{int(pair.name):02d}") for pair in pairs]
     return readers.sections_of(
         pairs, options, lambda path: _membranes(readers.read_values(path), path)

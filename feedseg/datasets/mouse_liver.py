@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg.datasets.common import pairing, readers
+from feedseg.datasets.common import readers
 from feedseg.datasets.common.dataset import RawData
 from feedseg.io import images
 from feedseg.runtime.errors import BadImage, UserError
@@ -19,7 +19,7 @@ CITATION = (
 )
 LAYOUT = (
     "images/ and labels/ with equal file names; labels hold class ids (0 cytoplasm, 1 membrane, "
-    "2 nucleus) or colours (cytoplasm green, membrane blue, nucleus red)"
+    "2 nucleus) or colors (cytoplasm green, membrane blue, nucleus red)"
 )
 OBTAIN = (
     "The images are not public: ask the corresponding authors of the AEP paper (Automatic "
@@ -39,33 +39,33 @@ PROTOCOLS = {
     "aep": dict(split=dict(scheme="rotate", folds=5, counts=(35, 5, 10))),  # disjoint folds
 }
 
-TOLERANCE = 64  # grey levels a colour may be off, as after a lossy copy
+TOLERANCE = 64  # gray levels a color may be off, as after a lossy copy
 
 
 def load(root: Path, options) -> RawData:
     """Images with their truth.
 
-    Raises UserError if files are missing or a label is neither class ids nor the three colours.
+    Raises UserError if files are missing or a label is neither class ids nor the three colors.
     """
     if not (root / "images").is_dir():
         raise UserError(f"{root}: no mouse liver data here; expected {LAYOUT}")
-    found = pairing.pair_folders(root / "images", root / "labels")
-    pairing.require_complete(found, root)
-    return RawData(readers.sections_of(found.pairs, options, _truth), CLASSES, COLORS)
+    return RawData(
+        readers.sections_in(root / "images", root / "labels", options, _truth), CLASSES, COLORS
+    )
 
 
 def _truth(path: Path) -> np.ndarray:
-    """Class ids [h, w] of a label file of ids or of colours."""
+    """Class ids [h, w] of a label file of ids or of colors."""
     pages = images.read_array(path)
     if pages.shape[-1] != 3 or (pages == pages[..., :1]).all():
         return readers.read_ids(path, len(CLASSES))
     if len(pages) != 1 or pages.dtype != np.uint8:
-        raise BadImage(f"{path}: expected one 8-bit colour image")
-    return _ids_of_colours(pages[0], path)
+        raise BadImage(f"{path}: expected one 8-bit color image")
+    return _ids_of_colors(pages[0], path)
 
 
-def _ids_of_colours(label: np.ndarray, path: Path) -> np.ndarray:
-    """Class ids [h, w] from RGB [h, w, 3], every channel within TOLERANCE of a class colour."""
+def _ids_of_colors(label: np.ndarray, path: Path) -> np.ndarray:
+    """Class ids [h, w] from RGB [h, w, 3], every channel within TOLERANCE of a class color."""
     distances = [np.abs(label.astype(np.int16) - color).max(axis=2) for color in COLORS]
     ids = np.argmin(distances, axis=0).astype(np.uint8)
     wrong = np.min(distances, axis=0) >= TOLERANCE

@@ -1,12 +1,12 @@
 """NIST 16-bit transmitted-light images of cell sheets and colonies, 256x256 px, cells or not.
 
-The grey values fill only part of 16 bits, a different part in every image: train with
+The gray values fill only part of 16 bits, a different part in every image: train with
 data.normalization=image_percentile.
 """
 
 from pathlib import Path
 
-from feedseg.datasets.common import pairing, readers
+from feedseg.datasets.common import readers
 from feedseg.datasets.common.dataset import RawData
 from feedseg.runtime.errors import UserError
 
@@ -33,7 +33,5 @@ def load(root: Path, options) -> RawData:
     if not (root / "images").is_dir():
         raise UserError(f"{root}: no NIST data here; expected {LAYOUT}")
     labels = root / "labels" if (root / "labels").is_dir() else root / "masks"
-    found = pairing.pair_folders(root / "images", labels)
-    pairing.require_complete(found, root)
-    sections = readers.sections_of(found.pairs, options, readers.read_foreground)
+    sections = readers.sections_in(root / "images", labels, options, readers.read_foreground)
     return RawData(sections, CLASSES, COLORS)

@@ -1,7 +1,7 @@
 """Drosophila ventral nerve cord, serial-section TEM: 20 sections of 1024x1024 px, 4 classes.
 
-Truth is read from the binary masks, or from labels/ by its documented grey values. The two differ:
-the membrane masks include glia and extracellular space (grey value 159), labels/ lets one choose.
+Truth is read from the binary masks, or from labels/ by its documented gray values. The two differ:
+the membrane masks include glia and extracellular space (gray value 159), labels/ lets one choose.
 Class ids follow the Feedback U-Net paper: cytoplasm, membrane, mitochondria, synapse.
 """
 
@@ -47,7 +47,7 @@ PROTOCOLS = {
     "aep": dict(split=_SECTIONS),
 }
 
-# Grey values of labels/: 0-96 membrane by direction, 128 membrane junction, 159 glia and
+# Gray values of labels/: 0-96 membrane by direction, 128 membrane junction, 159 glia and
 # extracellular space, 191 mitochondria, 223 synapse, 255 intracellular.
 LABEL_VALUES = {0: 1, 32: 1, 64: 1, 96: 1, 128: 1, 159: 0, 191: 2, 223: 3, 255: 0}
 # Painted in this order, so a synapse wins over a mitochondrion and that over a membrane.
@@ -58,7 +58,7 @@ def load(root: Path, options) -> RawData:
     """The sections in the order of their numbers.
 
     root: the folder that holds stack1/, or stack1/ itself. options.truth: `masks` | `labels`.
-    Raises UserError if folders or files are missing or a label has an undocumented grey value.
+    Raises UserError if folders or files are missing or a label has an undocumented gray value.
     """
     stack = root / "stack1" if (root / "stack1").is_dir() else root
     if not (stack / "raw").is_dir():
@@ -88,12 +88,12 @@ def _section(number: int, raw: Path, truth: dict[str, Path], options) -> Section
 
 
 def _from_labels(path: Path) -> np.ndarray:
-    """Class ids [h, w] from the grey values of a file of labels/."""
+    """Class ids [h, w] from the gray values of a file of labels/."""
     values = readers.read_values(path)
     wrong = np.setdiff1d(values, list(LABEL_VALUES))
     if wrong.size:
         raise UserError(
-            f"{path}: grey values {shorten(wrong)} are not among the documented "
+            f"{path}: gray values {shorten(wrong)} are not among the documented "
             f"{', '.join(map(str, LABEL_VALUES))}"
         )
     table = np.zeros(256, np.uint8)
@@ -103,16 +103,16 @@ def _from_labels(path: Path) -> np.ndarray:
 
 def _numbered(folder: Path) -> dict[int, Path]:
     """Files of a folder by the number that ends their stem, in rising order."""
-    found: dict[int, Path] = {}
+    files: dict[int, Path] = {}
     for path in images.list_images(folder):
         match = re.search(r"(\d+)$", path.stem)
         if not match:
             raise UserError(f"{path}: no number at the end of its name; expected {LAYOUT}")
         number = int(match[1])
-        if number in found:
-            raise UserError(f"{path}: has the same number as {found[number].name}; remove one")
-        found[number] = path
-    return dict(sorted(found.items()))
+        if number in files:
+            raise UserError(f"{path}: has the same number as {files[number].name}; remove one")
+        files[number] = path
+    return dict(sorted(files.items()))
 
 
 def _matching(folder: Path, raw: dict[int, Path]) -> dict[int, Path]:

@@ -34,9 +34,9 @@ class Mosaic(NamedTuple):
 
     points: np.ndarray  # [cells, 2] seeds, in warped coordinates
     position: np.ndarray  # [2, h, w] warped coordinates of the pixels
-    diameter: float  # px, distance of neighbouring seeds
+    diameter: float  # px, distance of neighboring seeds
     owner: np.ndarray  # index of the cell
-    neighbour: np.ndarray  # index of the nearest other cell
+    neighbor: np.ndarray  # index of the nearest other cell
     border: np.ndarray  # px to the common border, rounded where three cells meet
 
 
@@ -123,8 +123,8 @@ def _mosaic(generator, height: int, width: int) -> Mosaic:
     apart = np.linalg.norm(points[near[:, 1:]] - points[near[:, :1]], axis=-1)
     borders = (distance[:, 1:] ** 2 - distance[:, :1] ** 2) / (2 * apart)
     rounded = -np.log(np.exp(-borders).sum(axis=1))
-    owner, neighbour = near[:, 0].reshape(shape), near[:, 1].reshape(shape)
-    return Mosaic(points, position, diameter, owner, neighbour, rounded.reshape(shape))
+    owner, neighbor = near[:, 0].reshape(shape), near[:, 1].reshape(shape)
+    return Mosaic(points, position, diameter, owner, neighbor, rounded.reshape(shape))
 
 
 def _nuclei(generator, mosaic: Mosaic) -> np.ndarray:
@@ -138,21 +138,21 @@ def _nuclei(generator, mosaic: Mosaic) -> np.ndarray:
     double, absent = kind < 0.2, kind > 11 / 12
     angle = generator.uniform(0, np.pi, cells)
     way = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
-    centre = mosaic.points + generator.normal(0, 0.05 * mosaic.diameter, (cells, 2))
+    center = mosaic.points + generator.normal(0, 0.05 * mosaic.diameter, (cells, 2))
     depth = np.full(mosaic.owner.shape, -np.inf)
     for sign in (-1, 1):
         radius = mosaic.diameter * generator.uniform(0.16, 0.23, cells) * np.where(double, 0.8, 1)
         offset = (sign * 0.18 * mosaic.diameter * double)[:, None] * way
-        outline = _outline(generator, mosaic, centre + offset, radius)
+        outline = _outline(generator, mosaic, center + offset, radius)
         missing = absent if sign < 0 else ~double
         depth = np.maximum(depth, np.where(missing[mosaic.owner], -np.inf, outline))
     return depth
 
 
-def _outline(generator, mosaic: Mosaic, centre, radius) -> np.ndarray:
-    """Depth in px inside one blob per cell; centre [cells, 2], radius [cells] in px."""
+def _outline(generator, mosaic: Mosaic, center, radius) -> np.ndarray:
+    """Depth in px inside one blob per cell; center [cells, 2], radius [cells] in px."""
     cells, owner = len(radius), mosaic.owner
-    dy, dx = mosaic.position - np.moveaxis(centre[owner], -1, 0)
+    dy, dx = mosaic.position - np.moveaxis(center[owner], -1, 0)
     angle = np.arctan2(dy, dx)
     edge = np.ones(owner.shape)
     for waves, strength in ((2, 0.14), (3, 0.06)):
@@ -183,7 +183,7 @@ def _membrane_light(generator, scene: Scene) -> np.ndarray:
     """Light of the membranes: a contrast per pair of cells times faint and bright stretches."""
     mosaic, shape = scene.mosaic, scene.label.shape
     cells = len(mosaic.points)
-    pair = np.sort(np.stack([mosaic.owner, mosaic.neighbour]), axis=0)
+    pair = np.sort(np.stack([mosaic.owner, mosaic.neighbor]), axis=0)
     contrast = generator.uniform(0.45, 1.0, (cells, cells))[pair[0], pair[1]]
     stretch = 1 / (1 + np.exp(-2.5 * _field(generator, shape, 9.0) - 2.2))
     profile = np.exp(-0.5 * (2.4 * mosaic.border / scene.membrane_width) ** 2)
@@ -226,9 +226,9 @@ def expose(generator: np.random.Generator, scene: Scene) -> np.ndarray:
 def photograph(generator, seen: np.ndarray, photons: float, gain: float) -> np.ndarray:
     """What a camera makes of the light that reaches it, 8 bit.
 
-        grey = round(10 + gain (Poisson(photons * seen) + N(0, 1.5^2)))
+        gray = round(10 + gain (Poisson(photons * seen) + N(0, 1.5^2)))
 
-    seen: [h, w], 0 or larger; photons: electrons for a light of 1; gain: grey values per electron.
+    seen: [h, w], 0 or larger; photons: electrons for a light of 1; gain: gray values per electron.
     """
     electrons = generator.poisson(photons * seen) + generator.normal(0, 1.5, seen.shape)
     return np.rint(10 + gain * electrons).clip(0, 255).astype(np.uint8)

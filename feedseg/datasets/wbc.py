@@ -1,6 +1,6 @@
 """White blood cells, rapid-stained smears: 300 RGB images of 88 to 120 px, 3 classes.
 
-Images 001-200 and 201-300 differ in background colour: an unshuffled split trains and tests on
+Images 001-200 and 201-300 differ in background color: an unshuffled split trains and tests on
 different looks.
 """
 
@@ -47,13 +47,13 @@ def load(root: Path, options) -> RawData:
     """
     original = root / "Dataset 1" if (root / "Dataset 1").is_dir() else root
     if (root / "images").is_dir():
-        found, truth = pairing.pair_folders(root / "images", root / "labels"), _ids
+        files, truth = pairing.pair_folders(root / "images", root / "labels"), _ids
     elif any(original.glob("*.bmp")):
-        found, truth = _original_pairs(original), _ids_of_source
+        files, truth = _original_pairs(original), _ids_of_source
     else:
         raise UserError(f"{root}: no white blood cell data here; expected {LAYOUT}")
-    pairing.require_complete(found, root)
-    return RawData(readers.sections_of(found.pairs, options, truth), CLASSES, COLORS)
+    pairing.require_complete(files, root)
+    return RawData(readers.sections_of(files.pairs, options, truth), CLASSES, COLORS)
 
 
 def _original_pairs(folder: Path) -> Pairs:
@@ -73,7 +73,7 @@ def _ids(path: Path) -> np.ndarray:
 
 
 def _ids_of_source(path: Path) -> np.ndarray:
-    """Class ids [h, w] from the grey values 0, 128, 255."""
+    """Class ids [h, w] from the gray values 0, 128, 255."""
     values = readers.read_values(path)
     wrong = np.setdiff1d(values, SOURCE_VALUES)
     if wrong.size:

@@ -1,6 +1,6 @@
-"""How well the borders of the classes are met: boundary F-score.
+"""Boundary F-score: agreement of the class borders.
 
-IoU counts areas, so a thin or small class decides little; this counts the pixels along borders.
+IoU counts areas, where thin and small classes weigh little; this score counts border pixels.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from feedseg.datasets.common.dataset import VOID
 from feedseg.evaluation import metrics
-from feedseg.evaluation.pair_files import Pair
+from feedseg.evaluation.pair_files import PredictionPair
 
 TOLERANCE = 2.0  # px
 
@@ -17,7 +17,7 @@ TOLERANCE = 2.0  # px
 def border(mask: np.ndarray, void: np.ndarray) -> np.ndarray:
     """Pixels of a mask that touch another class, 4-connected, bool [H, W].
 
-    The frame of the image and pixels without truth are no other class. mask, void: bool [H, W].
+    The edge of the image and void pixels count as no other class. mask, void: bool [H, W].
     """
     from scipy import ndimage
 
@@ -30,16 +30,16 @@ def count(
 ) -> np.ndarray:
     """Border pixels of one page by class, int64 [K, 4].
 
-    Of the prediction: those at most `tolerance` px (Euclidean) from a true border of the class,
-    and all; of the truth: those so near to a predicted one, and all.
+    Columns: predicted pixels within `tolerance` px (Euclidean) of the true border, all predicted
+    ones, true pixels within `tolerance` px of the predicted border, all true ones.
     truth, predicted: class ids [H, W], in the truth 255 where it is unknown.
     """
     void = truth == VOID
     rows = []
     for index in range(num_classes):
-        found, true = border(predicted == index, void), border(truth == index, void)
-        near_true, near_found = _near(true, tolerance), _near(found, tolerance)
-        rows.append([(found & near_true).sum(), found.sum(), (true & near_found).sum(), true.sum()])
+        ours, true = border(predicted == index, void), border(truth == index, void)
+        near_true, near_ours = _near(true, tolerance), _near(ours, tolerance)
+        rows.append([(ours & near_true).sum(), ours.sum(), (true & near_ours).sum(), true.sum()])
     return np.array(rows, np.int64)
 
 
@@ -61,13 +61,13 @@ def boundary_f(counts: np.ndarray) -> np.ndarray:
     semantic segmentation?", section 2.3. Deviation: the tolerance is in px, not a share of the
     image's diagonal, and the pixels of all images count alike.
     """
-    hit, found, met, true = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
-    precision, recall = hit / np.maximum(found, 1), met / np.maximum(true, 1)
+    near_true, predicted, near_ours, true = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
+    precision, recall = near_true / np.maximum(predicted, 1), near_ours / np.maximum(true, 1)
     score = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
-    return np.where(found + true > 0, score, np.nan)
+    return np.where(predicted + true > 0, score, np.nan)
 
 
-def count_pair(pair: Pair, num_classes: int, tolerance: float) -> list[np.ndarray]:
+def count_pair(pair: PredictionPair, num_classes: int, tolerance: float) -> list[np.ndarray]:
     """`count` of every page of a pair of files that fit each other."""
     from feedseg.io.images import read_label
 
@@ -78,5 +78,5 @@ def count_pair(pair: Pair, num_classes: int, tolerance: float) -> list[np.ndarra
 def named(counts: np.ndarray, class_names: Sequence[str]) -> dict[str, float]:
     """`boundary_f`, the mean over the classes with a border, and `boundary_f/<class>`."""
     scores = boundary_f(counts)
-    each = {f"boundary_f/{name}": float(v) for name, v in zip(class_names, scores, strict=True)}
-    return {"boundary_f": float(metrics.mean(scores)), **each}
+    by_class = {f"boundary_f/{n}": float(v) for n, v in zip(class_names, scores, strict=True)}
+    return {"boundary_f": float(metrics.mean(scores)), **by_class}

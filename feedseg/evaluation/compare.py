@@ -1,4 +1,4 @@
-"""Folders of predictions side by side: models, tools, ensembles on the same images."""
+"""Comparison of several folders of predictions of the same images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,8 +22,8 @@ def compare_folders(
 ) -> dict[str, dict]:
     """Score several folders against one truth; print a line per folder and its gain.
 
-    Arguments as in `scores.evaluate_folders`. The gain is the mean IoU of the data set over that of
-    the first folder; `better on` counts the images with a higher mean IoU.
+    Arguments as in `folders.evaluate_folders`. The gain is the mean IoU of the data set over the
+    first folder's; `better on` counts the images with a higher mean IoU.
     output: folder for `comparison.csv` (a line per folder), `scores.csv` (a line per folder and
     image) and `scores.json`.
     Returns the scores by the folder's name. Raises UserError as `evaluate_folders` does, and if a
@@ -32,9 +32,9 @@ def compare_folders(
     paths = [Path(pred) for pred in preds]
     names = _short_names(paths)
     given = names_given(num_classes, class_names)
-    each = score_folders(paths, Path(truth), given, membrane, tolerance)
-    results = dict(zip(names, each, strict=True))
-    compared = [_against(each[0], result) for result in each]
+    scores = score_folders(paths, Path(truth), given, membrane, tolerance)
+    results = dict(zip(names, scores, strict=True))
+    compared = [_against(scores[0], result) for result in scores]
     print(comparison_text(results, compared))
     if output is not None:
         _write(Path(output), results, compared)
@@ -42,7 +42,7 @@ def compare_folders(
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
-    """The last part of every path, all of it where two would be alike."""
+    """The last part of every path; the whole path where two would be equal."""
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise UserError(f"{twice[0]}: named twice")
     last = [path.name for path in paths]

@@ -1,4 +1,4 @@
-"""Counts what two label images agree on: pixels per pair of classes, and the cells they enclose."""
+"""Joint counts of two label images: pixels per pair of classes, and scores of enclosed cells."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,28 +7,28 @@ from typing import NamedTuple
 import numpy as np
 
 from feedseg.datasets.common.dataset import VOID
-from feedseg.evaluation import rand_scores as boundary
-from feedseg.evaluation.pair_files import Pair
+from feedseg.evaluation import rand_scores
+from feedseg.evaluation.pair_files import PredictionPair
 from feedseg.runtime.errors import UserError
 
 BOUNDARY_KEYS = ("arand_error", "vi_splits", "vi_merges")
 
 
-class Page(NamedTuple):
-    """One image: its place, and what was counted in it."""
+class PageCounts(NamedTuple):
+    """The counts of one image."""
 
     name: str
     page: int  # from 1
     void: int  # pixels without truth
     cells: np.ndarray  # [n, 3] truth id, predicted id, pixels
     boundary: tuple[float, ...]  # BOUNDARY_KEYS
-    sweep: np.ndarray  # [2, T, 3], see boundary_metrics.sweep
+    sweep: np.ndarray  # [2, T, 3], see rand_scores.sweep
 
 
 def count_file(
-    pair: Pair, names: tuple[str, ...], membrane: int | None, thresholds, swept: bool
-) -> Iterator[Page]:
-    """The pages of one pair of files, counted.
+    pair: PredictionPair, names: tuple[str, ...], membrane: int | None, thresholds, swept: bool
+) -> Iterator[PageCounts]:
+    """The counts of the pages of a pair of files.
 
     names: class names, () if the number of classes is not known; membrane: class id for the
     comparison of cells, or None; swept: take the membrane's probabilities from their file.
@@ -51,23 +51,27 @@ def count_file(
             soft = (predicted[index] == membrane) if probability is None else probability[index]
             scores = _boundary(truth[index], predicted[index], membrane, soft, thresholds)
         void = int(np.sum(truth[index] == VOID))
-        yield Page(pair.name, index + 1, void, _cells(truth[index], predicted[index]), *scores)
+        yield PageCounts(
+            pair.name, index + 1, void, _cells(truth[index], predicted[index]), *scores
+        )
 
 
 def _check_ids(path: Path, labels: np.ndarray, names: tuple[str, ...], void: bool) -> None:
     """Ids must lie below the number of classes, or below 255 if that is not known."""
-    found = np.unique(labels)
+    ids = np.unique(labels)
     limit = len(names) or VOID
-    wrong = found[(found >= limit) & ~((found == VOID) & void)]
+    wrong = ids[(ids >= limit) & ~((ids == VOID) & void)]
     if wrong.size:
         shown = ", ".join(map(str, wrong[:5])) + (", ..." if wrong.size > 5 else "")
-        extra = f" (or {VOID} for pixels that do not count)" if void else ""
+        extra = f" (or {VOID} for ignored pixels)" if void else ""
         extra = "; a 0/255 mask? save it with ids 0 and 1" if wrong.tolist() == [VOID] else extra
         raise UserError(f"{path}: label values {shown}; expected class ids 0 to {limit - 1}{extra}")
 
 
-def _membrane_probability(pair: Pair, shape: tuple[int, ...], membrane: int) -> np.ndarray:
-    """Probability of the membrane class, [P, H, W]; UserError if the file is another image's."""
+def _membrane_probability(
+    pair: PredictionPair, shape: tuple[int, ...], membrane: int
+) -> np.ndarray:
+    """Probability of the membrane class, [P, H, W]; UserError if the file does not fit."""
     from feedseg.io.images import read_array
 
     array = read_array(pair.probabilities)
@@ -81,7 +85,7 @@ def _membrane_probability(pair: Pair, shape: tuple[int, ...], membrane: int) -> 
 
 
 def _cells(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Pixels per pair of ids, int64 [n, 3]; pixels that do not count are left out."""
+    """Pixels per pair of ids, int64 [n, 3]; void pixels are left out."""
     inside = truth != VOID
     codes = truth[inside].astype(np.int64) * 256 + predicted[inside]
     codes, counts = np.unique(codes, return_counts=True)
@@ -91,11 +95,11 @@ def _cells(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def _boundary(truth, predicted, membrane: int, soft: np.ndarray, thresholds):
     """BOUNDARY_KEYS of one page, and its Rand and information scores at every threshold."""
     valid = truth != VOID
-    true_segments = boundary.segments(valid & (truth != membrane))
-    segments = boundary.segments(predicted != membrane)
-    error = boundary.adapted_rand(true_segments, segments)
-    splits, merges = boundary.variation_of_information(true_segments, segments)
-    scores = boundary.sweep(soft, truth == membrane, thresholds, valid=valid)
+    true_segments = rand_scores.segments(valid & (truth != membrane))
+    segments = rand_scores.segments(predicted != membrane)
+    error = rand_scores.adapted_rand(true_segments, segments)
+    splits, merges = rand_scores.variation_of_information(true_segments, segments)
+    scores = rand_scores.sweep(soft, truth == membrane, thresholds, valid=valid)
     return (error, splits, merges), scores
 
 

@@ -1,7 +1,7 @@
-"""Pictures of a run: curves, a panel of images with their maps, a confusion matrix, weights.
+"""Figures of a run: learning curves, confusion matrix, ensemble weights.
 
-Every figure is drawn without a display and replaces its file in one rename, so an interrupted
-run leaves the old picture or the new one.
+Figures need no display and replace their file atomically: an interrupted run leaves the old one or
+the new one.
 """
 
 import textwrap
@@ -16,8 +16,8 @@ from feedseg.io.style import drawing
 
 __all__ = ["confusion_figure", "curves", "ensemble_weights", "overlay", "panel"]
 
-# Okabe & Ito: eight colours that colour-blind readers tell apart; yellow is left out, it is too
-# light for lines. Line styles change with the round through the colours.
+# Okabe & Ito: colors that color-blind readers can tell apart, without yellow, which is too light
+# for lines. Each cycle through the colors shifts the line styles.
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", ":", "-.")
 
@@ -72,7 +72,7 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], path: Path)
 
 
 def line_style(index: int) -> dict:
-    """Colour and dashes of the `index`-th line; the dashes change too, for grey prints."""
+    """Color and dashes of the `index`-th line; the dashes change too, for gray prints."""
     count = len(LINE_COLORS)
     return {
         "color": LINE_COLORS[index % count],

@@ -1,4 +1,4 @@
-"""Scores a folder of label images, made by any tool, against a folder with the truth.
+"""Scores of a folder of label images, made by any tool, against a folder with the truth.
 
 Files are paired by name, never by order. Every page of a file is an image. The scores of the data
 set come from one confusion matrix over all images; those per image are averaged over the images.
@@ -11,22 +11,21 @@ from typing import NamedTuple
 import numpy as np
 
 from feedseg.datasets.common.dataset import VOID
-from feedseg.evaluation import boundary_f, metrics
-from feedseg.evaluation import rand_scores as boundary
-from feedseg.evaluation.counting import BOUNDARY_KEYS, Page, count_file
-from feedseg.evaluation.pair_files import Pair, pair_files
+from feedseg.evaluation import boundary_f, metrics, rand_scores
+from feedseg.evaluation.counting import BOUNDARY_KEYS, PageCounts, count_file
+from feedseg.evaluation.pair_files import PredictionPair, pair_files
 from feedseg.evaluation.score_files import write_scores
 from feedseg.evaluation.score_text import score_text
 from feedseg.runtime.errors import UserError
 
-MOST_INFERRED = 64  # more classes than that are taken for object numbers
+MOST_INFERRED = 64  # more classes than this are taken for instance ids
 
 
-class Counted(NamedTuple):
-    """A folder of predictions, counted. swept: the membrane's probabilities were used."""
+class FolderCounts(NamedTuple):
+    """The counts of a folder. swept: the membrane's probabilities were used."""
 
-    pairs: list[Pair]
-    pages: list[Page]
+    pairs: list[PredictionPair]
+    pages: list[PageCounts]
     thresholds: tuple[float, ...]  # of the membrane; () without one
     swept: bool
 
@@ -41,15 +40,15 @@ def evaluate_folders(
     tolerance: float = boundary_f.TOLERANCE,
     output: Path | None = None,
 ) -> dict:
-    """Compare label images and print the table of scores.
+    """Score label images and print the table of scores.
 
     pred, truth: folders, or two files; labels are class ids 0, 1, ... and in the truth 255 for
-    pixels that do not count. num_classes: taken from class_names, or else from the highest id.
+    ignored pixels. num_classes: taken from class_names, or else from the highest id.
     membrane: name or id of the class that separates cells; given one, the connected components
     of everything else are compared too (adapted Rand error, variation of information, ISBI 2012
     scores: swept over thresholds where all predictions have `<name>_probabilities` beside their
     labels, else from the labels as they are).
-    tolerance: px, how far a border may lie from the true one (`contours.boundary_f`).
+    tolerance: px, how far a border may lie from the true one (`boundary_f.boundary_f`).
     output: folder for `scores.csv` (a line per image) and `scores.json`.
     Returns `dataset`, `per_image` (as `metrics.summary`), `contours` (boundary F-scores),
     `boundary` (of the membrane), `images` (a mapping per image), `confusion`, `class_names`,
@@ -77,28 +76,28 @@ def score_folders(
     names: of the classes; () takes as many as the highest id of all folders needs.
     """
     if not tolerance >= 0:
-        raise UserError(f"tolerance {tolerance}: must not be below 0 px")
+        raise UserError(f"tolerance {tolerance}: must not be negative")
     index = None if membrane is None else _class_id(membrane, names)
     folders = [_count(pred, truth, names, index) for pred in preds]
-    names = names or _names_found([page for folder in folders for page in folder.pages])
+    names = names or _inferred_names([page for folder in folders for page in folder.pages])
     if index is not None:
         _class_id(index, names)  # the names may have become known only now
     return [_scores(folder, names, tolerance) for folder in folders]
 
 
-def _count(pred: Path, truth: Path, names: tuple[str, ...], membrane: int | None) -> Counted:
+def _count(pred: Path, truth: Path, names: tuple[str, ...], membrane: int | None) -> FolderCounts:
     pairs = pair_files(pred, truth)
     swept = membrane is not None and all(pair.probabilities for pair in pairs)
-    thresholds = boundary.THRESHOLDS if swept else (0.5,)
+    thresholds = rand_scores.THRESHOLDS if swept else (0.5,)
     pages = []
     for pair in _with_progress(pairs, "scoring"):
         pages += count_file(pair, names, membrane, thresholds, swept)
     _refuse_masks(pages, truth)
-    return Counted(pairs, pages, thresholds if membrane is not None else (), swept)
+    return FolderCounts(pairs, pages, thresholds if membrane is not None else (), swept)
 
 
 def names_given(num_classes: int | None, class_names: Sequence[str] | None) -> tuple[str, ...]:
-    """Class names as far as the caller knows them; () if nothing is known."""
+    """Class names as given by the caller; () if unknown."""
     if class_names and num_classes and len(class_names) != num_classes:
         raise UserError(f"{len(class_names)} class names for {num_classes} classes; give as many")
     if num_classes is not None and not 1 <= num_classes <= VOID:
@@ -121,36 +120,36 @@ def _class_id(membrane: str | int, names: tuple[str, ...]) -> int:
     return index
 
 
-def _refuse_masks(pages: Sequence[Page], truth: Path) -> None:
+def _refuse_masks(pages: Sequence[PageCounts], truth: Path) -> None:
     """0/255 masks would count as class 0 and unknown pixels, and score 100 %."""
     ids = np.unique(np.concatenate([page.cells[:, 0] for page in pages]))
     if ids.size == 0:
-        raise UserError(f"{truth}: every pixel is {VOID}, 'does not count'; nothing to score")
+        raise UserError(f"{truth}: every pixel is {VOID}, which is ignored; nothing to score")
     if ids.tolist() == [0] and any(page.void for page in pages):
         raise UserError(
-            f"{truth}: holds only 0 and {VOID}, a mask and not class ids ({VOID} means 'does not "
-            "count'); save it with ids 0 and 1"
+            f"{truth}: holds only 0 and {VOID}, a mask instead of class ids ({VOID} is ignored); "
+            "save it with ids 0 and 1"
         )
 
 
-def _names_found(pages: Sequence[Page]) -> tuple[str, ...]:
+def _inferred_names(pages: Sequence[PageCounts]) -> tuple[str, ...]:
     """`class 0`, ... up to the highest id of truth or prediction."""
     ids = np.concatenate([page.cells[:, :2].ravel() for page in pages])
     if ids.max() >= MOST_INFERRED:
         raise UserError(
-            f"label values up to {ids.max()} look like object numbers, not class ids; give "
+            f"label values up to {ids.max()} look like instance ids, not class ids; give "
             "the number of classes or their names if they are classes"
         )
     return tuple(f"class {index}" for index in range(ids.max() + 1))
 
 
-def _matrix(page: Page, num_classes: int) -> np.ndarray:
+def _matrix(page: PageCounts, num_classes: int) -> np.ndarray:
     matrix = np.zeros((num_classes, num_classes), np.int64)
     matrix[page.cells[:, 0], page.cells[:, 1]] = page.cells[:, 2]
     return matrix
 
 
-def _scores(folder: Counted, names: tuple[str, ...], tolerance: float) -> dict:
+def _scores(folder: FolderCounts, names: tuple[str, ...], tolerance: float) -> dict:
     pages, thresholds = folder.pages, folder.thresholds
     matrices = np.stack([_matrix(page, len(names)) for page in pages])
     rows = []
@@ -174,27 +173,31 @@ def _scores(folder: Counted, names: tuple[str, ...], tolerance: float) -> dict:
     }
 
 
-def _borders(pairs: Sequence[Pair], num_classes: int, tolerance: float) -> np.ndarray:
-    """Border pixels of every page, [P, K, 4]; how many classes there are is known only late."""
-    each = _with_progress(pairs, "borders")
-    return np.array(
-        [page for pair in each for page in boundary_f.count_pair(pair, num_classes, tolerance)]
-    )
+def _borders(pairs: Sequence[PredictionPair], num_classes: int, tolerance: float) -> np.ndarray:
+    """Border pixels of every page, [P, K, 4]; int64."""
+    counts = [
+        page
+        for pair in _with_progress(pairs, "borders")
+        for page in boundary_f.count_pair(pair, num_classes, tolerance)
+    ]
+    return np.array(counts)
 
 
-def _add_boundary(rows: list[dict], pages: Sequence[Page], thresholds) -> dict:
+def _add_boundary(rows: list[dict], pages: Sequence[PageCounts], thresholds) -> dict:
     """Means over the images; adds each image's values to its row, at the common threshold."""
     sweeps = np.stack([page.sweep for page in pages])
-    best = boundary.at_best_threshold(sweeps, thresholds)
-    at = [list(thresholds).index(best[f"{name}_threshold"]) for name in ("v_rand", "v_info")]
+    best = rand_scores.at_best_threshold(sweeps, thresholds)
+    rand, info = (
+        list(thresholds).index(best[f"{name}_threshold"]) for name in ("v_rand", "v_info")
+    )
     for row, page in zip(rows, pages, strict=True):
         row |= dict(zip(BOUNDARY_KEYS, page.boundary, strict=True))
-        row |= {"v_rand": float(page.sweep[0, at[0], 0]), "v_info": float(page.sweep[1, at[1], 0])}
+        row |= {"v_rand": float(page.sweep[0, rand, 0]), "v_info": float(page.sweep[1, info, 0])}
     means = {key: float(metrics.mean([row[key] for row in rows])) for key in BOUNDARY_KEYS}
     return means | {"vi": means["vi_splits"] + means["vi_merges"]} | best
 
 
-def _with_progress(pairs: Sequence[Pair], what: str):
+def _with_progress(pairs: Sequence[PredictionPair], title: str):
     from tqdm import tqdm
 
-    return tqdm(pairs, desc=what, unit="file", disable=None)
+    return tqdm(pairs, desc=title, unit="file", disable=None)

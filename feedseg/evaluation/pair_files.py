@@ -5,18 +5,18 @@ from typing import NamedTuple
 
 from feedseg.runtime.errors import UserError
 
-# What tools append to the name of an image for its labels, in any case; left out when names are
-# compared. Of feedseg, Cellpose, QuPath, ilastik and annotators.
+# Suffixes that feedseg, Cellpose, QuPath, ilastik and annotators append to the names of label
+# images, in upper or lower case; names are compared without them.
 ENDINGS = (
     *("_labels", "_label", "-labels", "-labelled", "_cp_masks", "_masks", "_mask"),
     *("_prediction", "_predictions", "_pred", "_seg", "_segmentation", "_simple segmentation"),
     *("_truth", "_groundtruth", "_ground_truth", "_gt", ".ome"),
 )
 PROBABILITIES = "_probabilities"
-NO_LABELS = ("_uncertainty", "_overlay", "_instances")  # what else `feedseg predict` writes
+NO_LABELS = ("_uncertainty", "_overlay", "_instances")  # other outputs of `feedseg predict`
 
 
-class Pair(NamedTuple):
+class PredictionPair(NamedTuple):
     """A predicted label file, its truth, and the probabilities beside the prediction if any."""
 
     name: str
@@ -25,13 +25,13 @@ class Pair(NamedTuple):
     probabilities: Path | None
 
 
-def pair_files(pred: Path, truth: Path) -> list[Pair]:
+def pair_files(pred: Path, truth: Path) -> list[PredictionPair]:
     """Label files of `pred` and `truth` that belong together, in the order of their names.
 
     Names are compared without suffix and without the `ENDINGS` of either side: `a_pred.tif`,
     `a_labels.png` and `a.tif` are all `a`. Files `<name>_probabilities` and those with one of
-    `NO_LABELS` are no labels.
-    Two single files are a pair whatever their names.
+    `NO_LABELS` are not label images.
+    Two single files form a pair whatever their names.
     Raises UserError that lists the files without a partner, or two files of one name.
     """
     from feedseg.io.images import list_images
@@ -39,7 +39,7 @@ def pair_files(pred: Path, truth: Path) -> list[Pair]:
     predicted, probabilities = _by_name(list_images(pred))
     true, _ = _by_name(list_images(truth))
     if pred.is_file() and truth.is_file():
-        return [Pair(plain_name(pred), pred, truth, _beside(pred))]
+        return [PredictionPair(plain_name(pred), pred, truth, _beside(pred))]
     alone = [predicted[name] for name in predicted.keys() - true.keys()]
     missing = [true[name] for name in true.keys() - predicted.keys()]
     if alone or missing:
@@ -50,7 +50,8 @@ def pair_files(pred: Path, truth: Path) -> list[Pair]:
             "rename, add or remove them"
         )
     return [
-        Pair(name, predicted[name], true[name], probabilities.get(name)) for name in sorted(true)
+        PredictionPair(name, predicted[name], true[name], probabilities.get(name))
+        for name in sorted(true)
     ]
 
 
@@ -66,7 +67,7 @@ def _plain(name: str) -> str:
 
 
 def _ending(name: str) -> int:
-    """Characters of what a tool has appended, 0 if nothing; a name is never eaten up."""
+    """Length of the suffix that a tool appended, 0 if none; never the whole name."""
     fits = (e for e in ENDINGS if name.lower().endswith(e) and len(name) > len(e))
     return len(next(fits, ""))
 
@@ -84,7 +85,7 @@ def _by_name(files: list[Path]) -> tuple[dict[str, Path], dict[str, Path]]:
         name = plain_name(path)
         if name in labels:
             raise UserError(
-                f"{path} and {labels[name].name} both stand for {name!r}; keep one of them, and "
+                f"{path} and {labels[name].name} both have name {name!r}; keep one of them, and "
                 "the labels in a folder without the images"
             )
         labels[name] = path

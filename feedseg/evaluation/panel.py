@@ -1,4 +1,4 @@
-"""The panel of a run: images beside their truth and every map that the network makes of them."""
+"""The panel of a run: images, their truth, and the maps that the network computes."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ def panel(
     class_colors: Sequence[Sequence[int]],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """One line of pictures per image, one titled column per name, and a legend of the classes.
+    """A row of pictures per image, a titled column per name, and a legend of the classes.
 
     rows: name -> array for each image, names in column order (a name may be missing in a row).
-    Integer [H, W] arrays are label maps; float [H, W] arrays are grey images, black and white
+    Integer [H, W] arrays are label maps; float [H, W] arrays are gray images, black and white
     being the 0.5 and 99.5 percentile over the column, stated under its title; [H, W, 3] arrays
     are RGB in [0, 1] (float) or 0-255 (uint8). metadata: kept in the file.
     Raises ValueError without pictures or for another shape, SaveFailed as `curves`.
@@ -45,11 +45,11 @@ def panel(
 
 
 def _pictures(column, colors) -> tuple[list, str]:
-    """RGB or None for every array of a column, and the note about its grey range."""
+    """RGB or None for every array of a column, and the note about its gray range."""
     arrays = [None if array is None else _plain(np.asarray(array)) for array in column]
-    grey = [a for a in arrays if a is not None and a.ndim == 2 and a.dtype.kind == "f"]
-    low, high = _grey_range(grey) if grey else (0.0, 1.0)
-    return [_picture(a, colors, low, high) for a in arrays], _range_note(low, high) if grey else ""
+    gray = [a for a in arrays if a is not None and a.ndim == 2 and a.dtype.kind == "f"]
+    low, high = _gray_range(gray) if gray else (0.0, 1.0)
+    return [_picture(a, colors, low, high) for a in arrays], _range_note(low, high) if gray else ""
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ def _picture(array, colors, low: float, high: float):
     raise ValueError(f"a picture is [H, W] or [H, W, 3], not {array.dtype} {array.shape}")
 
 
-def _grey_range(arrays) -> tuple[float, float]:
+def _gray_range(arrays) -> tuple[float, float]:
     values = np.concatenate([np.asarray(a, np.float64).ravel() for a in arrays])
     low, high = np.percentile(values, (0.5, 99.5))
     return float(low), float(high)
@@ -100,7 +100,7 @@ def _show(axes, picture) -> None:
 
 
 def _class_legend(figure, arrays, names, colors) -> None:
-    """Colour patches of the classes below the panel; void only where it occurs."""
+    """Color patches of the classes below the panel; void only where it occurs."""
     from matplotlib.patches import Patch
 
     patches = [
@@ -111,6 +111,6 @@ def _class_legend(figure, arrays, names, colors) -> None:
     if any((a >= len(names)).any() or (a < 0).any() for a in labels):
         void = np.array(VOID_COLOR) / 255
         patches.append(
-            Patch(facecolor=void, edgecolor="#444444", linewidth=0.6, label="not labelled")
+            Patch(facecolor=void, edgecolor="#444444", linewidth=0.6, label="not labeled")
         )
     figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 6))

@@ -1,6 +1,6 @@
-"""Scores of a membrane segmentation by the cells it separates: Rand and information scores.
+"""Rand and information scores: a membrane segmentation judged by the cells it separates.
 
-IoU counts pixels; these count what one wrong pixel can do, namely join two cells or cut one.
+IoU counts pixels; these scores count merged and split cells, which a single wrong pixel can cause.
 All functions take one page of segments, integers [H, W] with 0 for membrane ("no segment"), as
 `segments` makes them, and restrict the comparison to the foreground: pixels whose *truth* is 0
 are left out. `isbi2012` is the scoring of the ISBI 2012 EM challenge.

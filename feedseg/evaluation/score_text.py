@@ -1,4 +1,4 @@
-"""What `feedseg evaluate` shows of the scores of a folder, and of several folders side by side."""
+"""The console output of `feedseg evaluate`: scores of a folder, and of several compared."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,13 +11,13 @@ MOST_IMAGES = 20  # of which lines are shown
 
 
 def score_text(result: Mapping) -> str:
-    """Tables of the data set and of the images; result: of `scores.evaluate_folders`."""
-    each, names = result["per_image"], result["class_names"]
+    """Tables of the data set and of the images; result: from `folders.evaluate_folders`."""
+    means, names = result["per_image"], result["class_names"]
     lines = [f"{len(result['images'])} images, one confusion matrix over all of them:"]
     lines.append(console_table(result["dataset"], names))
     lines.append(
-        f"mean over images: IoU {100 * each['miou']:.1f} %, Dice {100 * each['mdice']:.1f} %, "
-        f"accuracy {100 * each['accuracy']:.1f} %"
+        f"mean over images: IoU {100 * means['miou']:.1f} %, Dice {100 * means['mdice']:.1f} %, "
+        f"accuracy {100 * means['accuracy']:.1f} %"
     )
     borders = result["contours"]
     by_class = ", ".join(f"{name} {percent(borders[f'boundary_f/{name}'])}" for name in names)
@@ -31,12 +31,12 @@ def score_text(result: Mapping) -> str:
 
 
 def _cells(result: Mapping) -> str:
-    how = "best threshold of the probabilities" if result["swept"] else "from the label images"
+    source = "best threshold of the probabilities" if result["swept"] else "from the label images"
     return (
         "cells (mean over images): adapted Rand error {arand_error:.4f}, variation of "
         "information {vi:.3f} bit (splits {vi_splits:.3f}, merges {vi_merges:.3f})\n"
-        "ISBI 2012, borders thinned, {how}: V_rand {v_rand:.4f}, V_info {v_info:.4f}".format(
-            how=how, **result["boundary"]
+        "ISBI 2012, borders thinned, {source}: V_rand {v_rand:.4f}, V_info {v_info:.4f}".format(
+            source=source, **result["boundary"]
         )
     )
 
@@ -70,7 +70,7 @@ def _worst_first(row: Mapping) -> tuple[bool, float]:
 
 
 def comparison_text(results: Mapping[str, Mapping], compared: Sequence[Mapping]) -> str:
-    """A line per folder; compared: of `compare.compare_folders`, in the order of the results."""
+    """A line per folder; compared: from `compare.compare_folders`, in the order of the results."""
     first = next(iter(results.values()))
     names, cells = first["class_names"], bool(first["boundary"])
     head = ["predictions", "mean IoU", "gain", "better on", *names, "boundary F"]

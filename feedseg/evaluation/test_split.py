@@ -1,4 +1,4 @@
-"""Evaluation of a split: confusion matrices, border scores, pictures."""
+"""Scores and pictures of the items of a split: test-time augmentation, cells, masks, panels."""
 
 import jax
 import numpy as np
@@ -12,15 +12,14 @@ from feedseg.io import normalize
 
 
 def dihedral_matrices(
-    trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray, batch: int
+    predictor: JaxPredictor, dataset: Dataset, chosen: np.ndarray, batch: int
 ) -> np.ndarray:
-    """Confusion matrix of each chosen item when 8 orientations are averaged, int64 [N, K, K]."""
-    averaged, parts = dihedral_mean(trained), []
+    """Confusion matrix of each chosen item with dihedral tta, int64 [N, K, K]."""
+    averaged, parts = dihedral_mean(predictor), []
     for start in range(0, len(chosen), batch):
         index = chosen[start : start + batch]
         filled = np.resize(index, batch)  # one shape, one compilation
-        image = normalize.apply(dataset.images[filled], dataset.low[filled], dataset.high[filled])
-        predicted = averaged.apply(image).argmax(-1)[: len(index)]
+        predicted = averaged.apply(normalized(dataset, filled)).argmax(-1)[: len(index)]
         parts.append(
             metrics.confusion_per_image(dataset.labels[index], predicted, dataset.num_classes)
         )
@@ -28,34 +27,36 @@ def dihedral_matrices(
 
 
 def rotation_matrices(
-    trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray, count: int
+    predictor: JaxPredictor, dataset: Dataset, chosen: np.ndarray, count: int
 ) -> np.ndarray:
-    """Confusion matrix of each chosen item when `count` rotations are averaged, int64 [N, K, K]."""
+    """Confusion matrix of each chosen item averaged over `count` rotations, int64 [N, K, K]."""
 
     def network(image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
-        if trained.window:
-            layout = segment.tiles_for(trained, height, width)
+        if predictor.window:
+            layout = segment.tiles_for(predictor, height, width)
         else:  # at once
-            layout = tiling.plan(height, width, max(height, width), trained.halo, trained.stride)
-        return tiling.apply_tiled(image, trained.apply, layout)
+            layout = tiling.plan(
+                height, width, max(height, width), predictor.halo, predictor.stride
+            )
+        return tiling.apply_tiled(image, predictor.apply, layout)
 
     parts = []
     for item in chosen:
-        image = normalize.apply(dataset.images[item], dataset.low[item], dataset.high[item])
+        image = normalized(dataset, item)
         predicted = rotation.mean(network, image, count).argmax(-1)[None]
         truth = dataset.labels[item][None]
         parts.append(metrics.confusion_per_image(truth, predicted, dataset.num_classes))
     return np.concatenate([np.asarray(part) for part in parts]).astype(np.int64)
 
 
-def panel_rows(trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> list[dict]:
-    """Pictures of some items by name: input, truth and its maps, what the network shows, final.
+def panel_rows(predictor: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> list[dict]:
+    """Pictures of some items by name: input, truth, label maps, outputs of the network, result.
 
     Entries of the network's `out` that hold logits become label maps, others images.
     """
-    image = normalize.apply(dataset.images[chosen], dataset.low[chosen], dataset.high[chosen])
-    logits, out = jax.tree.map(np.asarray, trained.outputs(image))
+    image = normalized(dataset, chosen)
+    logits, out = jax.tree.map(np.asarray, predictor.outputs(image))
     rows = []
     for n, item in enumerate(chosen):
         row = {"input": picture(image[n])}
@@ -67,14 +68,19 @@ def panel_rows(trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> l
     return rows
 
 
+def normalized(dataset: Dataset, index: int | np.ndarray) -> np.ndarray:
+    """Images of a data set as the network takes them, [..., H, W, C] float32 in [0, 1]."""
+    return normalize.apply(dataset.images[index], dataset.low[index], dataset.high[index])
+
+
 def evenly(index: np.ndarray, count: int) -> np.ndarray:
-    """Up to `count` entries of an index, spread evenly from its first to its last."""
-    places = np.linspace(0, len(index) - 1, min(count, len(index)))
-    return index[np.unique(places.round().astype(int))]
+    """Up to `count` evenly spaced entries of an index, from the first to the last."""
+    positions = np.linspace(0, len(index) - 1, min(count, len(index)))
+    return index[np.unique(positions.round().astype(int))]
 
 
 def picture(image: np.ndarray) -> np.ndarray:
-    """An image [H, W, C] as a panel takes it: without the axis of a single channel."""
+    """An image [H, W, C] for a panel; the axis of a single channel is dropped."""
     return image[..., 0] if image.shape[-1] == 1 else image
 
 
@@ -95,14 +101,14 @@ def _pictures(out: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
     for i, gate in enumerate(out.get("attention", [])[:3]):
         row[f"attention {i + 1}"] = gate[n].astype(np.float32)
     for name, title in (("members", "member"), ("rounds", "round"), ("heads", "head")):
-        first = 1 if name == "members" and "first" in out else 0  # network 1 is shown already
+        first = 1 if name == "members" and "first" in out else 0  # network 1 has a picture
         for i, member in enumerate(out.get(name, [])[first : first + 3]):
             row[f"{title} {i + 1}"] = member[n].argmax(-1).astype(np.int32)
     return row
 
 
 def boundary_scores(
-    trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray, membrane: str
+    predictor: JaxPredictor, dataset: Dataset, chosen: np.ndarray, membrane: str
 ) -> dict:
     """Rand and information scores of the membrane class over the chosen items, crop by crop.
 
@@ -110,7 +116,7 @@ def boundary_scores(
     over a sweep of thresholds. membrane: name of a class.
     """
     index = dataset.class_names.index(membrane)
-    probability = np.concatenate([_probability(trained, dataset, i)[..., index] for i in chosen])
+    probability = np.concatenate([_probability(predictor, dataset, i)[..., index] for i in chosen])
     labels = dataset.labels[chosen]
     truth, valid = labels == index, labels != VOID
     return rand_scores.isbi2012(probability, truth, valid=valid) | _segment_scores(
@@ -118,32 +124,32 @@ def boundary_scores(
     )
 
 
-def mask_scores(trained: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> dict:
-    """How the foreground's probability q compares with the grey mask t of the chosen items.
+def mask_scores(predictor: JaxPredictor, dataset: Dataset, chosen: np.ndarray) -> dict:
+    """Agreement of the foreground probability q with the gray mask t of the chosen items.
 
         accuracy = mean [t = (q > 1/2)]              accuracy_bound = mean [t = 0 or t = 1]
         loss = mean -t log q - (1 - t) log(1 - q)    loss_floor = mean -t log t - (1 - t) log(1 - t)
 
-    Means over all labelled pixels. A pixel can only count as right where the mask is exactly 0 or
+    Means over all labeled pixels. A pixel can only count as right where the mask is exactly 0 or
     1, and the loss cannot fall below the mask's own entropy, however good the segmentation.
     Source: the accuracy and loss of blood-cell U-Net, section 6 (Keras, binary).
     """
     xlogy = scipy.special.xlogy
     known = dataset.labels[chosen] != VOID
     target = dataset.maps["mask"][chosen][known].astype(np.float64)
-    found = np.stack([_probability(trained, dataset, item)[0, ..., 1] for item in chosen])
-    found = np.clip(found[known].astype(np.float64), 1e-7, 1 - 1e-7)
+    q = np.stack([_probability(predictor, dataset, item)[0, ..., 1] for item in chosen])
+    q = np.clip(q[known].astype(np.float64), 1e-7, 1 - 1e-7)
     return {
-        "accuracy": float(((found > 0.5) == target).mean()),
+        "accuracy": float(((q > 0.5) == target).mean()),
         "accuracy_bound": float(((target == 0) | (target == 1)).mean()),
-        "loss": float(-(xlogy(target, found) + xlogy(1 - target, 1 - found)).mean()),
+        "loss": float(-(xlogy(target, q) + xlogy(1 - target, 1 - q)).mean()),
         "loss_floor": abs(float((xlogy(target, target) + xlogy(1 - target, 1 - target)).mean())),
     }
 
 
-def _probability(trained: JaxPredictor, dataset: Dataset, item: int) -> np.ndarray:
-    image = normalize.apply(dataset.images[item], dataset.low[item], dataset.high[item])
-    return np.asarray(trained.apply(image.reshape(1, *dataset.images.shape[1:])))
+def _probability(predictor: JaxPredictor, dataset: Dataset, item: int) -> np.ndarray:
+    image = normalized(dataset, item)
+    return np.asarray(predictor.apply(image.reshape(1, *dataset.images.shape[1:])))
 
 
 def _segment_scores(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> dict:
@@ -151,9 +157,9 @@ def _segment_scores(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray)
     rand, splits, merges = [], [], []
     for p, t, v in zip(predicted, truth, valid, strict=True):
         true_segments = rand_scores.segments(~t & v)
-        found = rand_scores.segments(~p & v)
-        rand.append(rand_scores.adapted_rand(true_segments, found))
-        split, merge = rand_scores.variation_of_information(true_segments, found)
+        segments = rand_scores.segments(~p & v)
+        rand.append(rand_scores.adapted_rand(true_segments, segments))
+        split, merge = rand_scores.variation_of_information(true_segments, segments)
         splits.append(split)
         merges.append(merge)
     return {

@@ -1,9 +1,9 @@
-"""`feedseg figures RUN`: what a trained network with feedback or filters does to an image.
+"""`feedseg figures RUN`: visualizations of a trained network with feedback or filters.
 
 Rounds and what changed between them; the first layer's features of each round (Feedback U-Net
 Fig. 8); attention of chosen pixels (Feedback Attention Fig. 4); filters, translated images, members
-and ensemble weights (AEP Figs. 10, 11, 13); attention gates; edges. Each figure exists where the
-network has what it shows.
+and ensemble weights (AEP Figs. 10, 11, 13); attention gates; edges. A figure is drawn if the
+network has the outputs it shows.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,28 +21,28 @@ from feedseg.evaluation.figures import ensemble_weights
 from feedseg.evaluation.panel import panel
 from feedseg.inference.segment import fit_channels
 from feedseg.inference.trained import JaxPredictor, load_run, read_variables
-from feedseg.io import images as image_io
 from feedseg.io import normalize
 from feedseg.io.colors import as_rgb, grey_as_rgb, unit_range
+from feedseg.io.images import read_array
 from feedseg.models.feedback.attention import attention_rows
-from feedseg.runs import config as configs
+from feedseg.runs.config import from_plain
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime.errors import SaveFailed, UserError
 from feedseg.runtime.rounding import round_up
 
-MENDED, SPOILED, OTHERWISE = (0, 170, 0), (220, 0, 0), (230, 170, 0)
+CORRECTED, SPOILED, OTHERWISE = (0, 170, 0), (220, 0, 0), (230, 170, 0)
 LARGEST = 1024  # px, side of the part of a large image that is shown
 
 
-class Seen(NamedTuple):
-    """Images, their truth where there is one, and what the network made of them."""
+class NetworkOutputs(NamedTuple):
+    """Images, their truth if known, and the outputs of the network."""
 
     image: np.ndarray  # [N, H, W, C] in [0, 1]
     truth: np.ndarray | None  # [N, H, W]
     logits: np.ndarray  # [N, H, W, K]
     out: dict[str, np.ndarray]
-    trained: JaxPredictor
-    pixels: tuple[tuple[int, int], ...]  # (y, x) asked for; empty: one per class
+    predictor: JaxPredictor
+    pixels: tuple[tuple[int, int], ...]  # (y, x) chosen by the user; empty: one per class
 
 
 def figures(
@@ -55,24 +55,24 @@ def figures(
     rounds: int = 0,
     checkpoint: str = "best",
 ) -> list[Path]:
-    """Draws everything that can be drawn of a run's network; returns the files.
+    """Draw all figures that the outputs of a run's network allow; returns the files.
 
-    output: folder, `RUN/figures` without one. image: a file to look at instead of `count` images of
-    the run's test part. pixels: (y, x) whose attention is drawn, without them the innermost pixel
-    of each class. rounds, checkpoint: as in prediction.
-    Raises UserError for what is no run, a pixel outside, or a network that has nothing to show.
+    output: folder, by default `RUN/figures`. image: a file to use instead of `count` test images. pixels: (y, x) whose attention is drawn, by default the innermost pixel of each
+    class. rounds, checkpoint: as in prediction.
+    Raises UserError for a folder without a run, a pixel outside the image, or a network that has
+    none of these outputs.
     """
-    trained = load_run(run, checkpoint, rounds)
-    images, truth = _of_file(image, trained) if image else _of_run(run, count)
+    predictor = load_run(run, checkpoint, rounds)
+    images, truth = _of_file(image, predictor) if image else _of_run(run, count)
     height, width = images.shape[1:3]
     for y, x in pixels:
         if not (0 <= y < height and 0 <= x < width):
             raise UserError(f"pixel {y},{x} is outside the image of {height} x {width} px")
-    logits, out = trained.outputs(images)
+    logits, out = predictor.outputs(images)
     logits, out = np.asarray(logits, np.float32), {k: np.asarray(v) for k, v in out.items()}
-    seen = Seen(images, truth, logits, out, trained, tuple(pixels))
-    drawn = [draw for needs, draw in DRAWINGS if needs in out]
-    if not drawn:
+    outputs = NetworkOutputs(images, truth, logits, out, predictor, tuple(pixels))
+    drawings = [draw for needed, draw in DRAWINGS if needed in out]
+    if not drawings:
         raise UserError(
             f"{run}: this network has no rounds, filters, members, attention or edges to draw"
         )
@@ -80,58 +80,57 @@ def figures(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SaveFailed(f"{folder}: cannot be made: {error.strerror or error}") from error
-    files = [draw(seen, folder) for draw in drawn]
+        raise SaveFailed(f"{folder}: cannot be created: {error.strerror or error}") from error
+    files = [draw(outputs, folder) for draw in drawings]
     weights = read_variables(run, checkpoint)["params"].get("awel", {}).get("weights")
     if weights is not None:
         files.append(ensemble_weights(np.asarray(weights), folder / "ensemble_weights.png"))
     return files
 
 
-# What is looked at ------------------------------------------------------------------------------
+# Images ------------------------------------------------------------------------------
 
 
 def _of_run(run: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and truth of some of the run's test images, evenly spread."""
+    """Evenly spaced test images of the run, and their truth."""
     if count < 1:
         raise UserError(f"--count {count}: at least 1")
     directory = RunDir(run)
-    config = configs.from_plain(read_json(directory.config))
+    config = from_plain(read_json(directory.config))
     dataset = datasets.load(config)
     chosen = test_split.evenly(splits.split(dataset, config.split).test, count)
-    image = normalize.apply(dataset.images[chosen], dataset.low[chosen], dataset.high[chosen])
-    return image, dataset.labels[chosen]
+    return test_split.normalized(dataset, chosen), dataset.labels[chosen]
 
 
-def _of_file(path: Path, trained: JaxPredictor) -> tuple[np.ndarray, None]:
-    """First page of a file, its middle where it is larger than can be shown."""
-    page = fit_channels(path, image_io.read_array(path), trained.channels)[0]
-    low, high = normalize.limits(page, trained.normalization, trained.percentiles)
+def _of_file(path: Path, predictor: JaxPredictor) -> tuple[np.ndarray, None]:
+    """First page of a file, cropped to its center if it is too large to show."""
+    page = fit_channels(path, read_array(path), predictor.channels)[0]
+    low, high = normalize.limits(page, predictor.normalization, predictor.percentiles)
     image = normalize.apply(page, low, high)
     for axis in (0, 1):
-        wanted = trained.window or min(
-            round_up(image.shape[axis], trained.stride),
-            LARGEST // trained.stride * trained.stride,
+        side = predictor.window or min(
+            round_up(image.shape[axis], predictor.stride),
+            LARGEST // predictor.stride * predictor.stride,
         )
-        begin = max(0, (image.shape[axis] - wanted) // 2)
-        image = np.take(image, np.arange(begin, min(begin + wanted, image.shape[axis])), axis)
-        missing = [(0, wanted - image.shape[axis] if a == axis else 0) for a in range(3)]
+        begin = max(0, (image.shape[axis] - side) // 2)
+        image = np.take(image, np.arange(begin, min(begin + side, image.shape[axis])), axis)
+        missing = [(0, side - image.shape[axis] if a == axis else 0) for a in range(3)]
         image = np.pad(image, missing, mode="symmetric")
     return image[None], None
 
 
-def _begin(seen: Seen, n: int) -> dict[str, np.ndarray]:
+def _begin(outputs: NetworkOutputs, n: int) -> dict[str, np.ndarray]:
     """First columns of every panel: the image and its truth."""
-    row = {"input": test_split.picture(seen.image[n])}
-    if seen.truth is not None:
-        row["truth"] = seen.truth[n].astype(np.int32)
+    row = {"input": test_split.picture(outputs.image[n])}
+    if outputs.truth is not None:
+        row["truth"] = outputs.truth[n].astype(np.int32)
     return row
 
 
-def _panel(seen: Seen, columns: Callable[[int], dict], path: Path) -> Path:
+def _panel(outputs: NetworkOutputs, columns: Callable[[int], dict], path: Path) -> Path:
     """A panel with one row per image: input, truth, and the given columns."""
-    rows = [_begin(seen, n) | columns(n) for n in range(len(seen.image))]
-    panel(rows, path, seen.trained.class_names, seen.trained.class_colors)
+    rows = [_begin(outputs, n) | columns(n) for n in range(len(outputs.image))]
+    panel(rows, path, outputs.predictor.class_names, outputs.predictor.class_colors)
     return path
 
 
@@ -142,74 +141,74 @@ def _classes(logits: np.ndarray) -> np.ndarray:
 # The figures ------------------------------------------------------------------------------------
 
 
-def rounds(seen: Seen, folder: Path) -> Path:
-    """Prediction of each round, and what changed between one and the next."""
-    predicted = _classes(seen.out["rounds"])
+def rounds(outputs: NetworkOutputs, folder: Path) -> Path:
+    """Prediction of each round, and the changes from one to the next."""
+    predicted = _classes(outputs.out["rounds"])
 
     def columns(n: int) -> dict:
         row = {}
-        truth = None if seen.truth is None else seen.truth[n]
+        truth = None if outputs.truth is None else outputs.truth[n]
         for t in range(len(predicted)):
             if t:
-                note = "mends green, spoils red" if truth is not None else "changes"
+                note = "corrected green, spoiled red" if truth is not None else "changes"
                 row[f"round {t + 1} {note}"] = changes(
-                    seen.image[n], predicted[t - 1, n], predicted[t, n], truth
+                    outputs.image[n], predicted[t - 1, n], predicted[t, n], truth
                 )
             row[f"round {t + 1}"] = predicted[t, n]
         return row
 
-    return _panel(seen, columns, folder / "rounds.png")
+    return _panel(outputs, columns, folder / "rounds.png")
 
 
 def changes(
     image: np.ndarray, before: np.ndarray, after: np.ndarray, truth: np.ndarray | None
 ) -> np.ndarray:
-    """The image, faint, with pixels whose class has changed coloured, uint8 [H, W, 3].
+    """The image, faint, with colored pixels where the class has changed, uint8 [H, W, 3].
 
     Green: wrong before, right now; red: right before, wrong now; yellow: from one wrong class to
-    another, or unknown.
+    another, or truth unknown.
     """
     rgb = np.rint(255 * (0.5 + 0.5 * grey_as_rgb(unit_range(image)))).astype(np.uint8)
     changed = before != after
     rgb[changed] = OTHERWISE
     if truth is not None:
-        rgb[changed & (after == truth)] = MENDED
+        rgb[changed & (after == truth)] = CORRECTED
         rgb[changed & (before == truth)] = SPOILED
     return rgb
 
 
-def features(seen: Seen, folder: Path) -> Path:
+def features(outputs: NetworkOutputs, folder: Path) -> Path:
     """Sum of the first layer's channels in each round (Feedback U-Net Fig. 8)."""
-    maps = seen.out["first_features"].astype(np.float32)
+    maps = outputs.out["first_features"].astype(np.float32)
     return _panel(
-        seen,
+        outputs,
         lambda n: {f"features {t + 1}": maps[t, n] for t in range(len(maps))},
         folder / "features.png",
     )
 
 
-def attention(seen: Seen, folder: Path) -> Path:
+def attention(outputs: NetworkOutputs, folder: Path) -> Path:
     """Weights of chosen pixels over the image, 1 being the mean (Feedback Attention Fig. 4)."""
-    height, width = seen.image.shape[1:3]
+    height, width = outputs.image.shape[1:3]
 
     def columns(n: int) -> dict:
-        labels = _classes(seen.logits[n]) if seen.truth is None else seen.truth[n]
-        names = seen.trained.class_names
-        chosen = {f"pixel {y},{x}": (y, x) for y, x in seen.pixels} or {
+        labels = _classes(outputs.logits[n]) if outputs.truth is None else outputs.truth[n]
+        names = outputs.predictor.class_names
+        chosen = {f"pixel {y},{x}": (y, x) for y, x in outputs.pixels} or {
             name: inner
             for k, name in enumerate(names)
             if (inner := innermost(labels == k)) is not None
         }
-        queries = np.stack([seen.out["query"][n, y * width + x] for y, x in chosen.values()])
-        weights = np.asarray(attention_rows(queries, seen.out["key"][n]))
+        queries = np.stack([outputs.out["query"][n, y * width + x] for y, x in chosen.values()])
+        weights = np.asarray(attention_rows(queries, outputs.out["key"][n]))
         side = round((height * width / weights.shape[1]) ** 0.5)  # keys may be pooled
-        row = {"chosen pixels": marked(seen.image[n], list(chosen.values()))}
-        for name, each in zip(chosen, weights, strict=True):
-            grid = (each * each.size).reshape(height // side, width // side)
+        row = {"chosen pixels": marked(outputs.image[n], list(chosen.values()))}
+        for name, values in zip(chosen, weights, strict=True):
+            grid = (values * values.size).reshape(height // side, width // side)
             row[f"attention of {name}"] = np.kron(grid, np.ones((side, side), np.float32))
         return row
 
-    return _panel(seen, columns, folder / "attention.png")
+    return _panel(outputs, columns, folder / "attention.png")
 
 
 def innermost(mask: np.ndarray) -> tuple[int, int] | None:
@@ -225,7 +224,9 @@ def marked(image: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
     """The image with a cross around each of some pixels, uint8 [H, W, 3]."""
     height, width = image.shape[:2]
     arm = max(4, min(height, width) // 24)
-    cross = np.zeros((height + 2 * arm, width + 2 * arm), bool)  # wider: crosses may stick out
+    cross = np.zeros(
+        (height + 2 * arm, width + 2 * arm), bool
+    )  # padded: crosses may cross the edge
     for y, x in pixels:
         cross[y : y + 2 * arm + 1, x + arm - 1 : x + arm + 2] = True
         cross[y + arm - 1 : y + arm + 2, x : x + 2 * arm + 1] = True
@@ -235,56 +236,56 @@ def marked(image: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
     return rgb
 
 
-def filters(seen: Seen, folder: Path) -> Path:
+def filters(outputs: NetworkOutputs, folder: Path) -> Path:
     """Every filter and the image that it translates (AEP Fig. 13)."""
 
     def columns(n: int) -> dict:
         row = {}
-        for i, translated in enumerate(seen.out["translated"]):
-            row[f"filter {i + 1}"] = seen.out["filters"][n, ..., i].astype(np.float32)
+        for i, translated in enumerate(outputs.out["translated"]):
+            row[f"filter {i + 1}"] = outputs.out["filters"][n, ..., i].astype(np.float32)
             row[f"translated {i + 1}"] = test_split.picture(translated[n].astype(np.float32))
         return row
 
-    return _panel(seen, columns, folder / "filters.png")
+    return _panel(outputs, columns, folder / "filters.png")
 
 
-def members(seen: Seen, folder: Path) -> Path:
+def members(outputs: NetworkOutputs, folder: Path) -> Path:
     """The maps that the ensemble combines, and the result (AEP Fig. 10)."""
 
     def columns(n: int) -> dict:
-        maps = _classes(seen.out["members"][:, n])
+        maps = _classes(outputs.out["members"][:, n])
         row = {"network 1": maps[0]}
-        row |= {f"network 2, image {i}": each for i, each in enumerate(maps[1:], 1)}
-        return row | {"final": _classes(seen.logits[n])}
+        row |= {f"network 2, image {i}": labels for i, labels in enumerate(maps[1:], 1)}
+        return row | {"final": _classes(outputs.logits[n])}
 
-    return _panel(seen, columns, folder / "members.png")
+    return _panel(outputs, columns, folder / "members.png")
 
 
-def gates(seen: Seen, folder: Path) -> Path:
+def gates(outputs: NetworkOutputs, folder: Path) -> Path:
     """Maps of the attention gates, 0 to 1, and the result (Attention U-Net Fig. 4)."""
 
     def columns(n: int) -> dict:
-        maps = seen.out["attention"][:, n].astype(np.float32)
-        row = {f"attention {i}": each for i, each in enumerate(maps, 1)}
-        return row | {"final": _classes(seen.logits[n])}
+        maps = outputs.out["attention"][:, n].astype(np.float32)
+        row = {f"attention {i}": weights for i, weights in enumerate(maps, 1)}
+        return row | {"final": _classes(outputs.logits[n])}
 
-    return _panel(seen, columns, folder / "gates.png")
+    return _panel(outputs, columns, folder / "gates.png")
 
 
-def edges(seen: Seen, folder: Path) -> Path:
+def edges(outputs: NetworkOutputs, folder: Path) -> Path:
     """Canny's edges, those of the shape stream as probabilities, and the result (SAUNet Fig. 3)."""
 
     def columns(n: int) -> dict:
         return {
-            "Canny": seen.out["canny"][n, ..., 0],
-            "edges": expit(seen.out["edge"][n, ..., 0].astype(np.float32)),
-            "final": _classes(seen.logits[n]),
+            "Canny": outputs.out["canny"][n, ..., 0],
+            "edges": expit(outputs.out["edge"][n, ..., 0].astype(np.float32)),
+            "final": _classes(outputs.logits[n]),
         }
 
-    return _panel(seen, columns, folder / "edges.png")
+    return _panel(outputs, columns, folder / "edges.png")
 
 
-DRAWINGS = (  # the output that a figure needs
+DRAWINGS = (  # needed output, figure
     ("rounds", rounds),
     ("first_features", features),
     ("query", attention),

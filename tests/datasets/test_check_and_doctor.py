@@ -49,7 +49,7 @@ def checked(root: Path, capsys, **options) -> tuple[str, str, dict]:
 def test_a_good_folder(tmp_path, capsys):
     root = folder(tmp_path / "data", [ids(3) for _ in range(4)])
     error, text, facts = checked(root, capsys, classes=("a", "membrane", "c"))
-    assert not error and "To be mended" not in text and "can be used" in text
+    assert not error and "To be fixed" not in text and "can be used" in text
     assert "membrane" in text and "4 of 4" in text
     assert [c["name"] for c in facts["classes"]] == ["a", "membrane", "c"]
     assert sum(c["pixels"] for c in facts["classes"]) == 4 * 32 * 40
@@ -104,7 +104,7 @@ def test_everything_is_reported_at_once(tmp_path, capsys):
         assert any(name in problem for problem in facts["problems"]), name
     assert any("31x40" in problem for problem in facts["problems"])
     assert any("channel" in problem for problem in facts["problems"])
-    assert f"To be mended ({len(facts['problems'])})" in text
+    assert f"To be fixed ({len(facts['problems'])})" in text
     assert f"and {len(facts['problems']) - 1} more" in error
 
 
@@ -139,7 +139,7 @@ def test_folders_that_hold_no_pairs(tmp_path, capsys):
     assert not (tmp_path / "report").exists()
     (tmp_path / "report").touch()
     root = folder(tmp_path / "data", [ids(2) for _ in range(3)])
-    with pytest.raises(UserError, match="report: cannot be made"):
+    with pytest.raises(UserError, match="report: cannot be created"):
         check(root, output=tmp_path / "report", progress=False)
 
 

@@ -112,7 +112,7 @@ def test_sstem_bad_input(stack):
         sstem.load(stack, options(truth="both"))
     one_line(error)
     write(folder / "labels/labels00000001.png", np.full((4, 4), 7, np.uint8))
-    with pytest.raises(UserError, match=r"labels00000001\.png: grey values 7"):
+    with pytest.raises(UserError, match=r"labels00000001\.png: gray values 7"):
         sstem.load(stack, options(truth="labels"))
     write(folder / "synapses/01.png", np.zeros((4, 5), np.uint8))
     with pytest.raises(UserError, match=r"synapses/01.png: label is 4x5 px"):
@@ -227,7 +227,7 @@ def test_irpe_array_shapes_and_types_agree(tmp_path, images):
     [
         (lambda x: x.astype(object), None, "images_0.npy"),
         (lambda x: x * np.nan, None, "NaN"),
-        (lambda x: x * 3, None, "expected floating point in"),
+        (lambda x: x * 3, None, "expected floating-point in"),
         (lambda x: np.repeat(x, 2, 1), None, "expected \\[N,1,h,w\\]"),
         (None, lambda y: y[:, :, :4], "label is 4x8 px"),
         (None, lambda y: y // 2, "label values 0, 127"),

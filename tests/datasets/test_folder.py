@@ -150,7 +150,7 @@ def test_explicit_list(tmp_path):
         ("image,label\nx/one.tif\n", r"line 2: label '' is no file"),
         ("image,label,part\nx/one.tif,y/1.tif,training\n", "part 'training'"),
         ("image,label,part\nx/one.tif,y/1.tif,train\nx/one.tif,y/1.tif,\n", "all or none"),
-        ("image,label\nx/one.tif,y/1.tif\nx/one.tif,y/1.tif\n", "occur twice: x_one"),
+        ("image,label\nx/one.tif,y/1.tif\nx/one.tif,y/1.tif\n", "duplicate names: x_one"),
         ("image,label\n", "no images found"),
     ],
 )
@@ -296,7 +296,7 @@ def test_the_label_file_with_the_odd_value_is_named(tmp_path):
         ("0:0,255", "'255' is not value:id"),
         ("0:0;255:1", "is not value:id"),
         ("0:0,255:256", "is not value:id"),
-        ("0-9:0,5:1", "grey value 5 is named twice"),
+        ("0-9:0,5:1", "gray value 5 is named twice"),
         ("0:0", r"labels/0\.tif: values 255 are not in data\.label_map"),
         ("0:0,255:2", "gives the ids 0, 2; it must give consecutive ids"),
         ("0:1,255:2", "consecutive ids from 0"),

@@ -120,8 +120,8 @@ MISTAKES = [
     (dict(foreground=("nuclei",)), "data.foreground: no class 'nuclei'; there are background, cyt"),
     (dict(border_class="membrane"), "data.border_class: no class 'membrane'"),
     (dict(border_class="background", border_sigma_px=0.0), "border_sigma_px=0.0: must be above 0"),
-    (dict(mask_values=(0.0, 1.0)), "one grey value from 0 to 1 for each of background, cytoplasm"),
-    (dict(mask_values=(0.0, 1.0, 1.1)), "one grey value from 0 to 1"),
+    (dict(mask_values=(0.0, 1.0)), "one gray value from 0 to 1 for each of background, cytoplasm"),
+    (dict(mask_values=(0.0, 1.0, 1.1)), "one gray value from 0 to 1"),
 ]
 
 

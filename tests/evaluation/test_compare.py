@@ -129,7 +129,7 @@ def test_the_command_compares_and_refuses(folders, tmp_path, capsys):
     assert guarded(cli.run, ["evaluate", "--pred", preds[0], preds[0], *common]) == 2
     assert "bad: named twice" in capsys.readouterr().err
     assert guarded(cli.run, ["evaluate", "--pred", preds[0], *common, "--tolerance=-1"]) == 2
-    assert "must not be below 0 px" in capsys.readouterr().err
+    assert "tolerance -1.0: must not be negative" in capsys.readouterr().err
     (folders[0][2] / "b.tif").unlink()
     assert guarded(cli.run, ["evaluate", "--pred", *preds, *common]) == 2
     assert f"b.tif without prediction in {preds[2]}" in capsys.readouterr().err
@@ -199,5 +199,5 @@ def test_a_name_is_never_eaten_up(tmp_path):
     put(tmp_path / "p" / "a.tif", line_at(5))
     put(tmp_path / "p" / "a_gt.tif", line_at(5))
     put(tmp_path / "t" / "a.tif", line_at(5))
-    with pytest.raises(UserError, match="both stand for 'a'"):
+    with pytest.raises(UserError, match="both have name 'a'"):
         pair_files(tmp_path / "p", tmp_path / "t")

@@ -88,7 +88,7 @@ def test_panel_shows_every_map_in_its_colours(monkeypatch, tmp_path):
     data = [example(), example()]
     data[1]["truth"] = np.full((32, 32), 255)
     seen = texts(monkeypatch, lambda: figures.panel(data, path, NAMES, COLORS))
-    assert {"input", "truth", "filter 1", "final", *NAMES, "not labelled"} <= seen
+    assert {"input", "truth", "filter 1", "final", *NAMES, "not labeled"} <= seen
     assert {"0.25 to 0.75", "0.75 to 2.25"} <= seen  # the grey ranges of the two float columns
     assert share(path, (255, 0, 0)) > 0.1  # half of three label maps out of eight pictures
     assert share(path, colors.VOID_COLOR) > 0.05

@@ -15,13 +15,18 @@ from tests.support.tiny import ROOT
 
 
 def test_changes():
-    """Grey stays, mended green, spoiled red, from wrong to wrong yellow."""
+    """Grey stays, corrected green, spoiled red, from wrong to wrong yellow."""
     before, after = np.array([[0, 1, 0, 1]]), np.array([[0, 0, 1, 2]])
     truth = np.array([[1, 0, 0, 0]])
     image = np.zeros((1, 4, 1), np.float32)
     found = feedback_figures.changes(image, before, after, truth)[0]
     grey = (128, 128, 128)
-    expected = [grey, feedback_figures.MENDED, feedback_figures.SPOILED, feedback_figures.OTHERWISE]
+    expected = [
+        grey,
+        feedback_figures.CORRECTED,
+        feedback_figures.SPOILED,
+        feedback_figures.OTHERWISE,
+    ]
     np.testing.assert_array_equal(found, expected)
     unknown = feedback_figures.changes(image, before, after, None)[0]
     np.testing.assert_array_equal(unknown, [grey, *[feedback_figures.OTHERWISE] * 3])

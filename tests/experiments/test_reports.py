@@ -200,8 +200,8 @@ def test_no_value_is_best_where_test_images_differ(tmp_path):
 
 
 def test_latex_is_escaped():
-    cells = tuple(tables.Cell(text, text[0] == "1") for text in ("a_b&{c}%#$~^\\", "1 ± 2"))
-    text = tables.as_latex(tables.Table(("m|x", "<p>"), (cells,)), ["50 % _"])
+    cells = tuple(tables.TextCell(text, text[0] == "1") for text in ("a_b&{c}%#$~^\\", "1 ± 2"))
+    text = tables.as_latex(tables.TextTable(("m|x", "<p>"), (cells,)), ["50 % _"])
     assert text.splitlines()[0] == "% 50 % _"
     assert r"\begin{tabular}{lr}" in text and "m$|$x & $<$p$>$ \\\\" in text
     assert r"a\_b\&\{c\}\%\#\$\textasciitilde{}\textasciicircum{}\textbackslash{}" in text

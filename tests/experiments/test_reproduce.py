@@ -75,8 +75,8 @@ def test_some_data_sets_are_chosen_by_name_or_with_their_degradation(tmp_path):
 
 
 WRONG = [
-    (dict(data=("isbi",)), r"fbu-t1 has no data 'isbi'; there are: sstem"),
-    (dict(rows=("unet",)), r"fbu-t1 has no row 'unet'; its rows: unet_fb, ru_net_t2"),
+    (dict(data=("isbi",)), r"fbu-t1 has no data 'isbi'; choose from: sstem"),
+    (dict(rows=("unet",)), r"fbu-t1 has no row 'unet'; choose from: unet_fb, ru_net_t2"),
     (dict(folds=(5,)), r"--folds 5: the protocol has 5, counted from 0"),
     (dict(seeds=(1,)), r"--seeds 1: the protocol has 1"),
     (dict(overrides=("train.epohcs=3",)), r"unknown key 'epohcs'"),
@@ -136,7 +136,17 @@ def test_a_table_from_its_runs_to_its_files(tmp_path, monkeypatch, capsys):
     scores = published.Scores("synthetic", "", "iou", {"membrane": (70.0, None)}, "")
     rows = (published.TableRow("unet_fb", "U-Net", (scores,)),)
     table = published.PublishedTable(
-        "fbu-x", "A paper", 9, "A caption", "2 folds", {"synthetic": 2}, 1, "", 1, (), rows
+        "fbu-x",
+        "A paper",
+        9,
+        "A caption",
+        "2 folds",
+        {"synthetic": 2},
+        1,
+        "split=sections",
+        1,
+        (),
+        rows,
     )
     monkeypatch.setattr(published, "table", lambda name: table)
     small = (

@@ -14,7 +14,7 @@ def border_weights(label: np.ndarray, border: int, weight: float, sigma_px: floa
     """`b(x) = w0 exp(-(d1(x) + d2(x))^2 / (2 sigma^2))` on the pixels between cells, else 0.
 
     label: [h, w] class ids; border: the class that separates cells (background, or membrane); cells
-    are the 4-connected components of all other labelled pixels; d1, d2: distances from a border
+    are the 4-connected components of all other labeled pixels; d1, d2: distances from a border
     pixel to the nearest pixel of the nearest and of the second nearest cell, px. weight: w0;
     sigma_px: sigma. Returns float32 [h, w]. With fewer than two cells near, 0.
     Source: Ronneberger et al., U-Net (2015), Eq. 2 (w0 = 10, sigma about 5 px). The class balance

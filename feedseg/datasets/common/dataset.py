@@ -1,7 +1,7 @@
-"""What a dataset is: sections as read from files, and the arrays that training uses.
+"""The two forms of a data set: sections as read from files, and the arrays of a run.
 
-A dataset file returns a `RawData` (images as they lie on disk). `assemble` makes the `Dataset`:
-degrade, filter, normalisation limits per whole image, crops, copies, stacked arrays.
+The file of a data set returns `RawData`, whole images as stored. `assemble` makes the `Dataset`:
+degradation, filter, normalization limits per whole image, crops, dihedral copies, stacking.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from feedseg.io import normalize
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.rounding import round_up
 
-VOID = 255  # label of pixels that count neither in the loss nor in any score
+VOID = 255  # label of pixels excluded from the loss and all scores
 
 
 class Section(NamedTuple):
@@ -24,23 +24,23 @@ class Section(NamedTuple):
     name: str  # unique within the dataset, used in messages and file names
     image: np.ndarray  # [h, w, C] uint8, uint16 or float32
     label: np.ndarray  # [h, w] uint8 class ids, VOID where unknown
-    maps: dict[str, np.ndarray] = {}  # [h, w] float32 by name, what belongs to the label
+    maps: dict[str, np.ndarray] = {}  # [h, w] float32 by name, derived from the label
 
 
 class RawData(NamedTuple):
-    """A dataset as read: whole images, before any preparation."""
+    """A data set as read: whole images before any preparation."""
 
     sections: list[Section]
     class_names: tuple[str, ...]
     class_colors: tuple[tuple[int, int, int], ...]  # RGB 0-255, one per class
-    parts: dict[str, list[str]] = {}  # section names of train/val/test where the source fixes them
+    parts: dict[str, list[str]] = {}  # section names of train, val, test if the data set fixes them
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Arrays of equal size, ready to be placed on the device.
 
-    images [N, H, W, C] raw grey values; labels [N, H, W] uint8, 255 void;
+    images [N, H, W, C] raw gray values; labels [N, H, W] uint8, 255 void;
     low, high [N] float32: the raw values that become 0 and 1;
     source_ids [N] int32: items cut or copied from one image share an id;
     copy_ids [N] int32: 0 for the item itself, 1-7 for its dihedral copies;
@@ -74,28 +74,28 @@ class Dataset:
         return digest.hexdigest()
 
     def class_fractions(self) -> np.ndarray:
-        """Fraction of the labelled pixels in each class, [K]."""
+        """Fraction of the labeled pixels in each class, [K]."""
         counts = np.array([np.count_nonzero(self.labels == k) for k in range(self.num_classes)])
         return counts / max(1, counts.sum())
 
 
 def apply_channels(image: np.ndarray, channels: str) -> np.ndarray:
-    """`image` [..., h, w, C] as it is, or one grey channel [..., h, w, 1] of the same type.
+    """`image` [..., h, w, C] as it is, or one gray channel [..., h, w, 1] of the same type.
 
     channels: `as_is` | `grey`. RGB becomes 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601 luma),
-    rounded for integer types; a fourth channel (opacity) is left out; grey stays grey.
-    Raises UserError for another word or a number of channels that has no grey value.
+    rounded for integer types; a fourth channel (opacity) is dropped; gray stays gray.
+    Raises UserError for another choice or a number of channels that has no gray value.
     """
     if channels == "as_is" or (channels == "grey" and image.shape[-1] == 1):
         return image
     if channels != "grey":
         raise UserError(f"data.channels={channels!r}: choose one of as_is, grey")
     if image.shape[-1] not in (3, 4):
-        raise UserError(f"data.channels=grey: {image.shape[-1]} channels have no grey value")
-    grey = image[..., :3] @ np.asarray([0.299, 0.587, 0.114], np.float64)
+        raise UserError(f"data.channels=grey: {image.shape[-1]} channels have no gray value")
+    gray = image[..., :3] @ np.asarray([0.299, 0.587, 0.114], np.float64)
     if np.issubdtype(image.dtype, np.integer):
-        grey = np.round(grey)
-    return grey.astype(image.dtype)[..., None]
+        gray = np.round(gray)
+    return gray.astype(image.dtype)[..., None]
 
 
 def grid_crops(height: int, width: int, size: int) -> list[tuple[int, int]]:
@@ -103,10 +103,12 @@ def grid_crops(height: int, width: int, size: int) -> list[tuple[int, int]]:
     return [(y, x) for y in range(0, height, size) for x in range(0, width, size)]
 
 
-def pad_to(array: np.ndarray, height: int, width: int, **how) -> np.ndarray:
+def pad_to(array: np.ndarray, height: int, width: int, **options) -> np.ndarray:
     """`array` [h, w, ...] with rows and columns added at the bottom and the right."""
     rest = [(0, 0)] * (array.ndim - 2)
-    return np.pad(array, [(0, height - array.shape[0]), (0, width - array.shape[1]), *rest], **how)
+    return np.pad(
+        array, [(0, height - array.shape[0]), (0, width - array.shape[1]), *rest], **options
+    )
 
 
 def dihedral(array: np.ndarray, index: int) -> np.ndarray:
@@ -193,7 +195,7 @@ def _dihedral_copy(section: Section, index: int) -> Section:
 
 
 def describe(dataset: Dataset, options) -> dict:
-    """What prediction and reports need to know about the data; options: the config's `data`."""
+    """The facts about the data that prediction and reports need; options: the config's `data`."""
     return {
         "name": dataset.name,
         "class_names": list(dataset.class_names),

@@ -10,8 +10,8 @@ import scipy
 from feedseg.runtime.errors import UserError
 
 KINDS = ("none", "noise", "contrast", "blur")
-NOISE_SIGMA = 100.0  # grey values
-DARKENING = 100.0  # grey values
+NOISE_SIGMA = 100.0  # gray values
+DARKENING = 100.0  # gray values
 BLUR_SIZE = 5  # px
 BLUR_SIGMA = 1.1  # px, the value that belongs to a kernel of 5 px
 

@@ -22,7 +22,7 @@ GAUSSIAN = {
     3: np.array([1, 2, 1]) / 4,
     9: np.exp(-(np.arange(-4, 5) ** 2) / (2 * 1.7**2)),
 }
-BILATERAL_SIGMA_COLOUR = 10.0  # grey values; larger ones would act like the Gaussian
+BILATERAL_SIGMA_COLOR = 10.0  # gray values; larger ones would act like the Gaussian
 BILATERAL_SIGMA_SPACE = 10.0  # px
 FRANGI_SIGMAS = (1, 3, 5, 7, 9)  # px
 
@@ -53,27 +53,27 @@ def _gaussian(plane: np.ndarray, size: int) -> np.ndarray:
 
 
 def _bilateral(plane: np.ndarray, size: int) -> np.ndarray:
-    """Mean of the neighbours q within radius `size // 2`, with the weights
+    """Mean of the neighbors q within radius `size // 2`, with the weights
 
-        exp(-|p - q|^2 / 2 sigma_space^2) exp(-(I_p - I_q)^2 / 2 sigma_colour^2)
+        exp(-|p - q|^2 / 2 sigma_space^2) exp(-(I_p - I_q)^2 / 2 sigma_color^2)
 
-    The neighbourhood is a disc, which skimage's version (a square, binned colours) is not.
+    The neighborhood is a disc, which skimage's version (a square, binned colors) is not.
     """
     radius = size // 2
     height, width = plane.shape
-    centre = plane.astype(np.float64)
-    padded = np.pad(centre, radius, mode="reflect")
-    total, weights = np.zeros_like(centre), np.zeros_like(centre)
+    center = plane.astype(np.float64)
+    padded = np.pad(center, radius, mode="reflect")
+    total, weights = np.zeros_like(center), np.zeros_like(center)
     for y, x in np.ndindex(size, size):
         distance = (y - radius) ** 2 + (x - radius) ** 2
         if distance > radius**2:
             continue
-        neighbour = padded[y : y + height, x : x + width]
+        neighbor = padded[y : y + height, x : x + width]
         weight = np.exp(
             -distance / (2 * BILATERAL_SIGMA_SPACE**2)
-            - (neighbour - centre) ** 2 / (2 * BILATERAL_SIGMA_COLOUR**2)
+            - (neighbor - center) ** 2 / (2 * BILATERAL_SIGMA_COLOR**2)
         )
-        total += weight * neighbour
+        total += weight * neighbor
         weights += weight
     return _to_uint8(total / weights)
 

@@ -11,16 +11,16 @@ from feedseg.datasets.common.dataset import VOID
 from feedseg.datasets.common.pairing import shorten
 from feedseg.runtime.errors import UserError
 
-MOST_CLASSES = 32  # more ids than this are taken for one id per object
-FEW = 16  # up to here every grey value is mapped on its own
+MOST_CLASSES = 32  # more ids than this are taken for instance ids
+FEW = 16  # up to this many values each one is mapped by itself
 
-InstanceSpec = tuple[int, int, int]  # grey values from, up to and including, class id
+Rule = tuple[int, int, int]  # gray values from, up to and including, class id
 
 
-def parse(text: str) -> list[InstanceSpec]:
+def parse(text: str) -> list[Rule]:
     """Rules of a text such as `0:0,255:1` or, with ranges, `0-127:0,128-255:1`.
 
-    Raises UserError for another form, ids above 255, or grey values named twice.
+    Raises UserError for another form, ids above 255, or gray values named twice.
     """
     rules = []
     for item in filter(None, text.replace(" ", "").split(",")):
@@ -33,12 +33,12 @@ def parse(text: str) -> list[InstanceSpec]:
         rules.append((low, int(match[2] or low), int(match[3])))
     for before, after in zip(sorted(rules), sorted(rules)[1:], strict=False):
         if after[0] <= before[1]:
-            raise UserError(f"data.label_map: grey value {after[0]} is named twice")
+            raise UserError(f"data.label_map: gray value {after[0]} is named twice")
     return rules
 
 
-def apply(values: np.ndarray, rules: list[InstanceSpec]) -> np.ndarray:
-    """Class ids (uint8) of grey values, same shape. Raises UserError for a value in no rule."""
+def apply(values: np.ndarray, rules: list[Rule]) -> np.ndarray:
+    """Class ids (uint8) of gray values, same shape. Raises UserError for a value in no rule."""
     ids = np.zeros(values.shape, np.uint8)
     mapped = np.zeros(values.shape, bool)
     for low, high, class_id in rules:
@@ -56,54 +56,56 @@ def unique(values: np.ndarray) -> list[int]:
 
 
 def problem(values: np.ndarray, num_classes: int = 0) -> str | None:
-    """What is wrong with the values of a whole set of labels, with a proposed map; None if nothing.
+    """The problem with the values of a set of labels and a proposed map; None if they are valid.
 
     values: all (or the distinct) values of all labels. num_classes: number of named classes,
-    0 if the names are to follow from the ids.
+    0 if the number of classes follows from the ids.
     """
-    found = unique(values)
-    ids = [value for value in found if value != VOID]
-    if found == [0, VOID]:
-        return _refused("labels hold 0 and 255 instead of class ids", found)
+    distinct = unique(values)
+    ids = [value for value in distinct if value != VOID]
+    if distinct == [0, VOID]:
+        return _refused("labels hold 0 and 255 instead of class ids", distinct)
     if len(ids) < 2:
-        return f"labels hold only {shorten(found)}; at least two classes are needed"
+        return f"labels hold only {shorten(distinct)}; at least two classes are needed"
     if num_classes:
-        named = f"labels hold {shorten(found)}, but {num_classes} classes are named"
-        return _refused(named, found) if ids[-1] >= num_classes else None
-    if len(found) > MOST_CLASSES and _one_per_object(found):
-        return _refused(f"labels hold {len(found)} ids, as if every object had its own", found)
-    if len(found) > MOST_CLASSES or len(ids) != ids[-1] + 1:
-        kind = " (an interpolated mask?)" if len(found) > FEW else ""
-        what = f"labels hold {shorten(found)}{kind} instead of consecutive ids from 0"
-        return _refused(what, found)
+        named = f"labels hold {shorten(distinct)}, but {num_classes} classes are named"
+        return _refused(named, distinct) if ids[-1] >= num_classes else None
+    if len(distinct) > MOST_CLASSES and _one_per_object(distinct):
+        return _refused(
+            f"labels hold {len(distinct)} ids, as if every object had its own id", distinct
+        )
+    if len(distinct) > MOST_CLASSES or len(ids) != ids[-1] + 1:
+        kind = " (an interpolated mask?)" if len(distinct) > FEW else ""
+        what = f"labels hold {shorten(distinct)}{kind} instead of consecutive ids from 0"
+        return _refused(what, distinct)
     return None
 
 
 def suggest(values: np.ndarray) -> str | None:
-    """A map that makes `values` valid, in the form `parse` reads; None if none can be guessed.
+    """A map for `parse` that makes `values` valid; None if there is no obvious one.
 
-    Few values are numbered in their order, 255 staying void beside small ids. Many values up to
-    255 are cut in the middle, ids of objects become one class.
+    A few values are numbered in order, 255 stays void beside small ids. Many values up to 255 are
+    thresholded at 128; instance ids become one class.
     """
-    found = unique(values)
-    ids = [value for value in found if value != VOID]
-    if len(found) < 2:
+    distinct = unique(values)
+    ids = [value for value in distinct if value != VOID]
+    if len(distinct) < 2:
         return None
-    if len(found) <= FEW:
+    if len(distinct) <= FEW:
         keep_void = len(ids) >= 2 and ids[-1] < MOST_CLASSES
-        numbered = {value: i for i, value in enumerate(ids if keep_void else found)}
-        return ",".join(f"{value}:{numbered.get(value, VOID)}" for value in found)
-    if _one_per_object(found):
-        return f"0:0,1-{found[-1]}:1"
-    return f"0-127:0,128-{VOID}:1" if found[-1] <= VOID else None
+        numbered = {value: i for i, value in enumerate(ids if keep_void else distinct)}
+        return ",".join(f"{value}:{numbered.get(value, VOID)}" for value in distinct)
+    if _one_per_object(distinct):
+        return f"0:0,1-{distinct[-1]}:1"
+    return f"0-127:0,128-{VOID}:1" if distinct[-1] <= VOID else None
 
 
-def _one_per_object(found: list[int]) -> bool:
-    """Whether the values look like object numbers: consecutive from 0, not all grey values."""
-    return found[0] == 0 and len(found) == found[-1] + 1 and found[-1] != VOID
+def _one_per_object(distinct: list[int]) -> bool:
+    """Whether the values look like instance ids: consecutive from 0, not all gray values."""
+    return distinct[0] == 0 and len(distinct) == distinct[-1] + 1 and distinct[-1] != VOID
 
 
-def _refused(what: str, found: list[int]) -> str:
-    proposed = suggest(np.asarray(found))
+def _refused(what: str, distinct: list[int]) -> str:
+    proposed = suggest(np.asarray(distinct))
     remedy = f"--config.data.label_map={proposed}" if proposed else "save whole class ids 0, 1, ..."
     return f"{what}; try {remedy}" if proposed else f"{what}; {remedy}"

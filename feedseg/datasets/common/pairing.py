@@ -1,7 +1,7 @@
-"""Finding the label of every image of a folder by its name, never by its place in a list.
+"""Pairing of image and label files by name, never by their order.
 
-Nothing here opens an image. `find_pairs` reports what it could not pair instead of raising, so
-that a checking command can show everything at once; `require_complete` turns it into an error.
+No image is opened. `find_pairs` returns unmatched files, so that `feedseg check` can report all of
+them at once; `require_complete` raises an error for them.
 """
 
 import csv
@@ -21,7 +21,7 @@ LAYOUT = (
     "train/, val/, test/; or a pairs.csv with the columns image,label[,part]"
 )
 
-# (folder of images, folders of labels), lower case, the first that exist are taken
+# (folder of images, folders of labels), in lower case; the first existing pair counts
 FOLDER_PAIRS = (
     ("imagestr", ("labelstr",)),
     ("images", ("labels", "masks", "label", "mask")),
@@ -54,9 +54,9 @@ class Pair(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """What was found below a folder."""
+    """The image and label files of a folder."""
 
-    layout: str  # in words; empty if none was recognised
+    layout: str  # description; empty if no known layout fits
     pairs: list[Pair]
     unmatched_images: list[Path]
     unmatched_labels: list[Path]
@@ -65,8 +65,8 @@ class Pairs(NamedTuple):
 def find_pairs(root: Path) -> Pairs:
     """Images and labels below `root` in the first layout of `LAYOUT` that fits.
 
-    A list (pairs.csv) goes before parts (train/, val/, test/), those before folders and files.
-    Raises UserError if `root` is no folder or pairs.csv cannot be followed.
+    Precedence: a list (pairs.csv), parts (train/, val/, test/), folders, files.
+    Raises UserError if `root` is no folder or pairs.csv is invalid.
     """
     root = Path(root)
     if not root.is_dir():
@@ -82,15 +82,15 @@ def find_pairs(root: Path) -> Pairs:
     return _find(root)
 
 
-def require_complete(found: Pairs, root: Path) -> None:
+def require_complete(files: Pairs, root: Path) -> None:
     """Raises UserError if there is no pair or a file of either side has no partner."""
-    if not found.layout:
+    if not files.layout:
         raise UserError(f"{root}: no images with labels found; expected {LAYOUT}")
     problems = [
         f"{len(paths)} {kind} ({shorten(_relative(path, root) for path in paths)})"
         for kind, paths in (
-            ("images without a label", found.unmatched_images),
-            ("labels without an image", found.unmatched_labels),
+            ("images without a label", files.unmatched_images),
+            ("labels without an image", files.unmatched_labels),
         )
         if paths
     ]
@@ -99,12 +99,12 @@ def require_complete(found: Pairs, root: Path) -> None:
             f"{root}: {' and '.join(problems)}; pairs need equal names, "
             "move or rename the files or list them in pairs.csv"
         )
-    if not found.pairs:
-        raise UserError(f"{root}: {found.layout}: no images found")
-    count = Counter(pair.name for pair in found.pairs)
+    if not files.pairs:
+        raise UserError(f"{root}: {files.layout}: no images found")
+    count = Counter(pair.name for pair in files.pairs)
     twice = sorted(name for name, times in count.items() if times > 1)
     if twice:
-        raise UserError(f"{root}: names that occur twice: {shorten(twice)}; rename the files")
+        raise UserError(f"{root}: duplicate names: {shorten(twice)}; rename the files")
 
 
 def pair_folders(images: Path, labels: Path) -> Pairs:
@@ -124,11 +124,11 @@ def shorten(values: Iterable, most: int = 5) -> str:
 
 
 def _find(folder: Path) -> Pairs:
-    """One of the layouts without parts in `folder`."""
+    """The files of `folder` in the first layout without parts that fits."""
     for layout in (_in_folders, _as_stacks, _side_by_side):
-        found = layout(folder)
-        if found is not None:
-            return found
+        files = layout(folder)
+        if files is not None:
+            return files
     below = [path for sub in _folders(folder).values() for path in _files(sub)]
     return Pairs("", [], _files(folder) + below, [])
 
@@ -172,7 +172,7 @@ def _side_by_side(root: Path) -> Pairs | None:
 
 
 def _by_name(layout: str, images: list[Path], labels: list[Path], ending: re.Pattern) -> Pairs:
-    """Pairs of equal stems; what is left is compared without its endings."""
+    """Pairs of equal stems; the rest is compared without endings."""
     images, labels = _unique(images, attrgetter("stem")), _unique(labels, attrgetter("stem"))
     exact = {path.stem: path for path in labels[0]}
     pairs = [Pair(p.stem, p, exact[p.stem]) for p in images[0] if p.stem in exact]
@@ -204,21 +204,20 @@ def _unique(paths: list[Path], key: Callable[[Path], str]) -> tuple[list[Path], 
     return once, [path for path in paths if count[key(path)] > 1]
 
 
-def _joined(found: dict[str, Pairs], folders: dict[str, Path]) -> Pairs:
-    """The parts as one; names get their part in front, since parts may repeat them."""
+def _joined(parts: dict[str, Pairs], folders: dict[str, Path]) -> Pairs:
+    """All parts together; the part is prepended to the names, which may repeat across parts."""
     layouts = [
-        f"{folders[part].name}/: {pairs.layout or 'no labels'}" for part, pairs in found.items()
-    ]
-    pairs = [
-        pair._replace(name=f"{part}_{pair.name}", part=part)
-        for part, one in found.items()
-        for pair in one.pairs
+        f"{folders[part].name}/: {files.layout or 'no labels'}" for part, files in parts.items()
     ]
     return Pairs(
-        "; ".join(layouts) if any(one.layout for one in found.values()) else "",
-        pairs,
-        [path for one in found.values() for path in one.unmatched_images],
-        [path for one in found.values() for path in one.unmatched_labels],
+        "; ".join(layouts) if any(files.layout for files in parts.values()) else "",
+        [
+            pair._replace(name=f"{part}_{pair.name}", part=part)
+            for part, files in parts.items()
+            for pair in files.pairs
+        ],
+        [path for files in parts.values() for path in files.unmatched_images],
+        [path for files in parts.values() for path in files.unmatched_labels],
     )
 
 

@@ -1,4 +1,4 @@
-"""What the dataset files share: image files as arrays of one section, checked with their truth."""
+"""Reading of image and label files as sections, with checks of their content."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.datasets.common.dataset import VOID, Section, apply_channels
-from feedseg.datasets.common.pairing import Pair, shorten
+from feedseg.datasets.common.pairing import Pair, pair_folders, require_complete, shorten
 from feedseg.io import images
 from feedseg.runtime.errors import BadImage, UserError
 
@@ -14,7 +14,7 @@ from feedseg.runtime.errors import BadImage, UserError
 def read_pages(path: Path, channels: str = "as_is") -> np.ndarray:
     """All pages of an image file, [P, h, w, C] uint8, uint16 or float32.
 
-    channels: `as_is` or `grey`, see `base.apply_channels`. Raises BadImage, see `image_io`.
+    channels: `as_is` or `grey`, see `dataset.apply_channels`. Raises BadImage.
     """
     try:
         return apply_channels(images.read_array(path), channels)
@@ -35,7 +35,7 @@ def read_values(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A binary mask, [h, w] bool: 1-bit images as they are, others from grey value 128 on."""
+    """A binary mask, [h, w] bool; images of more than 1 bit are thresholded at 128."""
     values = read_values(path)
     return values > 0 if values.max(initial=0) <= 1 else values >= 128
 
@@ -51,7 +51,7 @@ def check_ids(values: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
     if wrong.size:
         raise BadImage(
             f"{path}: label values {shorten(wrong)}; expected class ids 0 to {num_classes - 1} "
-            f"(or {VOID} for pixels that do not count)"
+            f"(or {VOID} for ignored pixels)"
         )
     return values.astype(np.uint8)
 
@@ -78,6 +78,15 @@ def sections_of(
     ]
 
 
+def sections_in(
+    images: Path, labels: Path, options, read_truth: Callable[[Path], np.ndarray]
+) -> list[Section]:
+    """`sections_of` the equal names of two folders. Raises UserError if a file has no partner."""
+    files = pair_folders(images, labels)
+    require_complete(files, images.parent)
+    return sections_of(files.pairs, options, read_truth)
+
+
 def read_foreground(path: Path) -> np.ndarray:
     """A label of two classes stored as 0/1 or 0/255, [h, w] uint8 with 1 for the second."""
     return binary(read_values(path), path)
@@ -85,9 +94,9 @@ def read_foreground(path: Path) -> np.ndarray:
 
 def binary(values: np.ndarray, path: Path) -> np.ndarray:
     """0 and 1 (uint8) from an array of 0/1 or of 0/255. Raises BadImage for other values."""
-    found = np.unique(values)
-    if not set(found.tolist()) <= {0, 1} and not set(found.tolist()) <= {0, 255}:
-        raise BadImage(f"{path}: label values {shorten(found)}; expected 0 and 1, or 0 and 255")
+    distinct = np.unique(values).tolist()
+    if not set(distinct) <= {0, 1} and not set(distinct) <= {0, 255}:
+        raise BadImage(f"{path}: label values {shorten(distinct)}; expected 0 and 1, or 0 and 255")
     return (values > 0).astype(np.uint8)
 
 

@@ -13,7 +13,7 @@ def prepare(source: RawData, options) -> RawData:
     """The source with its maps, and with its classes joined where that is asked for.
 
     options: the config's `data` part. Maps are made once from whole images: `mask` (mask_values),
-    the grey value of each pixel's class as it was; `border` (border_class), weights between cells.
+    the gray value of each pixel's class as it was; `border` (border_class), weights between cells.
     Raises UserError for class names that are not there and for numbers that fit no class.
     """
     if options.mask_values:
@@ -54,10 +54,10 @@ def _class_id(source: RawData, key: str, name: str) -> int:
 
 
 def _mask(source: RawData, values: Sequence[float]):
-    """The grey mask of a label, 0 where it is void."""
+    """The gray mask of a label, 0 where it is void."""
     if len(values) != len(source.class_names) or not all(0 <= value <= 1 for value in values):
         raise UserError(
-            f"data.mask_values={tuple(values)}: one grey value from 0 to 1 for each of "
+            f"data.mask_values={tuple(values)}: one gray value from 0 to 1 for each of "
             f"{', '.join(source.class_names)}"
         )
     table = np.zeros(256, np.float32)

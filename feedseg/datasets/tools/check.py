@@ -1,6 +1,6 @@
-"""`feedseg check`: is a folder of images and labels fit for training, and if not, what to mend.
+"""`feedseg check`: whether a folder of images and labels can be trained on, and what to fix.
 
-Reads every file, reports everything at once, and leaves a sheet of overlays and a fingerprint.
+Reads every file, reports all problems at once, writes a sheet of overlays and a fingerprint.
 """
 
 import hashlib
@@ -12,8 +12,8 @@ from pathlib import Path
 from feedseg.datasets import folder
 from feedseg.datasets.common import label_map, pairing
 from feedseg.datasets.common.dataset import VOID
-from feedseg.datasets.tools.diagnosis import Verdict, judge
-from feedseg.datasets.tools.scan import Survey, survey
+from feedseg.datasets.tools.diagnosis import Diagnosis, diagnose
+from feedseg.datasets.tools.scan import FolderScan, scan_folder
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.files import write_json_atomic
 from feedseg.runtime.tables import aligned
@@ -30,28 +30,28 @@ def check(
     classes: Sequence[str] = (),
     progress: bool = True,
 ) -> int:
-    """Reports on a user's folder; returns 0 if it can be trained on.
+    """Report on a user's folder; returns 0 if it can be trained on.
 
     output: folder for `overlay.png` and `fingerprint.json`, replaced if they exist.
     map_text: label values to class ids as in `data.label_map`. classes: names in order of ids.
-    Raises UserError after the report if something has to be mended.
+    Raises UserError after the report if there is a problem.
     """
     data, output = Path(data), Path(output)
     print(f"Checking {data}", flush=True)
     rules, described = label_map.parse(map_text), folder.describe(data, tuple(classes))
-    found = pairing.find_pairs(data)
-    if not found.layout:
+    files = pairing.find_pairs(data)
+    if not files.layout:
         raise UserError(f"{data}: no images with labels found; expected {pairing.LAYOUT}")
-    seen = survey(data, found, rules, described, SHEET_PAIRS, progress)
-    verdict = judge(seen, len(described.names), bool(rules))
-    names = described.names if verdict.valid_ids else ()  # names belong to ids, not grey values
-    print("\n".join(report(seen, names, verdict)))
-    files = _write(output, seen, names, verdict)
-    print(f"\nWrote {', '.join(map(str, files))}", flush=True)
-    if verdict.problems:
-        more = len(verdict.problems) - 1
+    scan = scan_folder(data, files, rules, described, SHEET_PAIRS, progress)
+    diagnosis = diagnose(scan, len(described.names), bool(rules))
+    names = described.names if diagnosis.valid_ids else ()  # names belong to ids, not gray values
+    print("\n".join(report(scan, names, diagnosis)))
+    written = _write(output, scan, names, diagnosis)
+    print(f"\nWrote {', '.join(map(str, written))}", flush=True)
+    if diagnosis.problems:
+        more = len(diagnosis.problems) - 1
         others = f" (and {more} more, listed above)" if more else ""
-        raise UserError(f"{verdict.problems[0]}{others}")
+        raise UserError(f"{diagnosis.problems[0]}{others}")
     print(f"{data} can be used: --config.data.name=folder --config.data_dir={data}")
     return 0
 
@@ -59,20 +59,20 @@ def check(
 # Reporting
 
 
-def report(seen: Survey, names: Sequence[str], verdict: Verdict) -> list[str]:
+def report(scan: FolderScan, names: Sequence[str], diagnosis: Diagnosis) -> list[str]:
     """The report as lines of text, tables aligned."""
-    parts = Counter(pair.part for pair in seen.found.pairs if pair.part)
+    parts = Counter(pair.part for pair in scan.files.pairs if pair.part)
     split = f" ({', '.join(f'{part} {n}' for part, n in parts.items())})" if parts else ""
     lines = [
         "",
-        f"Layout  {seen.found.layout}",
-        f"Pairs   {len(seen.found.pairs)}{split}, {sum(1 for _ in seen.pages())} readable images",
+        f"Layout  {scan.files.layout}",
+        f"Pairs   {len(scan.files.pairs)}{split}, {sum(1 for _ in scan.pages())} readable images",
         "",
-        *_limit(_image_table(seen)),
+        *_limit(_image_table(scan)),
         "",
-        *_limit(_class_table(seen, names)),
+        *_limit(_class_table(scan, names)),
     ]
-    for title, texts in (("To be mended", verdict.problems), ("Notes", verdict.notes)):
+    for title, texts in (("To be fixed", diagnosis.problems), ("Notes", diagnosis.notes)):
         if texts:
             lines += ["", f"{title} ({len(texts)})", *_limit([f"  - {text}" for text in texts])]
     return lines
@@ -85,33 +85,33 @@ def _limit(lines: list[str]) -> list[str]:
     return [*lines[:MOST_LINES], f"  ... {more} more, all in fingerprint.json"]
 
 
-def _image_table(seen: Survey) -> list[str]:
+def _image_table(scan: FolderScan) -> list[str]:
     groups = defaultdict(list)
-    for f in seen.facts:
-        groups[f.height, f.width, f.channels, f.dtype].append(f)
+    for pair in scan.pairs:
+        groups[pair.height, pair.width, pair.channels, pair.dtype].append(pair)
     ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     rows = [["images", "height", "width", "channels", "type", "lowest", "highest"]]
     for (height, width, channels, dtype), group in ordered:
-        low, high = min(f.low for f in group), max(f.high for f in group)
-        count = sum(len(f.pages) for f in group)
+        low, high = min(pair.low for pair in group), max(pair.high for pair in group)
+        count = sum(len(pair.pages) for pair in group)
         rows.append([count, height, width, channels, dtype, f"{low:g}", f"{high:g}"])
     return table(rows)
 
 
-def _class_table(seen: Survey, names: Sequence[str]) -> list[str]:
-    total = seen.values()
-    holding = Counter(value for page in seen.pages() for value in page.values)
-    pixels, pages = max(1, total.total()), sum(1 for _ in seen.pages())
+def _class_table(scan: FolderScan, names: Sequence[str]) -> list[str]:
+    total = scan.values()
+    images_with = Counter(value for page in scan.pages() for value in page.values)
+    pixels, pages = max(1, total.total()), sum(1 for _ in scan.pages())
     rows = [["value", "class", "pixels %", "in images"]]
     for value in sorted(total):
         share = f"{100 * total[value] / pixels:.3f}"
-        rows.append([value, class_name(value, names), share, f"{holding[value]} of {pages}"])
+        rows.append([value, class_name(value, names), share, f"{images_with[value]} of {pages}"])
     return table(rows)
 
 
 def class_name(value: int, names: Sequence[str]) -> str:
     if value == VOID and names:
-        return "(does not count)"
+        return "(ignored)"
     return names[value] if value < len(names) else "-"
 
 
@@ -130,48 +130,51 @@ def _numeric(cell) -> bool:
 # Files
 
 
-def _write(output: Path, seen: Survey, names: Sequence[str], verdict: Verdict) -> list[Path]:
-    """The fingerprint and, if a pair could be read, the sheet. Raises UserError if it cannot."""
+def _write(
+    output: Path, scan: FolderScan, names: Sequence[str], diagnosis: Diagnosis
+) -> list[Path]:
+    """Write the fingerprint and, if a pair is readable, the sheet; UserError if that fails."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{output}: cannot be made ({error.strerror}); name another") from None
+        raise UserError(f"{output}: cannot be created ({error.strerror}); choose another") from None
     files = [output / "fingerprint.json"]
-    write_json_atomic(files[0], fingerprint(seen, names, verdict))
-    if seen.samples:
+    write_json_atomic(files[0], fingerprint(scan, names, diagnosis))
+    if scan.samples:
         from feedseg.datasets.tools.overlay_sheet import draw_sheet
 
         files.insert(0, output / "overlay.png")
-        draw_sheet(seen.samples, sorted(seen.values()), names, files[0])
+        draw_sheet(scan.samples, sorted(scan.values()), names, files[0])
     return files
 
 
-def fingerprint(seen: Survey, names: Sequence[str], verdict: Verdict) -> dict:
+def fingerprint(scan: FolderScan, names: Sequence[str], diagnosis: Diagnosis) -> dict:
     """All facts as plain data; `sha256` covers the pixels of all images and labels."""
     digest = hashlib.sha256()
     pairs = []
-    for f in sorted(seen.facts, key=lambda f: f.pair.name):
-        for page in f.pages:
-            digest.update(f"{f.pair.name} {page.image_hash} {page.label_hash}\n".encode())
+    for stats in sorted(scan.pairs, key=lambda stats: stats.pair.name):
+        pair = stats.pair
+        for page in stats.pages:
+            digest.update(f"{pair.name} {page.image_hash} {page.label_hash}\n".encode())
         pairs.append(
             {
-                "name": f.pair.name,
-                "image": str(_relative(f.pair.image, seen.root)),
-                "label": str(_relative(f.pair.label, seen.root)),
-                "part": f.pair.part,
-                **{key: getattr(f, key) for key in ("height", "width", "channels", "dtype")},
-                "range": [f.low, f.high],
-                "pages": [page._asdict() for page in f.pages],
+                "name": pair.name,
+                "image": str(_relative(pair.image, scan.root)),
+                "label": str(_relative(pair.label, scan.root)),
+                "part": pair.part,
+                **{key: getattr(stats, key) for key in ("height", "width", "channels", "dtype")},
+                "range": [stats.low, stats.high],
+                "pages": [page._asdict() for page in stats.pages],
             }
         )
-    total = sorted(seen.values().items())
+    total = sorted(scan.values().items())
     classes = [{"value": v, "name": class_name(v, names), "pixels": n} for v, n in total]
     return {
         "sha256": digest.hexdigest(),
-        "layout": seen.found.layout,
+        "layout": scan.files.layout,
         "classes": classes,
-        "problems": verdict.problems,
-        "notes": verdict.notes,
+        "problems": diagnosis.problems,
+        "notes": diagnosis.notes,
         "pairs": pairs,
     }
 

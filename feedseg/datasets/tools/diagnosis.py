@@ -1,4 +1,4 @@
-"""What is wrong with a surveyed folder, and what is only worth knowing, for `feedseg check`."""
+"""Problems of a folder of images and labels, and remarks on it, for `feedseg check`."""
 
 from collections import Counter, defaultdict
 from typing import NamedTuple
@@ -7,78 +7,78 @@ import numpy as np
 
 from feedseg.datasets.common import label_map, pairing
 from feedseg.datasets.common.dataset import VOID
-from feedseg.datasets.tools.scan import Survey
+from feedseg.datasets.tools.scan import FolderScan
 
 
-class Verdict(NamedTuple):
-    """What was judged of a survey."""
+class Diagnosis(NamedTuple):
+    """Assessment of a scanned folder."""
 
-    problems: list[str]  # training would refuse the folder, or learn something wrong
+    problems: list[str]  # training would fail or learn something wrong
     notes: list[str]  # worth knowing
     valid_ids: bool  # whether the label values are class ids
 
 
-def judge(seen: Survey, num_named: int, mapped: bool) -> Verdict:
-    """Problems and notes of a survey. num_named: named classes, 0 if none are named."""
-    label_problems = _label_problems(seen, num_named, mapped)
-    problems = [*seen.damaged, *_lonely(seen), *label_problems, *_kind_problems(seen)]
-    problems += _name_problems(seen)
-    if not seen.found.pairs:
-        problems.append(f"{seen.root}: no pair of an image and a label")
-    notes = [*_range_notes(seen), *_class_notes(seen), *_duplicates(seen)]
-    return Verdict(problems, notes, not label_problems)
+def diagnose(scan: FolderScan, num_named: int, mapped: bool) -> Diagnosis:
+    """Problems and notes of a scan. num_named: number of named classes, 0 if none are."""
+    label_problems = _label_problems(scan, num_named, mapped)
+    problems = [*scan.damaged, *_unmatched(scan), *label_problems, *_kind_problems(scan)]
+    problems += _name_problems(scan)
+    if not scan.files.pairs:
+        problems.append(f"{scan.root}: no pair of an image and a label")
+    notes = [*_range_notes(scan), *_class_notes(scan), *_duplicates(scan)]
+    return Diagnosis(problems, notes, not label_problems)
 
 
-def _lonely(seen: Survey) -> list[str]:
+def _unmatched(scan: FolderScan) -> list[str]:
     """Files without a partner."""
-    found = seen.found
-    lines = [f"{path}: image without a label of the same name" for path in found.unmatched_images]
-    return lines + [
-        f"{path}: label without an image of its name" for path in found.unmatched_labels
+    images, labels = scan.files.unmatched_images, scan.files.unmatched_labels
+    return [
+        *(f"{path}: image without a label of the same name" for path in images),
+        *(f"{path}: label without an image of the same name" for path in labels),
     ]
 
 
-def _label_problems(seen: Survey, num_named: int, mapped: bool) -> list[str]:
-    """Label values that are no class ids, judged over all labels together."""
-    values = np.array(sorted(seen.values()))
+def _label_problems(scan: FolderScan, num_named: int, mapped: bool) -> list[str]:
+    """Label values that are no class ids, over all labels together."""
+    values = np.array(sorted(scan.values()))
     problem = label_map.problem(values, num_named) if values.size else None
     if problem and mapped:
         problem = f"after data.label_map the {problem.split('; try')[0]}"
-    return [f"{seen.root}: {problem}"] if problem else []
+    return [f"{scan.root}: {problem}"] if problem else []
 
 
-def _kind_problems(seen: Survey) -> list[str]:
+def _kind_problems(scan: FolderScan) -> list[str]:
     """Images that differ in pixel type or channels from most others."""
-    kinds = Counter((f.dtype, f.channels) for f in seen.facts)
+    kinds = Counter((pair.dtype, pair.channels) for pair in scan.pairs)
     if len(kinds) < 2:
         return []
     dtype, channels = kinds.most_common(1)[0][0]
     return [
-        f"{f.pair.image}: {f.dtype} with {f.channels} channel(s), most images are {dtype} with "
-        f"{channels}; convert them alike"
-        for f in seen.facts
-        if (f.dtype, f.channels) != (dtype, channels)
+        f"{stats.pair.image}: {stats.dtype} with {stats.channels} channel(s), most images are "
+        f"{dtype} with {channels}; convert all images to one type"
+        for stats in scan.pairs
+        if (stats.dtype, stats.channels) != (dtype, channels)
     ]
 
 
-def _name_problems(seen: Survey) -> list[str]:
-    count = Counter(pair.name for pair in seen.found.pairs)
-    return [f"{seen.root}: {n} pairs are called {name}" for name, n in count.items() if n > 1]
+def _name_problems(scan: FolderScan) -> list[str]:
+    count = Counter(pair.name for pair in scan.files.pairs)
+    return [f"{scan.root}: {n} pairs have the name {name}" for name, n in count.items() if n > 1]
 
 
-def _duplicates(seen: Survey) -> list[str]:
+def _duplicates(scan: FolderScan) -> list[str]:
     """Images that occur more than once, pixel for pixel."""
     groups = defaultdict(list)
-    for facts in seen.facts:
-        for index, page in enumerate(facts.pages):
-            place = facts.pair.image.name + (f" page {index + 1}" if len(facts.pages) > 1 else "")
-            groups[page.image_hash].append((place, facts.pair.part, page.label_hash))
+    for stats in scan.pairs:
+        for index, page in enumerate(stats.pages):
+            name = stats.pair.image.name + (f" page {index + 1}" if len(stats.pages) > 1 else "")
+            groups[page.image_hash].append((name, stats.pair.part, page.label_hash))
     return [_duplicate(group) for group in groups.values() if len(group) > 1]
 
 
 def _duplicate(group: list[tuple[str, str, str]]) -> str:
-    """One line about equal images, given as (place, part, hash of the label)."""
-    line = f"{group[0][0]} is the same image as {pairing.shorten(place for place, *_ in group[1:])}"
+    """One line about equal images, given as (name, part, hash of the label)."""
+    line = f"{group[0][0]} is the same image as {pairing.shorten(name for name, *_ in group[1:])}"
     parts = sorted({part for _, part, _ in group})
     if len({label for *_, label in group}) > 1:
         line += ", but their labels differ: one of them is wrong"
@@ -87,37 +87,37 @@ def _duplicate(group: list[tuple[str, str, str]]) -> str:
     return line
 
 
-def _range_notes(seen: Survey) -> list[str]:
-    """Grey values that `dtype_range` would turn nearly black or clip."""
+def _range_notes(scan: FolderScan) -> list[str]:
+    """Gray values that `dtype_range` normalization would map to nearly black or clip."""
     notes = []
-    deep = [f.high for f in seen.facts if f.dtype == "uint16"]
+    deep = [pair.high for pair in scan.pairs if pair.dtype == "uint16"]
     if deep and max(deep) < 65535 / 8:
         notes.append(
             f"16-bit images only reach {max(deep)} of 65535 and would be nearly black: "
             "train with --config.data.normalization=image_percentile"
         )
-    if any(f.dtype == "float32" and (f.low < 0 or f.high > 1) for f in seen.facts):
+    if any(p.dtype == "float32" and (p.low < 0 or p.high > 1) for p in scan.pairs):
         notes.append(
-            "floating point images leave 0 to 1 and would be clipped: "
+            "floating-point images exceed the range 0 to 1 and would be clipped: "
             "train with --config.data.normalization=image_percentile"
         )
-    flat = [f.pair.image.name for f in seen.facts if f.low == f.high]
+    flat = [pair.pair.image.name for pair in scan.pairs if pair.low == pair.high]
     if flat:
-        notes.append(f"images of one grey value: {pairing.shorten(flat)}")
+        notes.append(f"constant images: {pairing.shorten(flat)}")
     return notes
 
 
-def _class_notes(seen: Survey) -> list[str]:
+def _class_notes(scan: FolderScan) -> list[str]:
     """Rare classes, and too few images to split."""
-    total, notes = seen.values(), []
-    labelled = sum(count for value, count in total.items() if value != VOID)
-    rare = [v for v, n in total.items() if v != VOID and n < 0.01 * labelled]
+    total, notes = scan.values(), []
+    labeled = sum(count for value, count in total.items() if value != VOID)
+    rare = [v for v, n in total.items() if v != VOID and n < 0.01 * labeled]
     if rare and len(total) <= label_map.MOST_CLASSES and sorted(total) != [0, VOID]:
         notes.append(
             f"classes below 1 % of the pixels: {pairing.shorten(sorted(rare))}; "
             "consider --config.loss.class_weight=balanced"
         )
-    pages = sum(1 for _ in seen.pages())
+    pages = sum(1 for _ in scan.pages())
     if 0 < pages < 3:
-        notes.append(f"{pages} labelled image(s): training, validation and test need one each")
+        notes.append(f"{pages} labeled image(s): training, validation and test need one each")
     return notes

@@ -12,15 +12,15 @@ from feedseg.io.colors import VOID_COLOR, color_labels, grey_as_rgb
 from feedseg.io.style import drawing
 
 SIDE = 420  # px of the longer side of a drawn image, at least half and at most twice that
-MOST_COLORS = 24  # with more values neighbours get different colours, without a legend
+MOST_COLORS = 24  # with more values neighbors get different colors, without a legend
 
 
 def draw_sheet(
     samples: Sequence[Sample], values: Sequence[int], names: Sequence[str], path: Path
 ) -> None:
-    """Image, label in colours, and image with the label's outlines, for every sample.
+    """Image, label in colors, and image with the label's outlines, for every sample.
 
-    values: all label values of the data set, rising; the n-th gets the n-th colour, 255 is grey.
+    values: all label values of the data set, rising; the n-th gets the n-th color, 255 is gray.
     Contrast is stretched for display (0.5 to 99.5 percentile).
     Raises SaveFailed if `path` cannot be written.
     """
@@ -91,7 +91,7 @@ def class_ids(label: np.ndarray, ordered: Sequence[int]) -> np.ndarray:
 
 
 def outlines(image: np.ndarray, ids: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
-    """Image [h, w, 3] with a line inside every region but the first class's, in its colour.
+    """Image [h, w, 3] with a line inside every region but the first class's, in its color.
 
     A dark edge beside the line keeps it visible on any image.
     """
@@ -109,13 +109,13 @@ def outlines(image: np.ndarray, ids: np.ndarray, colors: Sequence[Sequence[int]]
 
 
 def _colors(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Colours of the first `count` values; many values repeat a short list of colours."""
+    """Colors of the first `count` values; many values repeat a short list of colors."""
     short = palette(min(count, MOST_COLORS))
     return tuple(short[i if i < len(short) else 1 + i % (len(short) - 1)] for i in range(count))
 
 
 def _legend(figure, ordered: Sequence[int], void: bool, names: Sequence[str]) -> None:
-    """Colour patches of the values with their names; left out where there are too many."""
+    """Color patches of the values with their names; left out where there are too many."""
     from matplotlib.patches import Patch
 
     if len(ordered) > MOST_COLORS:

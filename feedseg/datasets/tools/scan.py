@@ -1,4 +1,4 @@
-"""The facts of every image and label file of a folder, bad files too, for `feedseg check`."""
+"""Statistics of every image and label file of a folder, damaged ones too, for `feedseg check`."""
 
 import hashlib
 from collections import Counter
@@ -12,11 +12,11 @@ from feedseg.datasets.common import label_map
 from feedseg.datasets.common.dataset import VOID
 from feedseg.datasets.common.pairing import Pair, Pairs
 from feedseg.datasets.folder import Description
-from feedseg.io import images as image_io
+from feedseg.io.images import read_array, read_label
 from feedseg.runtime.errors import UserError
 
 
-class Page(NamedTuple):
+class PageStats(NamedTuple):
     """One image with its label."""
 
     image_hash: str  # SHA-256 of the pixels
@@ -24,17 +24,17 @@ class Page(NamedTuple):
     values: dict[int, int]  # label value -> pixels
 
 
-class Facts(NamedTuple):
-    """What a pair of whole files holds."""
+class PairStats(NamedTuple):
+    """Statistics of an image file and its label file."""
 
     pair: Pair
     height: int  # px
     width: int
     channels: int
     dtype: str
-    low: float  # smallest and largest grey value
+    low: float  # smallest and largest gray value
     high: float
-    pages: list[Page]
+    pages: list[PageStats]
 
 
 class Sample(NamedTuple):
@@ -45,13 +45,13 @@ class Sample(NamedTuple):
     label: np.ndarray  # [h, w]
 
 
-class Survey(NamedTuple):
-    """Everything found below a folder."""
+class FolderScan(NamedTuple):
+    """All files below a folder."""
 
     root: Path
-    found: Pairs
-    facts: list[Facts]
-    damaged: list[str]  # one line per file or pair that cannot be used
+    files: Pairs
+    pairs: list[PairStats]
+    damaged: list[str]  # one line per unusable file or pair
     samples: list[Sample]
 
     def values(self) -> Counter:
@@ -61,51 +61,51 @@ class Survey(NamedTuple):
             total.update(page.values)
         return total
 
-    def pages(self) -> Iterator[Page]:
-        for facts in self.facts:
-            yield from facts.pages
+    def pages(self) -> Iterator[PageStats]:
+        for pair in self.pairs:
+            yield from pair.pages
 
 
-def survey(
+def scan_folder(
     root: Path,
-    found: Pairs,
-    rules: list[label_map.InstanceSpec],
+    files: Pairs,
+    rules: list[label_map.Rule],
     described: Description,
     num_samples: int,
     progress: bool,
-) -> Survey:
-    """Reads every pair of files, one at a time.
+) -> FolderScan:
+    """Read every pair of files, one at a time.
 
     rules: from label values to class ids, applied to every label; described: names and the value
     to ignore. num_samples: pages kept for drawing, spread evenly over the pairs.
     """
     from tqdm import tqdm
 
-    each = max(1, num_samples // max(1, len(found.pairs)))  # pages of a stack
-    spread = np.linspace(0, len(found.pairs) - 1, num_samples).round()
+    most = max(1, num_samples // max(1, len(files.pairs)))  # samples per stack
+    spread = np.linspace(0, len(files.pairs) - 1, num_samples).round()
     chosen = set(spread.astype(int).tolist())
-    result = Survey(root, found, [], [], [])
+    result = FolderScan(root, files, [], [], [])
     quiet = None if progress else True  # None: a bar on terminals only
-    for index, pair in enumerate(tqdm(found.pairs, "reading", unit="pair", disable=quiet)):
+    for index, pair in enumerate(tqdm(files.pairs, "reading", unit="pair", disable=quiet)):
         images, labels, errors = _read_pair(pair, rules, described.ignore)
         result.damaged.extend(errors)
         if errors:
             continue
-        result.facts.append(_facts(pair, images, labels))
+        result.pairs.append(_pair_stats(pair, images, labels))
         if index in chosen:
-            result.samples.extend(_samples(pair.name, images, labels, each))
-    for path in (*found.unmatched_images, *found.unmatched_labels):
+            result.samples.extend(_samples(pair.name, images, labels, most))
+    for path in (*files.unmatched_images, *files.unmatched_labels):
         try:
-            image_io.read_array(path)
+            read_array(path)
         except UserError as error:
             result.damaged.append(str(error))
     return result
 
 
-def _read_pair(pair: Pair, rules: list[label_map.InstanceSpec], ignore: int | None):
-    """(images [P, H, W, C], labels [P, H, W], errors); both files are tried."""
+def _read_pair(pair: Pair, rules: list[label_map.Rule], ignore: int | None):
+    """(images [P, H, W, C], labels [P, H, W], errors); both files are read."""
     arrays, errors = [], []
-    for read, path in ((image_io.read_array, pair.image), (image_io.read_label, pair.label)):
+    for read, path in ((read_array, pair.image), (read_label, pair.label)):
         try:
             arrays.append(read(path))
         except UserError as error:
@@ -131,15 +131,15 @@ def _size(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape[:3]))
 
 
-def _facts(pair: Pair, images: np.ndarray, labels: np.ndarray) -> Facts:
+def _pair_stats(pair: Pair, images: np.ndarray, labels: np.ndarray) -> PairStats:
     pages = []
     for image, label in zip(images, labels, strict=True):
         values, counts = np.unique(label, return_counts=True)
-        table = dict(zip(values.tolist(), counts.tolist(), strict=True))
-        pages.append(Page(_hash(image), _hash(label), table))
+        pixels = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        pages.append(PageStats(_hash(image), _hash(label), pixels))
     _, height, width, channels = images.shape
     low, high = images.min().item(), images.max().item()
-    return Facts(pair, height, width, channels, str(images.dtype), low, high, pages)
+    return PairStats(pair, height, width, channels, str(images.dtype), low, high, pages)
 
 
 def _hash(array: np.ndarray) -> str:
@@ -150,12 +150,12 @@ def _hash(array: np.ndarray) -> str:
 
 
 def _samples(name: str, images: np.ndarray, labels: np.ndarray, most: int) -> list[Sample]:
-    """Up to `most` pages, spread evenly over a stack; the middle one if it is only one."""
+    """Up to `most` pages, spread evenly over a stack; a single one is the middle page."""
     count = min(most, len(images))
-    places = (np.arange(count) + 0.5) * len(images) / count
+    indices = (np.arange(count) + 0.5) * len(images) / count
     return [
         Sample(
             name + (f" page {i + 1}" if len(images) > 1 else ""), images[i].copy(), labels[i].copy()
         )
-        for i in places.astype(int).tolist()
+        for i in indices.astype(int).tolist()
     ]

@@ -17,7 +17,7 @@ _PREPARATION += ("border_class", "border_weight", "border_sigma_px")
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run, seen through one of its scored outputs.
 
     condition: equal for runs that are scored on the same test images and truth.
@@ -47,7 +47,7 @@ class Method(NamedTuple):
     """Runs of one configuration, over folds and seeds."""
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
 
     def scores(self, key: str) -> list[float | None]:
         return [run.score(key) for run in self.runs]
@@ -60,7 +60,7 @@ class Collection(NamedTuple):
     warnings: tuple[str, ...]
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[FinishedRun]:
         return [run for method in self.methods for run in method.runs]
 
     @property
@@ -81,7 +81,7 @@ def collect(paths: Sequence[Path], by: str = "method", every_output: bool = Fals
     Raises UserError for a path that is not there, or if no run below has a result.
     """
     read = [_read(folder) for folder in find_runs(paths)]
-    runs = [each for each in read if isinstance(each, Run)]
+    runs = [each for each in read if isinstance(each, FinishedRun)]
     warnings = [each for each in read if isinstance(each, str)]
     if not runs:
         told = f" ({'; '.join(warnings)})" if warnings else ""
@@ -108,7 +108,7 @@ def renamed(found: Collection, names: Mapping[str, str]) -> Collection:
     return found._replace(methods=tuple(methods))
 
 
-def _read(folder: Path) -> Run | str:
+def _read(folder: Path) -> FinishedRun | str:
     """A finished run, or why it is left out."""
     directory = RunDir(folder)
     if not directory.result.exists():
@@ -126,13 +126,13 @@ def _read(folder: Path) -> Run | str:
         return f"left out, its result holds no scores: {directory.result}"
     if not result.get("complete"):
         return f"left out, not finished: {folder}"
-    return Run(folder, config, result)
+    return FinishedRun(folder, config, result)
 
 
-def _with_conditions(runs: Sequence[Run]) -> list[Run]:
+def _with_conditions(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     """The runs with what they were scored on: the data, their truth and the split.
 
-    The stored hash also covers what a network sees (filters, grey range), which methods may
+    The stored hash also covers what a network sees (filters, gray range), which methods may
     choose; it only matters where data that should be the same have more than one.
     """
     hashes = defaultdict(set)
@@ -149,15 +149,15 @@ def _with_conditions(runs: Sequence[Run]) -> list[Run]:
     ]
 
 
-def _test_part(run: Run, without: Sequence[str]) -> str:
+def _test_part(run: FinishedRun, without: Sequence[str]) -> str:
     data = {key: value for key, value in run.config["data"].items() if key not in without}
     split = run.config["split"]
     return json.dumps([run.fold, decisive({"data": data, "split": split})], sort_keys=True)
 
 
-def _grouped(runs: Sequence[Run], by: str) -> tuple[list[Method], list[str]]:
+def _grouped(runs: Sequence[FinishedRun], by: str) -> tuple[list[Method], list[str]]:
     """Methods in the order of their first run, and which runs are repetitions of another."""
-    groups: dict[str, list[Run]] = defaultdict(list)
+    groups: dict[str, list[FinishedRun]] = defaultdict(list)
     repeated = []
     for run in runs:
         key = str(run.folder) if by == "run" else method_key(run.config)
@@ -174,7 +174,7 @@ def _grouped(runs: Sequence[Run], by: str) -> tuple[list[Method], list[str]]:
     ], repeated
 
 
-def _place(run: Run) -> tuple[int, int, str]:
+def _place(run: FinishedRun) -> tuple[int, int, str]:
     return run.fold, run.seed, run.condition
 
 

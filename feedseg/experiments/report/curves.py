@@ -1,4 +1,4 @@
-"""Learning curves and box plots of methods, a colour each."""
+"""Learning curves and box plots of methods, a color each."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.evaluation.figures import line_style
-from feedseg.experiments.report.collect import Method, Run
+from feedseg.experiments.report.collect import FinishedRun, Method
 from feedseg.io.style import drawing
 from feedseg.runs.directory import RunDir
 
@@ -43,7 +43,7 @@ def learning_curves(
     return True
 
 
-def _epochs(run: Run) -> dict[float, dict]:
+def _epochs(run: FinishedRun) -> dict[float, dict]:
     """The rows of metrics.jsonl by epoch; none if it is missing or damaged."""
     try:
         rows = RunDir(run.folder).rows()

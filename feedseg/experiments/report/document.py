@@ -19,7 +19,7 @@ img { max-width: 100%; height: auto; }
 """
 
 
-class Page:
+class HtmlPage:
     """A page that grows section by section; every text is escaped."""
 
     def __init__(self, title: str):

@@ -1,4 +1,4 @@
-"""The qualitative figure: test images, their truth, and what each method makes of them."""
+"""The qualitative figure: test images, their truth, and the prediction of each method."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg.experiments.report.collect import Method, Run
+from feedseg.experiments.report.collect import FinishedRun, Method
 from feedseg.runs.directory import RunDir
 from feedseg.runtime.errors import UserError
 
 
 class Gallery(NamedTuple):
-    """Names of the images shown, none if there is no figure, and what is said about it."""
+    """Names of the images shown, none if there is no figure, and the notes below it."""
 
     images: tuple[str, ...]
     notes: tuple[str, ...]
@@ -22,16 +22,16 @@ class Gallery(NamedTuple):
 def gallery(
     methods: Sequence[Method], path: Path, count: int, metadata: Mapping[str, str]
 ) -> Gallery:
-    """Draws `count` test images that the methods share: input, truth, each method's labels.
+    """Draw `count` common test images of the methods: input, truth, the labels of each method.
 
-    One run of each method predicts, of the same fold and of the lowest seed there is. A method
-    without a checkpoint, or whose data are not here, is left out and named.
+    One run of each method predicts, all of one fold and of the lowest seed. A method without a
+    checkpoint or without its data is left out and named.
     """
     chosen, notes = _chosen(methods)
     if not chosen:
         return Gallery((), (*notes, "No run has a checkpoint: no method can show its predictions."))
     if not count:
-        return Gallery((), ("Left out as asked (--images 0).",))
+        return Gallery((), ("Left out (--images 0).",))
     from feedseg.evaluation import test_split  # brings JAX
 
     parts, cache = {}, {}
@@ -42,7 +42,7 @@ def gallery(
             notes.append(f"{name} is left out: {str(error).splitlines()[0]}")
     common = _common([test for _, test in parts.values()])
     if not len(common):
-        return Gallery((), (*notes, "There is no test image that the methods share."))
+        return Gallery((), (*notes, "The methods have no test image in common."))
     items = test_split.evenly(common, count)
     columns = {}
     for name, (dataset, _) in parts.items():
@@ -60,38 +60,38 @@ def gallery(
     return Gallery(tuple(dataset.item_names[item] for item in items), tuple(notes))
 
 
-def _chosen(methods: Sequence[Method]) -> tuple[dict[str, Run], list[str]]:
-    """A run per method, all of one fold and one test part; why the other methods are missing."""
+def _chosen(methods: Sequence[Method]) -> tuple[dict[str, FinishedRun], list[str]]:
+    """A run per method, all of one fold and one test part; notes on the other methods."""
     methods = [m for m in methods if m.runs[0].output == "final"]
-    able = [(m.name, run) for m in methods for run in m.runs if _has_checkpoint(run)]
-    places: dict[tuple, dict[str, Run]] = {}
-    for name, run in able:  # sorted by fold and seed
-        places.setdefault((run.fold, run.condition), {}).setdefault(name, run)
-    chosen = max(places.values(), key=len, default={})
+    candidates = [(m.name, run) for m in methods for run in m.runs if _has_checkpoint(run)]
+    groups: dict[tuple, dict[str, FinishedRun]] = {}
+    for name, run in candidates:  # sorted by fold and seed
+        groups.setdefault((run.fold, run.condition), {}).setdefault(name, run)
+    chosen = max(groups.values(), key=len, default={})
     missing = [m.name for m in methods if m.name not in chosen] if chosen else []
     return chosen, [f"{name} is left out: no checkpoint for these images." for name in missing]
 
 
-def _has_checkpoint(run: Run) -> bool:
+def _has_checkpoint(run: FinishedRun) -> bool:
     folder = RunDir(run.folder).best
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _test_part(run: Run, cache: dict):
+def _test_part(run: FinishedRun, cache: dict):
     """The data set of a run and the items of its test part.
 
-    Raises UserError if the data are not here, or not those of the run.
+    Raises UserError if the data are missing or differ from those of the run.
     """
     from feedseg import datasets
     from feedseg.datasets.common import splits
-    from feedseg.runs import config as configs
+    from feedseg.runs.config import from_plain
 
-    config = configs.from_plain(run.config)
+    config = from_plain(run.config)
     key = json.dumps([run.config["data"], run.config["data_dir"], run.fold])
     if key not in cache:
         cache[key] = datasets.load(config)
     if cache[key].fingerprint() != run.result["data_hash"]:
-        raise UserError("the data here are not those of the run")
+        raise UserError("the data differ from those of the run")
     return cache[key], splits.split(cache[key], config.split).test
 
 
@@ -102,22 +102,21 @@ def _common(parts: Sequence[np.ndarray]) -> np.ndarray:
     return common
 
 
-def _predicted(run: Run, dataset, items: np.ndarray) -> np.ndarray:
+def _predicted(run: FinishedRun, dataset, items: np.ndarray) -> np.ndarray:
     """Labels that the run's best checkpoint gives to the items, int32 [n, H, W]."""
+    from feedseg.evaluation.test_split import normalized
     from feedseg.inference.trained import load_run
-    from feedseg.io import normalize
 
-    trained = load_run(run.folder)
-    image = normalize.apply(dataset.images[items], dataset.low[items], dataset.high[items])
-    return np.stack([np.asarray(trained.apply(each[None]))[0].argmax(-1) for each in image])
+    predictor = load_run(run.folder)
+    images = normalized(dataset, items)
+    return np.stack([np.asarray(predictor.apply(x[None]))[0].argmax(-1) for x in images])
 
 
 def _draw(dataset, items: np.ndarray, columns: dict, path: Path, metadata) -> None:
     from feedseg.evaluation import test_split
     from feedseg.evaluation.panel import panel
-    from feedseg.io import normalize
 
-    image = normalize.apply(dataset.images[items], dataset.low[items], dataset.high[items])
+    image = test_split.normalized(dataset, items)
     rows = []
     for n, item in enumerate(items):
         row = {"input": test_split.picture(np.asarray(image[n]))}

@@ -6,7 +6,7 @@ import feedseg
 from feedseg.evaluation.metrics import ABSENT_RULE
 from feedseg.experiments.report import curves, significance, tables
 from feedseg.experiments.report.collect import Collection, Method
-from feedseg.experiments.report.document import Page
+from feedseg.experiments.report.document import HtmlPage
 from feedseg.experiments.report.folder import ReportFolder
 from feedseg.experiments.report.gallery import gallery
 from feedseg.experiments.report.provenance import origins, short
@@ -34,7 +34,7 @@ def page(
     tests: comparisons over `runs` and over `images`. images: number of test images to show.
     """
     names = [method.name for method in found.methods]
-    document = Page("Report of " + (names[0] if len(names) == 1 else f"{len(names)} methods"))
+    document = HtmlPage("Report of " + (names[0] if len(names) == 1 else f"{len(names)} methods"))
     document.notes([f"Warning: {line}" for line in found.warnings], "warning")
     _add_scores(document, found, metric)
     metadata = {"Title": "feedseg report", "Creator": f"feedseg {feedseg.__version__}"}
@@ -57,14 +57,14 @@ def table_notes(found: Collection, metric: str) -> list[str]:
     ]
 
 
-def _add_scores(page: Page, found: Collection, metric: str) -> None:
+def _add_scores(page: HtmlPage, found: Collection, metric: str) -> None:
     page.section("Scores")
     page.table(tables.as_html(tables.score_table(found, metric)))
     page.notes(table_notes(found, metric))
 
 
 def _add_curves(
-    page: Page, folder: ReportFolder, methods: Sequence[Method], metadata: dict
+    page: HtmlPage, folder: ReportFolder, methods: Sequence[Method], metadata: dict
 ) -> None:
     page.section("Learning curves")
     target, vector = folder.path / "curves.png", folder.path / "curves.pdf"
@@ -77,7 +77,7 @@ def _add_curves(
 
 
 def _add_boxes(
-    page: Page, folder: ReportFolder, found: Collection, metric: str, metadata: dict
+    page: HtmlPage, folder: ReportFolder, found: Collection, metric: str, metadata: dict
 ) -> None:
     page.section("Runs")
     target, vector = folder.path / "boxes.png", folder.path / "boxes.pdf"
@@ -88,7 +88,7 @@ def _add_boxes(
 
 
 def _add_gallery(
-    page: Page, folder: ReportFolder, methods: Sequence[Method], count: int, metadata: dict
+    page: HtmlPage, folder: ReportFolder, methods: Sequence[Method], count: int, metadata: dict
 ) -> None:
     page.section("Test images")
     target = folder.path / "gallery.png"
@@ -100,7 +100,7 @@ def _add_gallery(
     page.notes(shown.notes)
 
 
-def _add_tests(page: Page, tests: dict[str, list[Comparison]]) -> None:
+def _add_tests(page: HtmlPage, tests: dict[str, list[Comparison]]) -> None:
     page.section("Paired tests")
     if not tests["runs"]:
         page.notes(["One method only: nothing to compare."])
@@ -120,7 +120,7 @@ def _add_tests(page: Page, tests: dict[str, list[Comparison]]) -> None:
         page.notes(["These results hold no scores of single images to compare."])
 
 
-def _test_table(comparisons: Sequence[Comparison]) -> tables.Table:
+def _test_table(comparisons: Sequence[Comparison]) -> tables.TextTable:
     head = ("first", "second", "pairs", "difference", "95 % interval", "p (t)", "Holm")
     head += ("p (Wilcoxon)", "Holm")
     rows = []
@@ -138,7 +138,7 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _add_provenance(page: Page, found: Collection) -> None:
+def _add_provenance(page: HtmlPage, found: Collection) -> None:
     page.section("Where the numbers come from")
     head = ("method", "run", "fold", "seed", "output", "best_epoch", "seconds", "version", "jax")
     head += ("python", "device", "config_hash", "data_hash")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 import feedseg
-from feedseg.experiments.report.collect import Collection, Run
+from feedseg.experiments.report.collect import Collection, FinishedRun
 
 _HASH_DIGITS = 16  # of the data hash in text; files of values have all
 
 
-def provenance(run: Run) -> dict:
+def provenance(run: FinishedRun) -> dict:
     """What a run was made of and by."""
     keys = ("version", "jax", "python", "device", "config_hash", "data_hash")
     return {key: run.result.get(key) for key in keys}
@@ -33,7 +33,7 @@ def short(key: str, value) -> str:
     return str(value)[:_HASH_DIGITS] if key == "data_hash" else str(value)
 
 
-def _distinct(runs: Sequence[Run], key: str) -> str:
+def _distinct(runs: Sequence[FinishedRun], key: str) -> str:
     return " / ".join(dict.fromkeys(short(key, provenance(run)[key]) for run in runs))
 
 

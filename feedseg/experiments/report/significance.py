@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from feedseg.experiments.report.collect import Method, Run
+from feedseg.experiments.report.collect import FinishedRun, Method
 from feedseg.runtime.tables import known
 
 FEWEST = 2  # pairs of an interval and a t-test
@@ -64,7 +64,7 @@ def over_images(methods: Sequence[Method], key: str, baseline: str = "") -> list
     return _compared(methods, scores, baseline, _mean_over_seeds)
 
 
-def _image_scores(run: Run, key: str) -> list[float | None]:
+def _image_scores(run: FinishedRun, key: str) -> list[float | None]:
     values = run.result.get("image_scores", {}).get(key, []) if run.output == "final" else []
     return [None if value is None else 100 * value for value in values]
 

@@ -23,23 +23,23 @@ _LATEX = {
 } | {sign: "\\" + sign for sign in "&%$#_{}"}
 
 
-class Cell(NamedTuple):
+class TextCell(NamedTuple):
     """Text, and whether it is the best of its column."""
 
     text: str
     best: bool = False
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """Rows of cells below a head; the first column is text, the others numbers."""
 
     head: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TextCell, ...], ...]
 
 
-def plain_table(head: Sequence[str], rows: Sequence[Sequence]) -> Table:
+def plain_table(head: Sequence[str], rows: Sequence[Sequence]) -> TextTable:
     """A table without a best value."""
-    return Table(tuple(head), tuple(tuple(Cell(str(each)) for each in row) for row in rows))
+    return TextTable(tuple(head), tuple(tuple(TextCell(str(each)) for each in row) for row in rows))
 
 
 def columns(collection: Collection, metric: str) -> dict[str, str]:
@@ -48,7 +48,7 @@ def columns(collection: Collection, metric: str) -> dict[str, str]:
     return {f"m{metric}": title} | {f"{metric}/{name}": name for name in collection.class_names}
 
 
-def score_table(collection: Collection, metric: str) -> Table:
+def score_table(collection: Collection, metric: str) -> TextTable:
     """Scores of each method in percent, mean ± population standard deviation over its runs.
 
     The best mean of a column is marked where there are several methods on the same test images.
@@ -58,12 +58,14 @@ def score_table(collection: Collection, metric: str) -> Table:
     best = {key: _best(collection.methods, key) if marked else None for key in keys}
     rows = []
     for method in collection.methods:
-        cells = [Cell(method.name), Cell(str(len(method.runs)))]
+        cells = [TextCell(method.name), TextCell(str(len(method.runs)))]
         for key in keys:
             mean = _mean(method.scores(key))
-            cells.append(Cell(mean_and_std(method.scores(key)), mean == best[key] and mean != "-"))
-        rows.append((*cells, Cell(_parameters(method)), Cell(_seconds(method))))
-    return Table(("method", "runs", *keys.values(), "parameters", "seconds"), tuple(rows))
+            cells.append(
+                TextCell(mean_and_std(method.scores(key)), mean == best[key] and mean != "-")
+            )
+        rows.append((*cells, TextCell(_parameters(method)), TextCell(_seconds(method))))
+    return TextTable(("method", "runs", *keys.values(), "parameters", "seconds"), tuple(rows))
 
 
 def _mean(values: Sequence[float | None]) -> str:
@@ -89,13 +91,13 @@ def _seconds(method: Method) -> str:
 # Forms --------------------------------------------------------------------------------------------
 
 
-def as_markdown(table: Table) -> str:
+def as_markdown(table: TextTable) -> str:
     """A Markdown table, best values bold."""
     rows = [[f"**{c.text}**" if c.best else c.text for c in row] for row in table.rows]
     return "\n".join(markdown(table.head, rows, "lr")) + "\n"
 
 
-def as_latex(table: Table, comments: Sequence[str]) -> str:
+def as_latex(table: TextTable, comments: Sequence[str]) -> str:
     """A LaTeX `tabular` that needs no package, best values bold, after the comments."""
     lines = [f"% {line}" for line in comments]
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}", r"\hline"]
@@ -110,7 +112,7 @@ def latex(text: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
-def _latex_cell(cell: Cell) -> str:
+def _latex_cell(cell: TextCell) -> str:
     text = latex(cell.text)
     bold = text.replace(r"$\pm$", r"{\boldmath$\pm$}")
     return rf"\textbf{{{bold}}}" if cell.best else text
@@ -120,9 +122,9 @@ def _latex_row(cells) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def as_html(table: Table) -> str:
+def as_html(table: TextTable) -> str:
     """An HTML table, best values bold, all text escaped."""
-    lines = ["<div class='wide'><table>", _html_row(map(Cell, table.head), "th")]
+    lines = ["<div class='wide'><table>", _html_row(map(TextCell, table.head), "th")]
     lines += [_html_row(row, "td") for row in table.rows]
     return "\n".join([*lines, "</table></div>"])
 
