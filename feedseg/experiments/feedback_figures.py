@@ -57,10 +57,10 @@ def figures(
 ) -> list[Path]:
     """Draw all figures that the outputs of a run's network allow; returns the files.
 
-    output: folder, by default `RUN/figures`. image: a file to use instead of `count` test images. pixels: (y, x) whose attention is drawn, by default the innermost pixel of each
-    class. rounds, checkpoint: as in prediction.
-    Raises UserError for a folder without a run, a pixel outside the image, or a network that has
-    none of these outputs.
+    output: folder, by default `RUN/figures`. image: a file to use instead of `count` test images.
+    pixels: (y, x) whose attention is drawn, by default the innermost pixel of each class. rounds,
+    checkpoint: as in prediction. Raises UserError for a folder without a run, a pixel outside the
+    image, or a network that has none of these outputs.
     """
     predictor = load_run(run, checkpoint, rounds)
     images, truth = _of_file(image, predictor) if image else _of_run(run, count)

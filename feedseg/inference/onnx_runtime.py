@@ -2,13 +2,15 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from feedseg.inference import tta
+from feedseg.inference.uncertainty import disagreement
 from feedseg.runtime.errors import UserError, one_line
 
 SUFFIX = ".onnx"
@@ -151,28 +153,14 @@ def _facts(path: Path, metadata: dict[str, str]) -> dict:
 def dihedral_mean(model: OnnxPredictor, uncertainty: bool = False) -> OnnxPredictor:
     """Its probabilities averaged over 8 rotations and mirrors, as `trained.dihedral_mean`.
 
-    uncertainty: one channel more, how far the 8 answers disagree in bits
-    (`feedseg.inference.uncertainty.disagreement`).
+    uncertainty: one channel more, how far the 8 answers disagree in bits (`disagreement`).
     """
 
     def apply(image: np.ndarray) -> np.ndarray:
-        answers = np.stack(list(_orientations(model.apply, image)))
+        answers = np.stack(list(tta.orientations(model.apply, image)))
         mean = answers.mean(0)
         if not uncertainty:
             return mean
-        spread = np.maximum(_entropy(mean) - _entropy(answers).mean(0), 0)
-        return np.concatenate([mean, spread[..., None]], -1)
+        return np.concatenate([mean, disagreement(answers)[..., None]], -1)
 
     return model._replace(apply=apply)
-
-
-def _orientations(apply: Apply, image: np.ndarray) -> Iterator[np.ndarray]:
-    for mirrored in (False, True):
-        for turns in range(4):
-            seen = np.rot90(image[:, :, ::-1] if mirrored else image, turns, axes=(1, 2))
-            back = np.rot90(apply(seen), -turns, axes=(1, 2))
-            yield back[:, :, ::-1] if mirrored else back
-
-
-def _entropy(p: np.ndarray) -> np.ndarray:
-    return -(p * np.log2(np.maximum(p, np.finfo(np.float32).tiny))).sum(-1)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from feedseg import models
-from feedseg.inference import uncertainty
+from feedseg.inference import tta, uncertainty
 from feedseg.inference.segment import NOT_FINITE
 from feedseg.runs import config as configs
 from feedseg.runs.checkpoint import read_tree
@@ -229,16 +229,12 @@ def dihedral_mean(trained: JaxPredictor) -> JaxPredictor:
     over the elements g of the dihedral group, q being the model's own probabilities.
     """
 
-    def orientations(image):
-        for mirrored in (False, True):
-            for turns in range(4):
-                seen = jnp.rot90(image[:, :, ::-1] if mirrored else image, turns, axes=(1, 2))
-                back = jnp.rot90(trained.apply(seen), -turns, axes=(1, 2))
-                yield back[:, :, ::-1] if mirrored else back
+    def answers(image):
+        return list(tta.orientations(trained.apply, image))
 
     return trained._replace(
-        apply=lambda image: sum(orientations(image)) / 8,
-        answers=lambda image: jnp.stack(list(orientations(image))),
+        apply=lambda image: sum(answers(image)) / 8,
+        answers=lambda image: jnp.stack(answers(image)),
     )
 
 

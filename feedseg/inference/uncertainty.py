@@ -1,9 +1,8 @@
 """How far the answers within one model disagree: rounds, members, heads, or orientations."""
 
-import jax
-import jax.numpy as jnp
+from typing import Any
 
-Array = jax.Array
+Array = Any  # of NumPy or JAX
 
 SOURCES = ("members", "rounds", "heads")  # outputs that are several answers to the same question
 
@@ -17,11 +16,14 @@ def disagreement(probabilities: Array) -> Array:
     model does not know: Houlsby et al. (2011), Eq. 2.
     """
 
+    xp = probabilities.__array_namespace__()
+    tiny = xp.finfo(xp.float32).tiny
+
     def entropy(p):
-        return -jnp.sum(jax.scipy.special.xlogy(p, p), -1) / jnp.log(2.0)
+        return -(p * xp.log2(xp.maximum(p, tiny))).sum(-1)
 
     together = entropy(probabilities.mean(0))
-    return jnp.maximum(together - entropy(probabilities).mean(0), 0)
+    return xp.maximum(together - entropy(probabilities).mean(0), 0)
 
 
 def answers(out: dict[str, Array]) -> Array | None:

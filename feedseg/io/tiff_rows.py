@@ -8,7 +8,6 @@ last ones are kept, so that overlapping slabs do not decode them twice.
 import math
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import tifffile
 
 from feedseg.io import tiff
+from feedseg.io.block_cache import BlockCache
 from feedseg.runtime.errors import BadImage
 
 KEPT_BYTES = 32 * 2**20  # decoded segments kept; one row of segments of a page where that is more
@@ -68,7 +68,7 @@ class TiffRows:
         if series.dataoffset is None:
             self._check_alike()
             tiff.check_size(path, band, path.stat().st_size)
-        self._kept = _Kept(max(KEPT_BYTES, band * planes.shape[1]))
+        self._blocks = BlockCache(max(KEPT_BYTES, band * planes.shape[1]))
 
     def _check_alike(self) -> None:
         first = self._series.keyframe
@@ -83,7 +83,7 @@ class TiffRows:
     def close(self) -> None:
         self._decoders.shutdown()
         self._file.close()
-        self._kept.clear()
+        self._blocks.clear()
 
     def rows(self, page: int, start: int, stop: int) -> np.ndarray:
         """[stop - start, W, C], in native byte order."""
@@ -117,12 +117,12 @@ class TiffRows:
 
         def decode(stored: tuple[bytes, int]) -> None:
             segment, (_, _, top, left, _), _ = decoder(*stored, **tables)
-            self._kept.put((number, stored[1]), (segment[0], top, left))
+            self._blocks.put((number, stored[1]), segment[0], top, left)
             _place(segment[0], top, left, pixels, start)
 
         missing = []
         for index in _segments(key, separate, start, stop):
-            kept = self._kept.get((number, index))
+            kept = self._blocks.get((number, index))
             if kept is None:
                 missing.append(index)
             else:
@@ -164,30 +164,3 @@ def _place(segment: np.ndarray, top: int, left: int, pixels: np.ndarray, start: 
     width = min(segment.shape[1], pixels.shape[1] - left)
     part = segment[first - top : stop - top, :width]
     pixels[first - start : stop - start, left : left + width] = part
-
-
-class _Kept:
-    """The segments used last, up to a number of bytes; several threads may use it."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._bytes = limit, 0
-        self._items: OrderedDict[tuple[int, int], tuple[np.ndarray, int, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[int, int]) -> tuple[np.ndarray, int, int] | None:
-        with self._lock:
-            if key in self._items:
-                self._items.move_to_end(key)
-            return self._items.get(key)
-
-    def put(self, key: tuple[int, int], item: tuple[np.ndarray, int, int]) -> None:
-        with self._lock:
-            self._items[key] = item
-            self._bytes += item[0].nbytes
-            while self._bytes > self._limit:
-                self._bytes -= self._items.popitem(last=False)[1][0].nbytes
-
-    def clear(self) -> None:
-        with self._lock:
-            self._items.clear()
-            self._bytes = 0

@@ -7,7 +7,6 @@ not decode them twice.
 
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.io import ngff
+from feedseg.io.block_cache import BlockCache
 from feedseg.io.tiff import MAX_BYTES, check_size
 from feedseg.runtime.errors import BadImage, UserError, one_line
 
@@ -48,8 +48,7 @@ class ZarrRows:
         check_size(path, band, 2**62)
         self._height = height * max(1, BLOCK_BYTES // band)
         limit = VOLUME_BYTES if self._depth > 1 else KEPT_BYTES
-        self._most = max(2, limit // (row * self._height * self._depth))
-        self._kept: OrderedDict[tuple[int, int, int], np.ndarray] = OrderedDict()
+        self._blocks = BlockCache(max(limit, 2 * row * self._height * self._depth))
         self._lock = threading.Lock()
 
     def _by_name(self, sizes: tuple[int, ...]) -> dict[str, int]:
@@ -88,13 +87,12 @@ class ZarrRows:
     def _block(self, time: int, first: int, top: int) -> np.ndarray:
         """Rows from `top` on of the slices from `first` on, [D, h, W, C]."""
         key = (time, first, top)
-        if key not in self._kept:
-            while len(self._kept) >= self._most:
-                self._kept.popitem(last=False)
-            slices, rows = slice(first, first + self._depth), slice(top, top + self._height)
-            self._kept[key] = self._read(t=slice(time, time + 1), z=slices, y=rows)[0]
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        if kept := self._blocks.get(key):
+            return kept[0]
+        slices, rows = slice(first, first + self._depth), slice(top, top + self._height)
+        block = self._read(t=slice(time, time + 1), z=slices, y=rows)[0]
+        self._blocks.put(key, block)
+        return block
 
     def _read(self, **window: slice) -> np.ndarray:
         """Part of the array as [T, Z, H, W, C]."""
@@ -114,7 +112,7 @@ class ZarrRows:
 
     def close(self) -> None:
         with self._lock:
-            self._kept.clear()
+            self._blocks.clear()
 
 
 def library(path: Path):

@@ -8,7 +8,6 @@ Where PyTorch is installed, the published .pth becomes an .npz with
 """
 
 import functools
-import json
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -18,28 +17,14 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from feedseg.models.layers.densenet import BLOCKS, GROWTH, DenseNet
 from feedseg.runtime.errors import UserError
 
 _PARAMS = {"conv": {"weight": "kernel"}, "norm": {"weight": "scale", "bias": "bias"}}
 _STATS = {"running_mean": "mean", "running_var": "var"}
-_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}  # of .safetensors
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """8 bytes: length of the header; the header, JSON: type, shape and place of each array."""
-    data = path.read_bytes()
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    arrays = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = (start + offset for offset in entry["data_offsets"])
-        values = np.frombuffer(data[begin:end], _TYPES[entry["dtype"]])
-        arrays[name] = values.reshape(entry["shape"])
-    return arrays
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -47,7 +32,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-_READERS: Mapping[str, Callable] = {".npz": _read_npz, ".safetensors": _read_safetensors}
+_READERS: Mapping[str, Callable] = {".npz": _read_npz, ".safetensors": load_file}
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -59,7 +44,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         return _READERS[path.suffix](path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a readable {path.suffix} file: {error}") from None
 
 
