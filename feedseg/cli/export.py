@@ -116,7 +116,10 @@ def models(args: argparse.Namespace) -> int:
     print(bundled.card(model_file.read_manifest(path)))
     if args.picture:
         print(f"picture        {model_card.picture(path, args.picture)}")
-    off = loading.verify(path)
-    print(f"its test image gives the stored probabilities to {off:.1g}: ", end="")
-    print("as it should be" if off <= loading.TOLERANCE else "NOT the same model here")
-    return 0 if off <= loading.TOLERANCE else 1
+    deviation = loading.verify(path)
+    valid = deviation <= loading.TOLERANCE
+    print(
+        f"test image     deviates from the stored probabilities by {deviation:.1g}, "
+        f"{'within' if valid else 'OUTSIDE'} the tolerance of {loading.TOLERANCE:g}"
+    )
+    return 0 if valid else 1

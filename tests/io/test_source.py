@@ -10,6 +10,7 @@ import tifffile
 from PIL import Image
 
 from feedseg.io import images, normalize, percentiles, tiff, tiff_rows
+from feedseg.io.block_cache import BlockCache
 from feedseg.io.source import ImageSource, open_source
 from feedseg.runtime.errors import BadImage, UserError
 
@@ -147,10 +148,13 @@ def test_overlapping_slabs_decode_nothing_twice(tmp_path, monkeypatch):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, GREY[:1], **GREYS, tile=(16, 16), compression="zlib")
     decoded = []
-    put = tiff_rows._Kept.put
-    monkeypatch.setattr(
-        tiff_rows._Kept, "put", lambda self, key, item: (decoded.append(key), put(self, key, item))
-    )
+    put = BlockCache.put
+
+    def counted(self, key, *block):
+        decoded.append(key)
+        put(self, key, *block)
+
+    monkeypatch.setattr(BlockCache, "put", counted)
     monkeypatch.setattr(tiff_rows, "KEPT_BYTES", 0)  # leaves one row of tiles
     with open_source(path) as source:
         for start in range(0, 64, 8):  # the overlap lies within one row of tiles

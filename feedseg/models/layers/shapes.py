@@ -43,10 +43,10 @@ def check_same_size(**maps: Array) -> None:
 
 
 def check_stack(**stacks: Array) -> None:
-    """Stacks of maps [S, N, H, W, K]."""
+    """Stacks of maps or of pixels, [S, ..., K]."""
     for name, values in stacks.items():
         chex.assert_rank(
             values,
-            5,
-            custom_message=f"{name} has the shape {values.shape}, expected [S, N, H, W, K]",
+            {3, 4, 5},
+            custom_message=f"{name} has the shape {values.shape}, expected [S, ..., K]",
         )
