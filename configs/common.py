@@ -307,7 +307,9 @@ def use_split(config: ConfigDict, split: str, fold: int) -> None:
     split: `random` crops of ssTEM, or `sections`: fold k rotates over the source images (A9).
     """
     config.split.fold = fold
-    config.update(datasets.protocol(config.data.name, split))
+    if changes := datasets.protocol(config.data.name, split):
+        config.update(changes)
+        config.evaluate.membrane = datasets.border_class(config.data.name)
 
 
 def use_recipe(config: ConfigDict, recipe: str) -> None:

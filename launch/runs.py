@@ -56,15 +56,15 @@ class RunStatus(NamedTuple):
 
 def places(names: Sequence[Path]) -> list[Place]:
     """The runs of sweeps (files) and folders; UserError if there are none."""
-    found = []
+    result = []
     for name in names:
         if name.is_dir():
-            found += [Place(path) for path in _below(name)]
+            result += [Place(path) for path in _below(name)]
         else:
-            found += of_tasks(name, trials.read_plan(name))
-    if not found:
+            result += of_tasks(name, trials.read_plan(name))
+    if not result:
         raise UserError(f"{names[0]}: no run found; name the file of a sweep or a folder of runs")
-    return list({place.path: place for place in found}.values())
+    return list({place.path: place for place in result}.values())
 
 
 def of_tasks(file: Path, tasks: Sequence[trials.Task]) -> list[Place]:
@@ -78,14 +78,14 @@ def of_tasks(file: Path, tasks: Sequence[trials.Task]) -> list[Place]:
 
 def _below(root: Path) -> list[Path]:
     """Directories of runs, less those that were set aside."""
-    found = []
+    folders = []
     for folder, inner, files in os.walk(root):
         inner.sort()
         if any(mark in files for mark in _MARKS):
             inner.clear()
             if not re.search(r"\.old\d+$", folder):
-                found.append(Path(folder))
-    return found
+                folders.append(Path(folder))
+    return folders
 
 
 def look(place: Place, silent_s: float = SILENT_S) -> RunStatus:

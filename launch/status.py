@@ -21,7 +21,7 @@ from pathlib import Path
 
 from feedseg.runtime.errors import guarded
 from feedseg.runtime.tables import aligned
-from launch.runs import SILENT_S, STATES, Place, RunStatus, look, places
+from launch.runs import SILENT_S, STATES, RunStatus, look, places
 
 _HEAD = ("run", "state", "epoch", "step", "val mIoU", "images/s", "left", "where", "")
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
@@ -126,9 +126,8 @@ def main(arguments: Sequence[str]) -> int:
     if args.scheduler and any(name.is_dir() for name in args.names):
         parser.error("--scheduler: name the file of a sweep")
     while True:
-        found = places(args.names)
-        runs = [look(place, 60 * args.silent) for place in found]
-        show(runs, found, args)
+        runs = [look(place, 60 * args.silent) for place in places(args.names)]
+        show(runs, args)
         if not args.watch or exit_code(runs) == 0:
             return exit_code(runs)
         try:
@@ -137,7 +136,7 @@ def main(arguments: Sequence[str]) -> int:
             return exit_code(runs)
 
 
-def show(runs: Sequence[RunStatus], found: Sequence[Place], args: argparse.Namespace) -> None:
+def show(runs: Sequence[RunStatus], args: argparse.Namespace) -> None:
     """The table on the screen, which is cleared before if it is watched."""
     queue = {}
     for name in args.names if args.scheduler else ():
