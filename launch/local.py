@@ -3,8 +3,8 @@
     python -m launch.local FILE
     python -m launch.local FILE --devices 0,1     # or --jobs 2
 
-On a terminal the overview is drawn anew in place, else it is a line every half minute. Given again
-it goes on with what is left. Exit code: 0; 1 if runs failed, which are named; 75 when stopped.
+On a terminal the overview is redrawn in place, else it is a line every half minute. The same
+command continues an interrupted sweep. Exit code: 0; 1 if runs failed; 75 when stopped.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _MOST_LINES = 20  # of running runs in the overview
 
 
 class Board:
-    """Lines that stay on a terminal, and below them an overview that is drawn anew in place."""
+    """Permanent lines on a terminal, and below them an overview that is redrawn in place."""
 
     def __init__(self, places: Sequence[Place], stream=sys.stdout):
         self._places, self._stream = places, stream
@@ -33,12 +33,12 @@ class Board:
         self._drawn = float("-inf")
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         self._erase()
         print(text, file=self._stream, flush=True)
 
     def draw(self) -> None:
-        """The overview: the totals, and how far each running run is; at most every 2 s."""
+        """Redraw the overview, totals and progress of the running runs, at most every 2 s."""
         if time.monotonic() - self._drawn < _DRAW_EVERY_S:
             return
         self._drawn = time.monotonic()
@@ -85,10 +85,10 @@ def gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the sweep; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m launch.local", description="On this machine.")
-    parser.add_argument("file", type=Path, metavar="FILE", help="of a sweep")
-    parser.add_argument("--jobs", type=int, default=1, help="tasks at once without GPUs (1)")
-    parser.add_argument("--devices", default="", help="GPUs, a task on each: 0,1 (all there are)")
+    parser = argparse.ArgumentParser(prog="python -m launch.local", description="Run a sweep here.")
+    parser.add_argument("file", type=Path, metavar="FILE", help="file of a sweep")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel tasks without GPUs (1)")
+    parser.add_argument("--devices", default="", help="GPUs, one task on each: 0,1 (all)")
     args = parser.parse_args(arguments)
     tasks = trials.read_plan(args.file)
     devices = tuple(filter(None, args.devices.split(","))) or gpus(os.environ)

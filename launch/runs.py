@@ -1,4 +1,4 @@
-"""What has become of a run, read from its directory: result, lock, heartbeat, last words."""
+"""The state of a run, read from its directory: result, lock, heartbeat, last output."""
 
 import contextlib
 import json
@@ -19,7 +19,11 @@ from launch.task import log_path
 STATES = ("done", "running", "stopped", "stalled", "failed", "open")
 SILENT_S = 600.0
 CONSOLE = "console.txt"  # the output of a local task, in the directory of its first run
-_GOES_ON = (sweep.AGAIN, sweep.BUSY, 130)  # how a run ends that continues when started: 130 Ctrl-C
+_GOES_ON = (
+    sweep.AGAIN,
+    sweep.BUSY,
+    130,
+)  # runs that continue when restarted; 130: Ctrl-C
 _MARKS = ("config.json", heartbeat.NAME, "result.json", CONSOLE, ".lock")
 _ERROR = re.compile(r"feedseg: |[\w.]*(Error|Exception)\b")
 _NO_ERROR = re.compile(r"feedseg: stopped by|feedseg: interrupted|.* is in use by ")
@@ -34,7 +38,7 @@ class Place(NamedTuple):
 
 
 class RunStatus(NamedTuple):
-    """A run as it is now; None where a number is not known."""
+    """The current state of a run; unknown numbers are None."""
 
     place: Place
     state: str  # one of STATES
@@ -46,21 +50,21 @@ class RunStatus(NamedTuple):
     miou: float | None = None  # of the last validation, 0 to 1
     images_per_s: float | None = None
     left_s: float | None = None
-    seconds: float | None = None  # that a finished run has taken
+    seconds: float | None = None  # duration of a finished run
     where: str = ""
 
 
 def places(names: Sequence[Path]) -> list[Place]:
-    """The runs of sweeps (files) and below folders; UserError if there are none."""
-    found = []
+    """The runs of sweeps (files) and folders; UserError if there are none."""
+    result = []
     for name in names:
         if name.is_dir():
-            found += [Place(path) for path in _below(name)]
+            result += [Place(path) for path in _below(name)]
         else:
-            found += of_tasks(name, trials.read_plan(name))
-    if not found:
-        raise UserError(f"{names[0]}: no run is here; name the file of a sweep or a folder of runs")
-    return list({place.path: place for place in found}.values())
+            result += of_tasks(name, trials.read_plan(name))
+    if not result:
+        raise UserError(f"{names[0]}: no run found; name the file of a sweep or a folder of runs")
+    return list({place.path: place for place in result}.values())
 
 
 def of_tasks(file: Path, tasks: Sequence[trials.Task]) -> list[Place]:
@@ -74,20 +78,20 @@ def of_tasks(file: Path, tasks: Sequence[trials.Task]) -> list[Place]:
 
 def _below(root: Path) -> list[Path]:
     """Directories of runs, less those that were set aside."""
-    found = []
+    folders = []
     for folder, inner, files in os.walk(root):
         inner.sort()
         if any(mark in files for mark in _MARKS):
             inner.clear()
             if not re.search(r"\.old\d+$", folder):
-                found.append(Path(folder))
-    return found
+                folders.append(Path(folder))
+    return folders
 
 
 def look(place: Place, silent_s: float = SILENT_S) -> RunStatus:
     """The run in a directory.
 
-    silent_s: after this time without a sign a process on another machine counts as vanished.
+    silent_s: after this time without a heartbeat a process on another machine counts as dead.
     """
     path = place.path
     beat = heartbeat.read(path / heartbeat.NAME) or {}
@@ -113,7 +117,7 @@ def look(place: Place, silent_s: float = SILENT_S) -> RunStatus:
 
 
 def _state(place: Place, beat: dict, result: dict, silent_s: float) -> tuple[str, str]:
-    """A word of STATES, and what there is to say."""
+    """One of STATES, and a note."""
     path, age_s = place.path, time.time() - beat.get("time", 0)
     if (path / "result.json").exists():
         return ("done", "") if result.get("complete") else ("failed", "result.json is damaged")
@@ -131,12 +135,12 @@ def _state(place: Place, beat: dict, result: dict, silent_s: float) -> tuple[str
     if "exit_code" in beat:
         return "stopped", beat.get("error", "")
     if age_s < silent_s and beat.get("host") != socket.gethostname():
-        return "running", ""  # its lock may not be seen from here
+        return "running", ""  # its lock may be invisible from this machine
     return "stalled", f"last sign {age_s / 60:.0f} min ago"
 
 
 def in_use(path: Path) -> bool:
-    """Whether a process holds the lock of a directory, as far as it can be seen from here."""
+    """Whether a process holds the lock of a directory, as far as this machine can see."""
     try:
         descriptor = os.open(path / ".lock", os.O_RDONLY)
     except OSError:
@@ -153,9 +157,9 @@ def in_use(path: Path) -> bool:
 
 
 def _last_error(path: Path, files: Sequence[Path], since: float) -> str:
-    """What a run's output says after the time `since` if it ends with an error.
+    """The error that ends a run's output after the time `since`; empty without one.
 
-    Where several runs share an output the line that names this one counts.
+    In an output that several runs share, the line that names this run counts.
     """
     for file in files:
         with contextlib.suppress(OSError):

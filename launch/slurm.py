@@ -5,10 +5,10 @@
         --collect "feedseg reproduce fbu-t1 --collect"
     python -m launch.slurm FILE --nodes 2 --tasks-per-node 4 --gpus 4   # each run on 8 processes
 
-Give it in the checkout, on a disk that all nodes see. Finished tasks are not submitted. A run that
-is preempted or reaches its time limit saves, is put back into the queue and goes on. The collecting
-job runs after the array whatever became of it (`afterany`): its table lists what is missing, while
-after `afterok` a single failed run would leave a job that can never start.
+Run it in the checkout, on a file system shared by all nodes. Finished tasks are not submitted. A
+run that is preempted or reaches its time limit saves, is requeued and continues. The collecting job
+runs after the array whether or not it succeeded (`afterany`), and its table lists missing runs;
+with `afterok` a single failed run would leave a job that never starts.
 """
 
 import argparse
@@ -26,30 +26,32 @@ from feedseg.runtime.errors import UserError, guarded
 from launch.task import log_folder
 
 _TEMPLATE = Path(__file__).with_name("slurm.sbatch")
-WARNED_S = 120  # a run's time to save before the limit
+WARNED_S = 120  # time for a run to save before the limit
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What a job asks of the cluster, for every launcher that submits one."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="of a sweep")
-    parser.add_argument("--time", default="04:00:00", help="limit of a job (04:00:00)")
-    parser.add_argument("--partition", help="queue")
-    parser.add_argument("--account", help="to be charged")
-    parser.add_argument("--gpus", default="1", help="per node: 1, a100:2; 0 for none (1)")
-    parser.add_argument("--cpus", type=int, default=8, help="per process (8)")
-    parser.add_argument("--mem", default="32G", help="per node (32G)")
-    parser.add_argument("--nodes", type=int, default=1, help="of each run (1)")
-    parser.add_argument("--tasks-per-node", type=int, default=1, help="processes of a run (1)")
-    parser.add_argument("--concurrent", type=int, default=0, help="at most so many jobs at once")
-    parser.add_argument("--collect", default="", metavar="COMMAND", help="after all have ended")
+    """Resources of a job, for every launcher that submits one."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="file of a sweep")
+    parser.add_argument("--time", default="04:00:00", help="time limit of a job (04:00:00)")
+    parser.add_argument("--partition", help="partition to submit to")
+    parser.add_argument("--account", help="account to charge")
+    parser.add_argument("--gpus", default="1", help="GPUs per node: 1, a100:2; 0 for none (1)")
+    parser.add_argument("--cpus", type=int, default=8, help="CPUs per process (8)")
+    parser.add_argument("--mem", default="32G", help="memory per node (32G)")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes per run (1)")
+    parser.add_argument("--tasks-per-node", type=int, default=1, help="processes per node (1)")
+    parser.add_argument("--concurrent", type=int, default=0, help="most concurrent jobs (0: any)")
+    parser.add_argument("--collect", default="", metavar="COMMAND", help="run at the end")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Submits the sweep; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m launch.slurm", description="A job array.")
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.slurm", description="Submit a job array."
+    )
     add_options(parser)
     parser.add_argument("--sbatch-arg", action="append", default=[], help="--sbatch-arg=--qos=low")
-    parser.add_argument("--dry-run", action="store_true", help="print, submit nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the script, submit nothing")
     args = parser.parse_args(arguments)
     tasks = trials.read_plan(args.file)
     left = unfinished(tasks, print, touch=not args.dry_run)
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
 def unfinished(
     tasks: Sequence[trials.Task], say: Callable[[str], None], touch: bool = True
 ) -> list[int]:
-    """Numbers of the tasks that have a run to be made; touch: as in `sweep.missing`."""
+    """Numbers of the unfinished tasks; touch: as in `sweep.missing`."""
     left = sweep.missing(tasks, say, touch)
     return [index for index, runs in enumerate(left) if runs]
 
@@ -139,18 +141,18 @@ def collecting(args: argparse.Namespace, array: str) -> list[str]:
 
 
 def make_folder(folder: Path) -> None:
-    """The folder of logs. Raises UserError if it cannot be made."""
+    """The folder of logs. Raises UserError if it cannot be created."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None
+        raise UserError(f"{folder}: cannot be created ({error.strerror})") from None
 
 
 def submit(command: Sequence[str]) -> str:
-    """Number of the submitted job. Raises UserError with what SLURM has against it."""
+    """Number of the submitted job. Raises UserError with SLURM's reason if it is refused."""
     if not shutil.which(command[0]):
         raise UserError(
-            f"no {command[0]} here: give the command on a node of the cluster; --dry-run prints "
+            f"{command[0]} not found: run the command on a node of the cluster; --dry-run prints "
             "what would be submitted"
         )
     ended = subprocess.run(command, capture_output=True, text=True)

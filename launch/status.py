@@ -1,14 +1,14 @@
-"""What has become of runs, from their directories alone.
+"""The state of runs, from their directories alone.
 
     python -m launch.status FILE                # the runs of a sweep
     python -m launch.status runs/reproduce      # all runs below a folder
     python -m launch.status FILE --watch 10 --scheduler
 
-done; running; stopped: saved when it was told to stop, goes on when started; stalled: its process
-has vanished without a word (killed, out of memory, power), goes on when started; failed: started
-again it would fail again; open: not begun. A process on another machine counts as vanished when
-nothing was heard of it for --silent minutes. With --scheduler squeue is asked too, as a hint: the
-directories decide. Exit code 0: all done; 1: some failed; 75: none failed, some are not done.
+done; running; stopped: saved on request, continues when restarted; stalled: its process died
+without notice (killed, out of memory, power), continues when restarted; failed: would fail again;
+open: not started. A process on another machine counts as dead after --silent minutes without a
+heartbeat. --scheduler also asks squeue, as a hint: the directories decide.
+Exit code 0: all done; 1: some failed; 75: none failed, some are not done.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from pathlib import Path
 
 from feedseg.runtime.errors import guarded
 from feedseg.runtime.tables import aligned
-from launch.runs import SILENT_S, STATES, Place, RunStatus, look, places
+from launch.runs import SILENT_S, STATES, RunStatus, look, places
 
 _HEAD = ("run", "state", "epoch", "step", "val mIoU", "images/s", "left", "where", "")
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
 def table(runs: Sequence[RunStatus], queue: dict[int, str] | None = None) -> str:
-    """A line per run, then the totals. queue: what the scheduler says, by number of the task."""
+    """A line per run, then the totals. queue: the scheduler's state by task number."""
     rows = [_HEAD, *(_cells(run, (queue or {}).get(run.place.index, "")) for run in runs)]
     return "\n".join([*aligned(rows, "l"), "", totals(runs)])
 
@@ -55,7 +55,7 @@ def _of(part: int | None, whole: int | None) -> str:
 
 
 def totals(runs: Sequence[RunStatus]) -> str:
-    """How many runs are in which state, and about how long the rest takes."""
+    """Number of runs in each state, and the estimated time left."""
     count = Counter(run.state for run in runs)
     text = ", ".join(f"{count[state]} {state}" for state in STATES if count[state])
     left = time_left(runs)
@@ -63,9 +63,9 @@ def totals(runs: Sequence[RunStatus]) -> str:
 
 
 def time_left(runs: Sequence[RunStatus]) -> float | None:
-    """Seconds, if as many runs go on at once as now; None where it cannot be told.
+    """Seconds at the current number of parallel runs; None if unknown.
 
-    A run that waits is taken to need the mean time of the finished ones.
+    A waiting run is assumed to take the mean time of the finished ones.
     """
     running = [run for run in runs if run.state == "running"]
     waiting = [run for run in runs if run.state in ("open", "stopped", "stalled")]
@@ -113,16 +113,21 @@ def main(arguments: Sequence[str]) -> int:
     """Prints the table; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m launch.status", description="State of runs.")
     parser.add_argument("names", nargs="+", type=Path, metavar="FILE|ROOT")
-    parser.add_argument("--watch", type=float, metavar="S", help="again every S seconds")
-    parser.add_argument("--silent", type=float, default=SILENT_S / 60, metavar="MIN")
-    parser.add_argument("--scheduler", action="store_true", help="ask squeue too")
+    parser.add_argument("--watch", type=float, metavar="S", help="repeat every S seconds")
+    parser.add_argument(
+        "--silent",
+        type=float,
+        default=SILENT_S / 60,
+        metavar="MIN",
+        help="heartbeat timeout",
+    )
+    parser.add_argument("--scheduler", action="store_true", help="also ask squeue")
     args = parser.parse_args(arguments)
     if args.scheduler and any(name.is_dir() for name in args.names):
         parser.error("--scheduler: name the file of a sweep")
     while True:
-        found = places(args.names)
-        runs = [look(place, 60 * args.silent) for place in found]
-        show(runs, found, args)
+        runs = [look(place, 60 * args.silent) for place in places(args.names)]
+        show(runs, args)
         if not args.watch or exit_code(runs) == 0:
             return exit_code(runs)
         try:
@@ -131,7 +136,7 @@ def main(arguments: Sequence[str]) -> int:
             return exit_code(runs)
 
 
-def show(runs: Sequence[RunStatus], found: Sequence[Place], args: argparse.Namespace) -> None:
+def show(runs: Sequence[RunStatus], args: argparse.Namespace) -> None:
     """The table on the screen, which is cleared before if it is watched."""
     queue = {}
     for name in args.names if args.scheduler else ():

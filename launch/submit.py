@@ -4,10 +4,10 @@
     python -m launch.submit FILE --time 04:00:00 --partition gpu
     python -m launch.submit FILE --cluster local      # here, all at once, to try it
 
-The same jobs as `launch.slurm` makes, which needs nothing installed and is the main way. What
-submitit stores in the folder of logs are pickles, which run code when they are read: the folder is
-for your eyes only (0700). On SLURM the command returns when the jobs are submitted; watch them with
-`launch.status`, since without accounting submitit never learns that a job was killed.
+The same jobs as those of `launch.slurm`, the main way, which needs no extra package. submitit
+stores pickles in the folder of logs, which execute code when read: the folder is private (0700).
+On SLURM the command returns when the jobs are submitted; watch them with `launch.status`, since
+without accounting submitit does not notice killed jobs.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def executor(args: argparse.Namespace):
 
 
 def parameters(args: argparse.Namespace) -> dict:
-    """The jobs' demands in submitit's words."""
+    """The resources of the jobs as parameters of submitit."""
     more = {
         "mem": args.mem,
         "requeue": True,
@@ -79,7 +79,9 @@ def minutes(text: str) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Submits the sweep; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m launch.submit", description="By submitit.")
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.submit", description="Submit with submitit."
+    )
     slurm.add_options(parser)
     parser.add_argument("--cluster", choices=("slurm", "local"), default="slurm")
     args = parser.parse_args(arguments)

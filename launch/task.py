@@ -1,12 +1,12 @@
-"""One task of a sweep, in this process: what every scheduler starts.
+"""Runs one task of a sweep in this process, for any scheduler.
 
     python -m launch.task FILE --index 3          # counted from 0
     bsub -J "sweep[1-20]" python -m launch.task FILE --log      # LSF counts from 1
     echo 'cd $PBS_O_WORKDIR; python -m launch.task FILE --log' | qsub -J 0-19      # PBS
 
-Without --index the number is SLURM_ARRAY_TASK_ID, LSB_JOBINDEX less 1, or PBS_ARRAY_INDEX. The exit
-code is the run's: 75 says stopped and saved, start me again. With --log its output is added to a
-file named after the run in the folder of logs beside FILE.
+Without --index the number is SLURM_ARRAY_TASK_ID, LSB_JOBINDEX minus 1, or PBS_ARRAY_INDEX. The
+exit code is the run's; 75: stopped and saved, start again. --log appends the output to a file named
+after the run in the folder of logs beside FILE.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from feedseg.experiments import sweep, trials
 from feedseg.runtime.errors import SaveFailed, UserError, guarded
 
-# Exit codes after which a task goes back into the queue; TERM may come before the run can listen.
+# Exit codes after which a task is requeued; TERM may arrive before the run handles signals.
 AGAIN = (sweep.AGAIN, sweep.BUSY, -signal.SIGTERM)
 _COUNTS_FROM = {"SLURM_ARRAY_TASK_ID": 0, "LSB_JOBINDEX": 1, "PBS_ARRAY_INDEX": 0}
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
@@ -30,18 +30,18 @@ _UNTIL_ENDED_S = 60
 
 
 def name(task: trials.Task) -> str:
-    """Of a task: its run's, with the number of further ones it is trained with."""
+    """Name of a task: that of its first run, with the number of further runs."""
     more = f"+{len(task) - 1}" if len(task) > 1 else ""
     return task[0].workdir.name + more
 
 
 def log_folder(file: Path) -> Path:
-    """Where the logs of a sweep's tasks lie."""
+    """Folder of the logs of a sweep's tasks."""
     return file.with_name(f"{file.stem}-logs")
 
 
 def log_path(file: Path, index: int, task: trials.Task) -> Path:
-    """The output of a task."""
+    """File for the output of a task."""
     return log_folder(file) / f"{index:04d}-{name(task)}.txt"
 
 
@@ -52,24 +52,24 @@ def array_index(environment: Mapping[str, str]) -> int:
         if text.isdigit() and int(text) >= first:
             return int(text) - first
     raise UserError(
-        f"which task? give --index, or start it in an array ({', '.join(_COUNTS_FROM)})"
+        f"no task number: give --index, or start the task in an array ({', '.join(_COUNTS_FROM)})"
     )
 
 
 def pick(file: Path, index: int) -> trials.Task:
-    """A task of a stored sweep. Raises UserError if there are not so many."""
+    """A task of a stored sweep. Raises UserError if there is none of this number."""
     tasks = trials.read_plan(file)
     if not 0 <= index < len(tasks):
-        raise UserError(f"{file} has {len(tasks)} tasks, counted from 0; there is no {index}")
+        raise UserError(f"{file} has {len(tasks)} tasks, counted from 0; {index} is out of range")
     return tasks[index]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Becomes the process of the task."""
-    parser = argparse.ArgumentParser(prog="python -m launch.task", description="One task.")
-    parser.add_argument("file", type=Path, metavar="FILE", help="of a sweep")
-    parser.add_argument("--index", type=int, help="of the task, counted from 0")
-    parser.add_argument("--log", action="store_true", help="output to a file in FILE's log folder")
+    """Replace this process by that of the task."""
+    parser = argparse.ArgumentParser(prog="python -m launch.task", description="Run one task.")
+    parser.add_argument("file", type=Path, metavar="FILE", help="file of a sweep")
+    parser.add_argument("--index", type=int, help="number of the task, counted from 0")
+    parser.add_argument("--log", action="store_true", help="append the output to a log file")
     args = parser.parse_args(arguments)
     index = array_index(os.environ) if args.index is None else args.index
     task = pick(args.file, index)
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _write_to(path: Path) -> None:
-    """Let this process's output go to the end of a file."""
+    """Append the output of this process to a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -95,13 +95,13 @@ def _write_to(path: Path) -> None:
 def run(spec: dict) -> dict:
     """A task as a child of this process, for submitit: plain dicts in and out.
 
-    spec: file, index, requeue. Returns index, code and log. The run owns the signals, they are only
-    handed on to it. requeue: put a task that is to go on back into SLURM's queue.
+    spec: file, index, requeue. Returns index, code and log. Signals are passed on to
+    the run. requeue: requeue an unfinished task in SLURM.
     """
     file, index = Path(spec["file"]), spec["index"]
     command = [sys.executable, "-m", "launch.task", str(file), "--index", str(index), "--log"]
     child = subprocess.Popen(command)
-    former = {number: signal.signal(number, _hand_on(child)) for number in _FORWARDED}
+    former = {number: signal.signal(number, _forward(child)) for number in _FORWARDED}
     try:
         code = child.wait()
     finally:
@@ -112,7 +112,7 @@ def run(spec: dict) -> dict:
     return {"index": index, "code": code, "log": str(log_path(file, index, pick(file, index)))}
 
 
-def _hand_on(child: subprocess.Popen):
+def _forward(child: subprocess.Popen):
     def handler(number, frame) -> None:
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(number)
@@ -121,12 +121,12 @@ def _hand_on(child: subprocess.Popen):
 
 
 def _requeue() -> None:
-    """Back into SLURM's queue, which ends this process; a job that was cancelled is left alone."""
+    """Requeue the SLURM job, which ends this process, unless it was canceled."""
     if os.environ.get("SLURM_PROCID", "0") != "0":
         return
     job = os.environ["SLURM_JOB_ID"]
-    asked = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True)
-    if asked.stdout.strip() != "RUNNING":
+    state = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True)
+    if state.stdout.strip() != "RUNNING":
         return
     if subprocess.run(["scontrol", "requeue", job]).returncode == 0:
         time.sleep(_UNTIL_ENDED_S)

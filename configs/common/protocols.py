@@ -18,4 +18,6 @@ def use_split(config: ConfigDict, split: str, fold: int) -> None:
     no image has crops in two parts.
     """
     config.split.fold = fold
-    config.update(datasets.protocol(config.data.name, split))
+    if changes := datasets.protocol(config.data.name, split):
+        config.update(changes)
+        config.evaluate.membrane = datasets.border_class(config.data.name)

@@ -1,4 +1,4 @@
-"""The `feedseg` command: one file per group of verbs, a verb's options beside its use."""
+"""The `feedseg` command. A file of this folder defines a group of verbs and their options."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from feedseg.runtime.errors import guarded
 
 
 def parser() -> argparse.ArgumentParser:
-    """The verbs and their options; each verb's `action` takes the parsed arguments."""
+    """All verbs with their options; each sets `action`, the function that runs it."""
     top = argparse.ArgumentParser(prog="feedseg", description=feedseg.__doc__)
     top.add_argument("--version", action="version", version=f"feedseg {feedseg.__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -21,21 +21,21 @@ def parser() -> argparse.ArgumentParser:
         help="train and evaluate: feedseg train --config configs/aep_irpe.py [--config.key=value]",
         add_help=False,
     )
-    for group in (predict, export, evaluate, data, experiments):
+    for group in (predict, export, evaluate, experiments, data):
         group.add_verbs(verbs)
     return top
 
 
 def run(argv: Sequence[str]) -> int:
-    """Exit code of a command line without the program's name."""
+    """Run a command line without the program's name; returns the exit code."""
     if argv[:1] == ["train"]:
         return train(list(argv[1:]))
     top = parser()
     args, rest = top.parse_known_args(argv)
-    changes = [each.removeprefix("--config.") for each in rest if each.startswith("--config.")]
-    if len(changes) < len(rest) or (changes and not hasattr(args, "overrides")):
+    overrides = [text.removeprefix("--config.") for text in rest if text.startswith("--config.")]
+    if len(overrides) < len(rest) or (overrides and args.verb != "reproduce"):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.overrides = changes
+    args.overrides = overrides
     return args.action(args)
 
 

@@ -1,45 +1,42 @@
-"""`feedseg check`, `fetch` and `doctor`: the images, public data sets, the installation."""
+"""`feedseg check`, `fetch` and `doctor`: data sets and the installation."""
 
 import argparse
 import os
 from pathlib import Path
 
-from feedseg.cli import arguments
+from feedseg.cli.values import names
 
 
 def add_verbs(verbs) -> None:
-    """Add the verbs and their options."""
-    verb = verbs.add_parser("check", help="check a folder of images and labels before training")
-    verb.set_defaults(action=check)
-    verb.add_argument("data", type=Path, help="folder of images and labels")
-    verb.add_argument(
-        "--output", type=Path, default=Path("feedseg-check"),
-        help="folder for the overlays and the configuration (feedseg-check)",
-    )  # fmt: skip
-    verb.add_argument("--label-map", default="", help='grey value to class id, "0:0,255:1"')
-    verb.add_argument("--classes", default="", help="class names in the order of their ids, a,b,c")
+    verb = verbs.add_parser("check", help="check a folder of images and labels")
+    verb.set_defaults(action=_check)
+    # fmt: off
+    option = verb.add_argument
+    option("data", type=Path, help="folder of images and labels")
+    option("--output", type=Path, default=Path("feedseg-check"),
+           help="folder for the overlays and the fingerprint")
+    option("--label-map", default="", help='mapping from gray values to class ids: "0:0,255:1"')
+    option("--classes", default="", help="class names in the order of their ids: a,b,c")
 
-    verb = verbs.add_parser("fetch", help="download a public data set and verify it")
-    verb.set_defaults(action=fetch)
-    verb.add_argument("name", help="name of the data set")
-    verb.add_argument(
-        "--data-dir", type=Path, help="folder to download to (FEEDSEG_DATA, else ./data)"
-    )
+    verb = verbs.add_parser("fetch", help="download a public data set and verify its checksums")
+    verb.set_defaults(action=_fetch)
+    # fmt: off
+    option = verb.add_argument
+    option("name", help="name of the data set")
+    option("--data-dir", type=Path, help="parent folder (environment FEEDSEG_DATA, else ./data)")
 
     verb = verbs.add_parser("doctor", help="check the installation and the devices")
-    verb.set_defaults(action=doctor)
+    verb.set_defaults(action=_doctor)
 
 
-def check(args: argparse.Namespace) -> int:
-    """Check a folder of the user's images; returns the exit code."""
+def _check(args: argparse.Namespace) -> int:
     from feedseg.datasets.tools.check import check
 
-    names = arguments.names(args.classes)
-    return check(args.data, output=args.output, map_text=args.label_map, classes=names)
+    classes = names(args.classes)
+    return check(args.data, output=args.output, map_text=args.label_map, classes=classes)
 
 
-def fetch(args: argparse.Namespace) -> int:
-    """Download a data set; returns the exit code."""
+def _fetch(args: argparse.Namespace) -> int:
     from feedseg.datasets.tools.fetch import fetch
 
     root = args.data_dir or Path(os.environ.get("FEEDSEG_DATA", "") or "data")
@@ -47,8 +44,7 @@ def fetch(args: argparse.Namespace) -> int:
     return 0
 
 
-def doctor(args: argparse.Namespace) -> int:
-    """Check the installation; returns the exit code."""
+def _doctor(args: argparse.Namespace) -> int:
     from feedseg.runtime.doctor import doctor
 
     return doctor()

@@ -1,41 +1,48 @@
-"""`feedseg evaluate` and `figures`: scores of label images, and what a network does inside."""
+"""`feedseg evaluate` and `figures`: scores of label images, pictures of a network at work."""
 
 import argparse
 from pathlib import Path
 
-from feedseg.cli import arguments
+from feedseg.cli.values import names
 
 
 def add_verbs(verbs) -> None:
-    """Add the verbs and their options."""
-    verb = verbs.add_parser("evaluate", help="score label images of any tool against the truth")
-    verb.set_defaults(action=evaluate)
-    verb.add_argument(
-        "--pred", type=Path, nargs="+", action="extend", required=True,
-        help="folder or file of predicted labels; several are compared with the first",
-    )  # fmt: skip
-    verb.add_argument("--truth", type=Path, required=True, help="folder or file of true labels")
-    verb.add_argument("--classes", default="", help="class names in the order of their ids, a,b,c")
-    verb.add_argument(
-        "--membrane", help="class between cells: adds Rand scores and variation of information"
-    )
-    verb.add_argument(
-        "--tolerance", type=float, default=2.0, help="tolerance of the boundary F-score, px (2)"
-    )
-    verb.add_argument("--output", type=Path, help="folder for scores.csv and scores.json")
+    _add_evaluate(verbs)
+    _add_figures(verbs)
 
-    verb = verbs.add_parser("figures", help="draw the rounds, attention or filters of a network")
-    verb.set_defaults(action=figures)
-    verb.add_argument("run", type=Path, help="run directory")
-    verb.add_argument("--output", type=Path, help="folder for the figures (RUN/figures)")
-    verb.add_argument("--input", type=Path, help="an image file, instead of the run's test images")
-    verb.add_argument("--count", type=int, default=3, help="number of test images")
-    verb.add_argument(
-        "--pixel", type=_pixel, action="append", default=[],
-        help="y,x: draw the attention of this pixel",
-    )  # fmt: skip
-    verb.add_argument("--rounds", type=int, default=0, help="number of rounds (0: as trained)")
-    arguments.add_checkpoint(verb)
+
+def _add_evaluate(verbs) -> None:
+    verb = verbs.add_parser(
+        "evaluate", help="score label images of any tool against the ground truth"
+    )
+    verb.set_defaults(action=_evaluate)
+    # fmt: off
+    option = verb.add_argument
+    option("--pred", type=Path, nargs="+", action="extend", required=True,
+           help="predicted label images, folder or file; further ones are compared with the first")
+    option("--truth", type=Path, required=True, help="true label images, a folder or a file")
+    option("--classes", default="", help="class names in the order of their ids: a,b,c")
+    option("--membrane", help="class that separates cells: adds Rand and information scores")
+    option("--tolerance", type=float, default=2.0,
+           help="tolerance of the boundary F-score in px (2)")
+    option("--output", type=Path, help="folder for scores.csv and scores.json")
+
+
+def _add_figures(verbs) -> None:
+    verb = verbs.add_parser(
+        "figures", help="visualize the rounds, filters or attention of a network"
+    )
+    verb.set_defaults(action=_figures)
+    # fmt: off
+    option = verb.add_argument
+    option("run", type=Path, help="run directory")
+    option("--output", type=Path, help="folder for the figures (RUN/figures)")
+    option("--input", type=Path, help="image file to use instead of the test images")
+    option("--count", type=int, default=3, help="number of test images")
+    option("--pixel", type=_pixel, action="append", default=[],
+           help="pixel y,x whose attention map is drawn")
+    option("--rounds", type=int, default=0, help="number of feedback rounds (0: as in training)")
+    option("--checkpoint", choices=("best", "latest"), default="best", help="checkpoint of the run")
 
 
 def _pixel(text: str) -> tuple[int, int]:
@@ -43,8 +50,7 @@ def _pixel(text: str) -> tuple[int, int]:
     return y, x
 
 
-def evaluate(args: argparse.Namespace) -> int:
-    """Score one folder, or compare several; returns the exit code."""
+def _evaluate(args: argparse.Namespace) -> int:
     from feedseg.evaluation import compare, folders
 
     several = len(args.pred) > 1
@@ -52,7 +58,7 @@ def evaluate(args: argparse.Namespace) -> int:
     score(
         args.pred if several else args.pred[0],
         args.truth,
-        class_names=arguments.names(args.classes) or None,
+        class_names=names(args.classes) or None,
         membrane=args.membrane,
         tolerance=args.tolerance,
         output=args.output,
@@ -60,8 +66,7 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def figures(args: argparse.Namespace) -> int:
-    """Draw the figures of a run; returns the exit code."""
+def _figures(args: argparse.Namespace) -> int:
     from feedseg.experiments.feedback_figures import figures
 
     files = figures(

@@ -1,81 +1,78 @@
-"""`feedseg reproduce` and `report`: the runs of published tables, and reports of any runs."""
+"""`feedseg reproduce` and `report`: published tables, and reports of finished runs."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from feedseg.cli import arguments
+from feedseg.cli.values import names, numbers
+from feedseg.runtime.errors import UserError
 
 
 def add_verbs(verbs) -> None:
-    """Add the verbs and their options."""
-    verb = verbs.add_parser("reproduce", help="make the runs of a published table and the table")
-    verb.set_defaults(action=reproduce, overrides=[])
-    verb.add_argument("table", help="fbu-t1 ... fbu-t4, fba-t1 ... aep-t1 ... aep-fig12, blood")
-    verb.add_argument("--rows", default="", help="only these rows, a,b")
-    verb.add_argument("--data", default="", help="only these data sets, irpe,isbi2012-noise")
-    verb.add_argument("--folds", default="", help="only these folds, counted from 0")
-    verb.add_argument("--seeds", default="", help="only these seeds, counted from 0")
-    verb.add_argument(
-        "--recipe", choices=("paper", "modern"), default="paper", help="training recipe (paper)"
-    )
-    verb.add_argument(
-        "--root", type=Path, default=Path("runs/reproduce"), help="folder of all runs"
-    )
-    verb.add_argument("--output", type=Path, help="folder for the table (the root)")
-    verb.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
-    verb.add_argument("--devices", default="", help="GPUs, one run on each: 0,1,2")
-    verb.add_argument(
-        "--together", type=int, default=1,
-        help="number of folds and seeds of a row that train as one program",
-    )  # fmt: skip
-    verb.add_argument("--plan", type=Path, help="only write the runs to this file, for launch/")
-    verb.add_argument("--collect", action="store_true", help="only write the table of what is done")
+    _add_reproduce(verbs)
+    _add_report(verbs)
 
-    verb = verbs.add_parser("report", help="write tables, figures and tests of finished runs")
-    verb.set_defaults(action=report)
-    verb.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="run directory, or a folder of them"
+
+def _add_reproduce(verbs) -> None:
+    verb = verbs.add_parser("reproduce", help="train the runs of a published table and compare")
+    verb.set_defaults(action=_reproduce)
+    # fmt: off
+    option = verb.add_argument
+    option("table", help="fbu-t1 ... fbu-t4, fba-t1 ... aep-t1 ... aep-fig12, blood")
+    option("--rows", default="", help="only these rows: a,b")
+    option("--data", default="", help="only these data sets: irpe,isbi2012-noise")
+    option("--folds", default="", help="only these folds, counted from 0")
+    option("--seeds", default="", help="only these seeds, counted from 0")
+    option("--recipe", choices=("paper", "modern"), default="paper",
+           help="training recipe: the paper's, or the best one known here")
+    option("--root", type=Path, default=Path("runs/reproduce"), help="parent folder of the runs")
+    option("--output", type=Path, help="folder for the table (the root)")
+    option("--jobs", type=int, default=1, help="number of parallel processes")
+    option("--devices", default="", help="GPUs to use, one process on each: 0,1,2")
+    option("--together", type=int, default=1,
+           help="number of folds and seeds of a row to train in one program")
+    option("--plan", type=Path, help="only write the list of runs to this file, for launch/")
+    option("--collect", action="store_true", help="only write the table of the finished runs")
+
+
+def _add_report(verbs) -> None:
+    verb = verbs.add_parser(
+        "report", help="tables, figures and significance tests of finished runs"
     )
-    verb.add_argument(
-        "--output", type=Path, default=Path("report"), help="folder for the report (report)"
-    )
-    verb.add_argument(
-        "--metric", choices=("iou", "dice"), default="iou", help="score in the tables (iou)"
-    )
-    verb.add_argument(
-        "--by", choices=("method", "run"), default="method",
-        help="one row a method, the mean over its folds and seeds, or one row a run (method)",
-    )  # fmt: skip
-    verb.add_argument("--baseline", default="", help="method that the others are tested against")
-    verb.add_argument("--images", type=int, default=3, help="number of test images shown (0: none)")
-    verb.add_argument(
-        "--every-output", action="store_true",
-        help="count other outputs (first, rounds/0, dihedral, ...) as methods too",
-    )  # fmt: skip
-    verb.add_argument(
-        "--rename", type=_renaming, action="append", default=[], metavar="METHOD=NAME",
-        help="name of a method in the report",
-    )  # fmt: skip
+    verb.set_defaults(action=_report)
+    # fmt: off
+    option = verb.add_argument
+    option("runs", nargs="+", type=Path, metavar="RUN", help="run directory, or folder of runs")
+    option("--output", type=Path, default=Path("report"), help="output folder (report)")
+    option("--metric", choices=("iou", "dice"), default="iou", help="score to report")
+    option("--by", choices=("method", "run"), default="method",
+           help="average over the folds and seeds of a method, or list every run")
+    option("--baseline", default="", help="method that all others are tested against")
+    option("--images", type=int, default=3, help="number of test images shown (0: none)")
+    option("--every-output", action="store_true",
+           help="list the other scored outputs (first, rounds/0, dihedral, ...) as methods too")
+    option("--rename", type=_renaming, action="append", default=[], metavar="METHOD=NAME",
+           help="display name of a method")
 
 
 def _renaming(text: str) -> tuple[str, str]:
     old, equals, new = text.rpartition("=")
     if not (equals and old and new):
-        raise argparse.ArgumentTypeError(f"{text!r}: METHOD=NAME is expected")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected METHOD=NAME")
     return old, new
 
 
-def reproduce(args: argparse.Namespace) -> int:
-    """Make a published table; returns the exit code."""
+def _reproduce(args: argparse.Namespace) -> int:
     from feedseg.experiments.reproduce import Choice, reproduce
 
-    sys.path.insert(0, str(Path.cwd()))  # the configurations lie beside the command
+    if args.together < 1:
+        raise UserError(f"--together {args.together}: must be at least 1")
+    sys.path.insert(0, str(Path.cwd()))  # configs/ lies in the working directory
     choice = Choice(
-        rows=arguments.names(args.rows),
-        data=arguments.names(args.data),
-        folds=arguments.numbers(args.folds),
-        seeds=arguments.numbers(args.seeds),
+        rows=names(args.rows),
+        data=names(args.data),
+        folds=numbers(args.folds),
+        seeds=numbers(args.seeds),
         recipe=args.recipe,
         overrides=tuple(args.overrides),
     )
@@ -84,16 +81,15 @@ def reproduce(args: argparse.Namespace) -> int:
         choice,
         args.root,
         jobs=args.jobs,
-        devices=arguments.names(args.devices),
-        together=arguments.at_least_one("--together", args.together),
+        devices=names(args.devices),
+        together=args.together,
         plan_file=args.plan,
         only_collect=args.collect,
         output=args.output,
     )
 
 
-def report(args: argparse.Namespace) -> int:
-    """Write a report; returns the exit code."""
+def _report(args: argparse.Namespace) -> int:
     from feedseg.experiments.report import report
 
     return report(

@@ -1,66 +1,65 @@
-"""`feedseg export`, `ensemble` and `models`: trained models as files."""
+"""`feedseg export`, `ensemble` and `models`: models as files."""
 
 import argparse
 from pathlib import Path
 
-from feedseg.cli import arguments
 from feedseg.runtime.errors import UserError
 
 CARD = {
-    "description": "what the model is for, in one line",
-    "licence": "license of the weights, an SPDX name",
+    "description": "purpose of the model in one line",
+    "licence": "license of the weights, an SPDX identifier",
     "data_licence": "license of the training images",
-    "citation": "what to cite",
-    "limits": "where the model should not be used",
+    "citation": "reference to cite",
+    "limits": "known limitations: where the model should not be used",
 }
 
 
 def add_verbs(verbs) -> None:
-    """Add the verbs and their options."""
-    verb = verbs.add_parser("export", help="write the model of a run as one file")
-    verb.set_defaults(action=export)
-    verb.add_argument(
-        "run", type=Path, help="run directory; for .feedseg.zip also a model file or name"
+    _add_export(verbs)
+    _add_ensemble(verbs)
+    verb = verbs.add_parser(
+        "models", help="list the bundled models, or show the model card of one of them"
     )
-    verb.add_argument(
-        "--to", type=Path, required=True,
-        help="NAME.feedseg.zip, NAME.onnx, NAME.stablehlo.zip or NAME.bioimageio.zip",
-    )  # fmt: skip
-    verb.add_argument(
-        "--tile", type=int, default=0,
-        help="fixed image side of the program, px (0: any); not for .feedseg.zip",
-    )  # fmt: skip
-    _add_card(verb)
-    verb.add_argument("--authors", default="", help="authors of the model: A. Name; B. Name")
-    verb.add_argument(
-        "--pixel-type", choices=("uint8", "uint16", "float32"), default="",
-        help="pixel type of the images that a .bioimageio.zip is for (uint8)",
-    )  # fmt: skip
-    verb.add_argument(
-        "--example", type=Path, metavar="IMAGE", help="image whose middle becomes the test image"
-    )
-    arguments.add_checkpoint(verb)
-    verb.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    verb.set_defaults(action=_models)
+    # fmt: off
+    option = verb.add_argument
+    option("name", nargs="?", default="", help="name of a bundled model, or model file")
+    option("--picture", type=Path, metavar="FILE.png",
+           help="draw the model's test image and its segmentation to this file")
 
-    verb = verbs.add_parser("ensemble", help="join several models in one file, and what it gains")
-    verb.set_defaults(action=ensemble)
-    verb.add_argument(
-        "models", nargs="+", metavar="MODEL", help="run, folder of runs, model file or name"
-    )
-    verb.add_argument("--to", type=Path, required=True, help="NAME.feedseg.zip")
-    verb.add_argument(
-        "--learn", action="store_true", help="learn weights on the runs' validation images (AWEL)"
-    )
-    _add_card(verb)
-    arguments.add_checkpoint(verb)
-    verb.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
-    verb = verbs.add_parser("models", help="list the bundled models, or show a model's card")
-    verb.set_defaults(action=models)
-    verb.add_argument("name", nargs="?", default="", help="name of a model, or a model file")
-    verb.add_argument(
-        "--picture", type=Path, metavar="FILE.png", help="draw its test image and classes there"
-    )
+def _add_export(verbs) -> None:
+    verb = verbs.add_parser("export", help="write the model of a run to a single file")
+    verb.set_defaults(action=_export)
+    # fmt: off
+    option = verb.add_argument
+    option("run", type=Path,
+           help="run directory; other formats than .feedseg.zip also take a model file or name")
+    option("--to", type=Path, required=True,
+           help="NAME.feedseg.zip, NAME.onnx, NAME.stablehlo.zip or NAME.bioimageio.zip")
+    option("--tile", type=int, default=0,
+           help="fixed input size in px (0: any); not for .feedseg.zip")
+    _add_card(verb)
+    option("--authors", default="", help="authors of the model: A. Name; B. Name")
+    option("--pixel-type", choices=("uint8", "uint16", "float32"), default="",
+           help="pixel type of the input images, for .bioimageio.zip (uint8)")
+    option("--example", type=Path, metavar="IMAGE",
+           help="image whose center is stored as test input and cover picture")
+    _add_source(verb)
+
+
+def _add_ensemble(verbs) -> None:
+    verb = verbs.add_parser("ensemble", help="combine several models into one file")
+    verb.set_defaults(action=_ensemble)
+    # fmt: off
+    option = verb.add_argument
+    option("models", nargs="+", metavar="MODEL",
+           help="run directory, folder of runs, model file, or model name")
+    option("--to", type=Path, required=True, help="NAME.feedseg.zip")
+    option("--learn", action="store_true",
+           help="learn the member weights (AWEL) on the runs' validation images")
+    _add_card(verb)
+    _add_source(verb)
 
 
 def _add_card(verb: argparse.ArgumentParser) -> None:
@@ -68,15 +67,21 @@ def _add_card(verb: argparse.ArgumentParser) -> None:
         verb.add_argument(f"--{key.replace('_', '-')}", default="", help=text)
 
 
+def _add_source(verb: argparse.ArgumentParser) -> None:
+    # fmt: off
+    option = verb.add_argument
+    option("--checkpoint", choices=("best", "latest"), default="best", help="checkpoint of a run")
+    option("--overwrite", action="store_true", help="replace an existing file")
+
+
 def _card(args: argparse.Namespace, *more: str) -> dict[str, str]:
-    return {key: getattr(args, key) for key in (*CARD, *more) if getattr(args, key)}
+    return {key: value for key in (*CARD, *more) if (value := getattr(args, key))}
 
 
-def export(args: argparse.Namespace) -> int:
-    """Write one model; returns the exit code."""
+def _export(args: argparse.Namespace) -> int:
     from feedseg.export.export import export
 
-    report = export(
+    text = export(
         args.run,
         args.to,
         _card(args, "authors"),
@@ -86,28 +91,26 @@ def export(args: argparse.Namespace) -> int:
         tile=args.tile,
         pixel_type=args.pixel_type,
     )
-    print(report)
+    print(text)
     return 0
 
 
-def ensemble(args: argparse.Namespace) -> int:
-    """Write an ensemble; returns the exit code."""
-    from feedseg.export.ensemble import make
+def _ensemble(args: argparse.Namespace) -> int:
+    from feedseg.export import ensemble
 
     options = dict(learn=args.learn, checkpoint=args.checkpoint, overwrite=args.overwrite)
-    print(make(args.models, args.to, _card(args), **options))
+    print(ensemble.make(args.models, args.to, _card(args), **options))
     print(f"wrote {args.to}; use it with predict --model {args.to}")
     return 0
 
 
-def models(args: argparse.Namespace) -> int:
-    """List the bundled models, or show and verify one; returns the exit code."""
+def _models(args: argparse.Namespace) -> int:
     from feedseg.inference import bundled
 
     if not args.name:
         if args.picture:
-            raise UserError(f"--picture {args.picture}: of which model? Name one before it")
-        print(bundled.listing() or "no models come with this installation")
+            raise UserError(f"--picture {args.picture}: name a model before it")
+        print(bundled.listing() or "no models are bundled with this installation")
         return 0
     from feedseg.export import model_card
     from feedseg.inference import loading, model_file
@@ -119,7 +122,7 @@ def models(args: argparse.Namespace) -> int:
     deviation = loading.verify(path)
     valid = deviation <= loading.TOLERANCE
     print(
-        f"test image     deviates from the stored probabilities by {deviation:.1g}, "
+        f"test image      deviates from the stored probabilities by {deviation:.1g}, "
         f"{'within' if valid else 'OUTSIDE'} the tolerance of {loading.TOLERANCE:g}"
     )
     return 0 if valid else 1

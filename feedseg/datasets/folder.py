@@ -12,12 +12,9 @@ import numpy as np
 
 from feedseg.datasets.common import label_map, pairing, readers
 from feedseg.datasets.common.dataset import VOID, RawData, Section
-from feedseg.datasets.common.label_map import suggest as suggest_label_map
 from feedseg.datasets.common.pairing import Pair, shorten
 from feedseg.io.images import read_label
 from feedseg.runtime.errors import BadImage, UserError
-
-__all__ = ["CLASSES", "COLORS", "load", "palette", "suggest_label_map"]
 
 FOLDERS = ()  # the data directory itself
 CLASSES = ()  # found in the labels

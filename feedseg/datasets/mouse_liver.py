@@ -30,7 +30,6 @@ BORDER_CLASS = "membrane"
 _EIGHT_FOLDS = dict(
     split=dict(scheme="rotate", folds=8, counts=(35, 5, 10)),
     data=dict(dihedral_copies=True),
-    evaluate=dict(membrane=BORDER_CLASS),
 )
 PROTOCOLS = {
     "random": _EIGHT_FOLDS,

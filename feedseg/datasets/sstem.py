@@ -38,13 +38,11 @@ LAYOUT = (
 OBTAIN = "Run `feedseg fetch sstem`, or clone github.com/unidesigner/groundtruth-drosophila-vnc."
 DOWNLOADS: tuple[Download, ...] = manifest("sstem")
 BORDER_CLASS = "membrane"
-_SECTIONS = dict(scheme="rotate", folds=5, counts=(12, 3, 5))
+_SECTIONS = dict(split=dict(scheme="rotate", folds=5, counts=(12, 3, 5)))
 PROTOCOLS = {
-    "random": dict(
-        split=dict(scheme="random", counts=(192, 48, 80)), evaluate=dict(membrane=BORDER_CLASS)
-    ),
-    "sections": dict(split=_SECTIONS, evaluate=dict(membrane=BORDER_CLASS)),
-    "aep": dict(split=_SECTIONS),
+    "random": dict(split=dict(scheme="random", counts=(192, 48, 80))),
+    "sections": _SECTIONS,
+    "aep": _SECTIONS,
 }
 
 # Gray values of labels/: 0-96 membrane by direction, 128 membrane junction, 159 glia and

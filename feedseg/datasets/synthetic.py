@@ -108,7 +108,7 @@ def _seeds(generator, height: int, width: int, diameter: float) -> np.ndarray:
 
 
 def _mosaic(generator, height: int, width: int) -> Mosaic:
-    """Voronoi cells of jittered seeds, seen through a smooth warp that bends their borders.
+    """Voronoi cells of jittered seeds, in smoothly warped coordinates, which bend their borders.
 
     Distance to the border with seed k: (|p - s_k|^2 - |p - s_0|^2) / (2 |s_k - s_0|).
     """
@@ -214,23 +214,26 @@ def light(generator: np.random.Generator, scene: Scene) -> np.ndarray:
 
 
 def expose(generator: np.random.Generator, scene: Scene) -> np.ndarray:
-    """The 8-bit image [h, w, 1] of a scene, unevenly lit, blurred and seen by few photons."""
+    """The 8-bit image [h, w, 1] of a scene, unevenly lit, blurred and recorded with few photons."""
     shape = scene.label.shape
     shading = np.exp(0.25 * _field(generator, shape, 0.7 * max(shape))).clip(0.5, 1.6)
-    seen = ndimage.gaussian_filter(light(generator, scene) * shading, generator.uniform(0.8, 1.3))
+    brightness = ndimage.gaussian_filter(
+        light(generator, scene) * shading, generator.uniform(0.8, 1.3)
+    )
     photons = generator.uniform(40, 90)
     gain = generator.uniform(150, 210) / photons
-    return photograph(generator, seen, photons, gain)[..., None]
+    return photograph(generator, brightness, photons, gain)[..., None]
 
 
-def photograph(generator, seen: np.ndarray, photons: float, gain: float) -> np.ndarray:
-    """What a camera makes of the light that reaches it, 8 bit.
+def photograph(generator, brightness: np.ndarray, photons: float, gain: float) -> np.ndarray:
+    """The 8-bit image that a camera records of a brightness.
 
-        gray = round(10 + gain (Poisson(photons * seen) + N(0, 1.5^2)))
+        gray = round(10 + gain (Poisson(photons * brightness) + N(0, 1.5^2)))
 
-    seen: [h, w], 0 or larger; photons: electrons for a light of 1; gain: gray values per electron.
+    brightness: [h, w], 0 or larger; photons: electrons at brightness 1; gain: gray values per
+    electron.
     """
-    electrons = generator.poisson(photons * seen) + generator.normal(0, 1.5, seen.shape)
+    electrons = generator.poisson(photons * brightness) + generator.normal(0, 1.5, brightness.shape)
     return np.rint(10 + gain * electrons).clip(0, 255).astype(np.uint8)
 
 

@@ -10,11 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg.evaluation.panel import panel
-from feedseg.io.colors import overlay
 from feedseg.io.style import drawing
-
-__all__ = ["confusion_figure", "curves", "ensemble_weights", "overlay", "panel"]
 
 # Okabe & Ito: colors that color-blind readers can tell apart, without yellow, which is too light
 # for lines. Each cycle through the colors shifts the line styles.

@@ -1,8 +1,8 @@
 """Scores of a segmentation from one confusion matrix: IoU, Dice, accuracy.
 
-The counting runs on the device (`confusion`, `confusion_per_image`), everything after it on the
-host with NumPy. A matrix has the truth in its rows and the prediction in its columns, and matrices
-add: the score of a data set is the score of the sum over its batches, not a mean over batches.
+`confusion_per_image` counts on the device; everything else runs on the host with NumPy. A matrix
+has the truth in its rows and the prediction in its columns, and matrices add: the score of a data
+set is the score of the sum over its batches, not a mean over batches.
 
 Absent classes: a class that occurs neither in the truth nor in the prediction has no score (NaN)
 and is left out of the means; a class that is only predicted scores 0 and counts.
@@ -44,16 +44,6 @@ def confusion_per_image(
     rows = jax.nn.one_hot(truth.reshape(count, -1), num_classes, dtype=jnp.int8)
     columns = jax.nn.one_hot(predictions.reshape(count, -1), num_classes, dtype=jnp.int8)
     return jnp.einsum("npi,npj->nij", rows, columns, preferred_element_type=jnp.int32)
-
-
-def confusion(
-    labels: jax.Array, predictions: jax.Array, num_classes: int, void: int = 255
-) -> jax.Array:
-    """Confusion matrix of a batch, int32 [K, K]; exact below 2^31 pixels in a cell.
-
-    Add up batches on the host in int64. Arguments as in `confusion_per_image`.
-    """
-    return confusion_per_image(labels, predictions, num_classes, void).sum(axis=0)
 
 
 def iou(matrix: np.ndarray) -> np.ndarray:
@@ -121,8 +111,8 @@ def image_scores(matrices: np.ndarray) -> dict[str, list[float]]:
 
     matrices: integers [N, K, K].
     """
-    each = {"miou": iou(matrices), "mdice": dice(matrices)}
-    return {key: mean(values, axis=-1).tolist() for key, values in each.items()}
+    scores = {"miou": iou(matrices), "mdice": dice(matrices)}
+    return {key: mean(values, axis=-1).tolist() for key, values in scores.items()}
 
 
 def _marginals(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

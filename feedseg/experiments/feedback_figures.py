@@ -57,10 +57,12 @@ def figures(
 ) -> list[Path]:
     """Draw all figures that the outputs of a run's network allow; returns the files.
 
-    output: folder, by default `RUN/figures`. image: a file to use instead of `count` test images.
-    pixels: (y, x) whose attention is drawn, by default the innermost pixel of each class. rounds,
-    checkpoint: as in prediction. Raises UserError for a folder without a run, a pixel outside the
-    image, or a network that has none of these outputs.
+    output: folder, by default `RUN/figures`. image: a file to use instead of `count` test
+    images.
+        pixels: (y, x) whose attention is drawn, by default the innermost pixel of each class.
+    rounds, checkpoint: as in prediction.
+    Raises UserError for a folder without a run, a pixel outside the image, or a network that
+    has none of these outputs.
     """
     predictor = load_run(run, checkpoint, rounds)
     images, truth = _of_file(image, predictor) if image else _of_run(run, count)
@@ -224,9 +226,7 @@ def marked(image: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
     """The image with a cross around each of some pixels, uint8 [H, W, 3]."""
     height, width = image.shape[:2]
     arm = max(4, min(height, width) // 24)
-    cross = np.zeros(
-        (height + 2 * arm, width + 2 * arm), bool
-    )  # padded: crosses may cross the edge
+    cross = np.zeros((height + 2 * arm, width + 2 * arm), bool)  # padded for crosses at the edge
     for y, x in pixels:
         cross[y : y + 2 * arm + 1, x + arm - 1 : x + arm + 2] = True
         cross[y + arm - 1 : y + arm + 2, x : x + 2 * arm + 1] = True

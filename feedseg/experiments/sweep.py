@@ -1,8 +1,7 @@
-"""A list of runs: which of them are finished, and making the others, one process per run.
+"""A sweep: a list of runs, those that are unfinished made by one process per task.
 
-A run is an idempotent command, so a sweep needs no memory of its own: what is done stands in the
-runs' directories. Two sweeps may work on the same list; each run is made by the one that comes
-first, by the lock on its directory.
+A run is an idempotent command, so a sweep has no state of its own: the run directories hold it. Two
+sweeps may work on the same list; the lock on a run's directory decides which one makes the run.
 """
 
 import json
@@ -21,20 +20,20 @@ from feedseg.runtime.errors import SaveFailed, Stopped
 from feedseg.runtime.signals import Stop
 
 BUSY, AGAIN = 69, 75  # exit codes of a run: in use by another process; stopped and saved
-_MOST_STARTS = 5  # of a run that stops and saves by itself
+_MOST_STARTS = 5  # of a run that stops by itself
 _POLL_S = 0.5
 _BUSY_S = 10.0  # until a directory in use is tried again
-_SAY_EVERY_S = 30.0
+_REPORT_EVERY_S = 30.0
 
 
 class Fingerprints:
-    """Hashes of the data as they are now, each computed once."""
+    """Hashes of the current data, each computed once."""
 
     def __init__(self):
         self._known: dict[str, str] = {}
 
     def __call__(self, config) -> str:
-        """Raises UserError if the data are not there."""
+        """Raises UserError if the data are missing."""
         key = json.dumps([config.data.to_dict(), config.data_dir, config.split.fold], default=str)
         if key not in self._known:
             self._known[key] = datasets.load(config).fingerprint()
@@ -42,27 +41,27 @@ class Fingerprints:
 
 
 def state(trial: Trial, fingerprint: Callable[[object], str]) -> str:
-    """`done`; `open`: not begun, or to be continued; `stale`: of another configuration or of other
-    data; `broken`: its result cannot be read.
+    """`done`; `open`: not started or to be continued; `stale`: of another configuration or other
+    data; `broken`: its result is unreadable.
     """
     config, _ = configs.parse_flags(trial.arguments())
-    wanted = configs.config_hash(configs.to_plain(config))
-    begun = _read(trial.workdir / "config.json")
-    if begun == "broken":
+    expected = configs.config_hash(configs.to_plain(config))
+    stored = _read(trial.workdir / "config.json")
+    if stored == "broken":
         return "broken"
-    if begun and configs.config_hash(begun) != wanted:
+    if stored and configs.config_hash(stored) != expected:
         return "stale"
     result = _read(trial.workdir / "result.json")
     if result == "broken" or (result and not result.get("complete")):
         return "broken"
     if not result:
         return "open"
-    same = result.get("config_hash") == wanted and result.get("data_hash") == fingerprint(config)
+    same = result.get("config_hash") == expected and result.get("data_hash") == fingerprint(config)
     return "done" if same else "stale"
 
 
 def _read(path: Path) -> dict | str | None:
-    """The content of a JSON file, None without one, `broken` if it cannot be read."""
+    """The content of a JSON file, None without one, `broken` if it is unreadable."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -73,9 +72,9 @@ def _read(path: Path) -> dict | str | None:
 
 
 def set_aside(workdir: Path) -> Path:
-    """Rename a directory that cannot be used; nothing is deleted. Returns its new name.
+    """Rename an unusable run directory; nothing is deleted. Returns its new name.
 
-    Raises WorkdirBusy if a run of it is going on.
+    Raises WorkdirBusy if the run is in progress.
     """
     number = 1
     while (aside := workdir.with_name(f"{workdir.name}.old{number}")).exists():
@@ -102,12 +101,12 @@ def run_all(
     devices: Sequence[str] = (),
     overview: Callable[[], None] | None = None,
 ) -> list[Failure]:
-    """Make all runs that are not done; returns those that failed.
+    """Make all unfinished runs; returns the failures.
 
-    jobs: processes at once, where no devices are given. devices: values of CUDA_VISIBLE_DEVICES,
-    one process each. overview: called twice a second instead of a line every half minute. Stale
-    and broken directories are set aside. A signal to stop is handed on to the running processes,
-    which save; Stopped then says how to go on.
+    jobs: number of parallel processes without devices. devices: values of CUDA_VISIBLE_DEVICES, one
+    process each. overview: called twice a second; by default `say` gets a line every half minute.
+    Stale and broken directories are set aside. A stop signal is passed on to the running processes,
+    which save their state; then Stopped is raised.
     """
     waiting = [left for left in missing(tasks, say) if left]
     total = sum(map(len, tasks))
@@ -124,30 +123,30 @@ def run_all(
             pool.stop()
             raise Stopped(
                 f"stopped by {stop.signal_name}: {pool.done} of {total} runs are done; the "
-                "same command goes on"
+                "same command continues"
             )
     pool.overview(now=True)
     return pool.failures
 
 
 def missing(tasks: Sequence[Task], say: Callable[[str], None], touch: bool = True) -> list[Task]:
-    """Every task without its runs that are done; one with nothing left is empty.
+    """Every task without its finished runs; a finished task is empty.
 
-    touch: set stale and broken directories aside, so that their runs can be made again.
+    touch: set stale and broken directories aside, so that their runs can be repeated.
     """
     fingerprint, left = Fingerprints(), []
     for task in tasks:
-        found = {trial: state(trial, fingerprint) for trial in task}
-        for trial, what in found.items():
-            if what in ("stale", "broken"):
+        states = {trial: state(trial, fingerprint) for trial in task}
+        for trial, word in states.items():
+            if word in ("stale", "broken"):
                 done = f"set aside as {set_aside(trial.workdir).name}" if touch else ""
-                say(f"{trial.workdir} is {what}: {done or 'would be set aside'}")
-        left.append(tuple(trial for trial, what in found.items() if what != "done"))
+                say(f"{trial.workdir} is {word}: {done or 'would be set aside'}")
+        left.append(tuple(trial for trial, word in states.items() if word != "done"))
     return left
 
 
 class _Pool:
-    """Running processes."""
+    """The running processes of a sweep."""
 
     def __init__(self, jobs: int, devices: Sequence[str], total: int, done: int, say):
         self.running: dict[Task, tuple[subprocess.Popen, str, float]] = {}
@@ -158,13 +157,13 @@ class _Pool:
         self._starts: dict[Task, int] = {}
         self._not_before: dict[Task, float] = {}
         self._seconds: list[float] = []  # of a run
-        self._said = 0.0
+        self._reported = 0.0
 
     def free(self) -> bool:
         return bool(self._devices)
 
     def first_ready(self, waiting: Sequence[Task]) -> Task | None:
-        """The first task that need not wait for another process to leave its directories."""
+        """The first task whose directories are not known to be in use."""
         now = time.monotonic()
         return next((t for t in waiting if self._not_before.get(t, 0) <= now), None)
 
@@ -183,14 +182,14 @@ class _Pool:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is ours to hand on
+                start_new_session=True,  # the sweep passes Ctrl-C on
             )
         self.running[task] = (process, device, time.monotonic())
 
     def collect(self) -> list[Task]:
-        """Tasks that are to be started again."""
+        """Tasks to be restarted."""
         again = []
-        for task, (process, device, begun) in list(self.running.items()):
+        for task, (process, device, started) in list(self.running.items()):
             code = process.poll()
             if code is None:
                 continue
@@ -201,11 +200,11 @@ class _Pool:
                 self._not_before[task] = time.monotonic() + (_BUSY_S if code == BUSY else 0)
                 again.append(task)
             else:
-                self._end(task, code, time.monotonic() - begun)
+                self._end(task, code, time.monotonic() - started)
         return again
 
     def _end(self, task: Task, code: int, seconds: float) -> None:
-        """Count the runs of a task that will not be started again."""
+        """Count the runs of a finished task."""
         for trial in task:
             if code == 0 or _complete(trial):
                 self.done += 1
@@ -222,10 +221,10 @@ class _Pool:
             process.wait()
 
     def overview(self, now: bool = False) -> None:
-        """Done, running, failed and the time left, every half minute."""
-        if not now and time.monotonic() - self._said < _SAY_EVERY_S:
+        """Report done, running and failed runs and the time left, every half minute."""
+        if not now and time.monotonic() - self._reported < _REPORT_EVERY_S:
             return
-        self._said = time.monotonic()
+        self._reported = time.monotonic()
         left = self.total - self.done - len(self.failures)
         text = f"{self.done} of {self.total} runs done, {len(self.failures)} failed"
         if self.running:
@@ -252,7 +251,7 @@ def _complete(trial: Trial) -> bool:
 
 
 def _last_line(task: Task, trial: Trial) -> str:
-    """What the process of a task said last, about this run if it has several."""
+    """The last output line of a task's process, on this run if the task has several."""
     try:
         text = (task[0].workdir / "console.txt").read_text("utf-8", "replace").strip()
     except OSError:

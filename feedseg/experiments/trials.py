@@ -1,4 +1,4 @@
-"""The runs of a sweep: what each is, its command line and its place; the file that stores them."""
+"""The runs of a sweep, their command lines and directories, and the file that stores them."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from feedseg.runtime.errors import UserError
 
 
 class Trial(NamedTuple):
-    """A run: configuration, changed keys (KEY=VALUE) and directory."""
+    """A run: configuration, overrides (KEY=VALUE) and directory."""
 
     config: str
     overrides: tuple[str, ...]
@@ -25,28 +25,28 @@ class Trial(NamedTuple):
         return [f"--config={self.config}", *changes, f"--workdir={self.workdir}"]
 
 
-def placed(text: str, changes: Sequence[str], root: Path) -> Trial:
-    """A run in ROOT/EXPERIMENT/NAME, with a short hash of the changed keys if there are any.
+def placed(text: str, overrides: Sequence[str], root: Path) -> Trial:
+    """A run in ROOT/EXPERIMENT/NAME, with a short hash of the overrides, if any.
 
-    Raises UserError for a wrong configuration.
+    Raises UserError for an invalid configuration.
     """
-    unplaced = Trial(text, tuple(changes), Path())
+    unplaced = Trial(text, tuple(overrides), Path())
     config, _ = configs.parse_flags(unplaced.arguments()[:-1])
     name = config.run_name
-    if changes:
-        name += "-" + hashlib.sha256(" ".join(changes).encode()).hexdigest()[:8]
+    if overrides:
+        name += "-" + hashlib.sha256(" ".join(overrides).encode()).hexdigest()[:8]
     return unplaced._replace(workdir=root / config.experiment / name)
 
 
-Task = tuple[Trial, ...]  # what one process makes: a run, or several as one program
+Task = tuple[Trial, ...]  # the runs of one process: one, or several as one program
 
 
 def command(task: Task) -> list[str]:
-    """The command line of the process that makes a task."""
+    """The command line of a task's process."""
     if len(task) == 1:
         return [sys.executable, "-m", "feedseg.main", *task[0].arguments()]
-    each = [json.dumps(trial.arguments()) for trial in task]
-    return [sys.executable, "-m", "feedseg.training.stack", *each]
+    arguments = [json.dumps(trial.arguments()) for trial in task]
+    return [sys.executable, "-m", "feedseg.training.stack", *arguments]
 
 
 def write_plan(path: Path, tasks: Sequence[Task]) -> None:
@@ -69,4 +69,4 @@ def read_plan(path: Path) -> list[Task]:
             f"{path}: no such file; `feedseg reproduce TABLE --plan FILE` writes one"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is no file of a sweep ({error!r}); write it again") from None
+        raise UserError(f"{path}: is not the file of a sweep ({error!r}); write it again") from None

@@ -8,6 +8,7 @@ import numpy as np
 import feedseg
 from feedseg.datasets.common.dataset import describe
 from feedseg.evaluation import figures, metrics, test_split
+from feedseg.evaluation.panel import panel
 from feedseg.evaluation.tables import console_table
 from feedseg.inference.trained import JaxPredictor, make_predictor
 from feedseg.runs import config as configs
@@ -109,7 +110,7 @@ def draw(setup: Setup, predictor: JaxPredictor, matrix: np.ndarray) -> None:
     figures.curves(setup.directory.rows(), path / "curves.png")
     figures.confusion_figure(matrix, dataset.class_names, path / "confusion.png")
     rows = test_split.panel_rows(predictor, dataset, test_split.evenly(setup.split.test, 4))
-    figures.panel(rows, path / "panel.png", dataset.class_names, dataset.class_colors)
+    panel(rows, path / "panel.png", dataset.class_names, dataset.class_colors)
 
 
 def show(result: dict, log: Log) -> None:

@@ -87,7 +87,7 @@ def test_panel_shows_every_map_in_its_colours(monkeypatch, tmp_path):
     path = tmp_path / "panel.png"
     data = [example(), example()]
     data[1]["truth"] = np.full((32, 32), 255)
-    seen = texts(monkeypatch, lambda: figures.panel(data, path, NAMES, COLORS))
+    seen = texts(monkeypatch, lambda: panel.panel(data, path, NAMES, COLORS))
     assert {"input", "truth", "filter 1", "final", *NAMES, "not labeled"} <= seen
     assert {"0.25 to 0.75", "0.75 to 2.25"} <= seen  # the grey ranges of the two float columns
     assert share(path, (255, 0, 0)) > 0.1  # half of three label maps out of eight pictures
@@ -100,7 +100,7 @@ def test_panel_takes_few_and_many_columns_gaps_and_all_types(tmp_path, columns):
     one = {f"map {i}": np.zeros((16, 24), np.float32) for i in range(columns - 2)}
     one |= {"mask": np.ones((16, 24), bool), "half": jnp.ones((16, 24), jnp.bfloat16)}
     rgb = {"mask": np.zeros((16, 24), bool), "rgb": np.full((16, 24, 3), 200, np.uint8)}
-    figures.panel([one, rgb], tmp_path / "p.png", NAMES, COLORS)
+    panel.panel([one, rgb], tmp_path / "p.png", NAMES, COLORS)
     assert share(tmp_path / "p.png", (200, 200, 200)) > 0.01
     height, width = pixels(tmp_path / "p.png").shape[:2]
     assert width > 1.2 * height
@@ -114,9 +114,9 @@ def test_panel_says_when_a_map_is_constant():
 
 def test_panel_refuses_other_shapes(tmp_path):
     with pytest.raises(ValueError, match="picture"):
-        figures.panel([{"x": np.zeros((4, 4, 2))}], tmp_path / "p.png", NAMES, COLORS)
+        panel.panel([{"x": np.zeros((4, 4, 2))}], tmp_path / "p.png", NAMES, COLORS)
     with pytest.raises(ValueError, match="no pictures"):
-        figures.panel([{}], tmp_path / "p.png", NAMES, COLORS)
+        panel.panel([{}], tmp_path / "p.png", NAMES, COLORS)
     assert not list(tmp_path.iterdir())
 
 
@@ -135,7 +135,7 @@ def test_white_and_grey_classes_are_tinted_in_colours_that_show():
 def test_overlay_tints_classes_and_leaves_black_ones_and_void():
     image = np.array([[0.5, 0.5, 0.5]], np.float32)
     label = np.array([[0, 1, 255]])
-    tinted = figures.overlay(image, label, COLORS)
+    tinted = colors.overlay(image, label, COLORS)
     assert tinted.dtype == np.uint8
     np.testing.assert_array_equal(tinted, [[[128, 128, 128], [178, 76, 76], [128, 128, 128]]])
 
@@ -151,7 +151,7 @@ def test_overlay_tints_classes_and_leaves_black_ones_and_void():
     ],
 )
 def test_overlay_takes_every_kind_of_image(image, expected):
-    tinted = figures.overlay(image, np.zeros((1, 2), int), COLORS)
+    tinted = colors.overlay(image, np.zeros((1, 2), int), COLORS)
     np.testing.assert_array_equal(tinted[0, :, 0], expected)
 
 

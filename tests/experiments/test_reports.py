@@ -366,7 +366,7 @@ def test_only_a_former_report_is_replaced(runs, made, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "table.md").write_text("mine")
-    with pytest.raises(UserError, match=r"table\.md is there and not from a report"):
+    with pytest.raises(UserError, match=r"table\.md exists and is not from a report"):
         report.report([runs], other, say=list)
     assert [path.name for path in other.iterdir()] == ["table.md"]
     with pytest.raises(UserError, match="is the directory of a run"):
@@ -427,7 +427,7 @@ def test_a_method_whose_data_changed_is_left_out_of_the_gallery(trained, tmp_pat
     found = collect([trained])
     changed = [m._replace(runs=tuple(_other_data(r) for r in m.runs)) for m in found.methods[:1]]
     shown = gallery([*changed, found.methods[1]], tmp_path / "g.png", 1, {})
-    assert "deeper is left out: the data here are not those of the run" in shown.notes
+    assert "deeper is left out: the data differ from those of the run" in shown.notes
     assert shown.images and (tmp_path / "g.png").exists()
 
 

@@ -94,7 +94,7 @@ def test_a_stopped_sweep_stops_its_runs_and_goes_on_later(tmp_path, monkeypatch)
             return 75
 
     monkeypatch.setattr(sweep.subprocess, "Popen", Process)
-    with pytest.raises(Stopped, match="SIGTERM: 0 of 2 runs are done; the same command goes on"):
+    with pytest.raises(Stopped, match="SIGTERM: 0 of 2 runs are done; the same command continues"):
         sweep.run_all([(trial(tmp_path / name),) for name in "ab"], 1, print)
     assert len(stopped) == 1
 
@@ -161,7 +161,7 @@ def test_a_stored_sweep_comes_back(tmp_path):
     assert trials.read_plan(file) == tasks
     for text in ("{", "[]", '{"tasks": [[{"config": "a"}]]}'):
         file.write_text(text)
-        with pytest.raises(UserError, match=r"sweep\.json: is no file of a sweep"):
+        with pytest.raises(UserError, match=r"sweep\.json: is not the file of a sweep"):
             trials.read_plan(file)
     with pytest.raises(UserError, match="no such file"):
         trials.read_plan(tmp_path / "none.json")

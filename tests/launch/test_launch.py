@@ -206,12 +206,12 @@ def test_all_runs_below_a_folder_less_those_set_aside(planned, tmp_path, capsys)
     assert [place.path.name for place in runs.places([tmp_path])] == ["a", "b"]
     (tmp_path / "none").mkdir()
     assert guarded(status.main, [str(tmp_path / "none")]) == 2
-    assert "no run is here" in capsys.readouterr().err
+    assert "no run found" in capsys.readouterr().err
 
 
 def test_exit_codes_of_the_status(tmp_path):
     def code(*states: str) -> int:
-        return status.exit_code([runs.Run(Place(tmp_path), each) for each in states])
+        return status.exit_code([runs.RunStatus(Place(tmp_path), each) for each in states])
 
     assert code("done", "done") == 0
     assert code("done", "running", "failed", "open") == 1
@@ -266,7 +266,7 @@ def test_a_task_that_is_not_there(planned, capsys):
     with pytest.raises(UserError, match="give --index"):
         task.array_index({"LSB_JOBINDEX": "0"})
     assert guarded(task.main, [str(planned), "--index", "3"]) == 2
-    assert "has 3 tasks, counted from 0; there is no 3" in capsys.readouterr().err
+    assert "has 3 tasks, counted from 0; 3 is out of range" in capsys.readouterr().err
 
 
 def test_a_task_becomes_its_command_and_writes_its_own_log(tmp_path, monkeypatch):
@@ -348,7 +348,7 @@ def test_what_slurm_refuses_is_said_in_a_line(fresh, tmp_path, monkeypatch, caps
     assert capsys.readouterr().err == "feedseg: sbatch: sbatch: error: invalid partition\n"
     monkeypatch.setenv("PATH", "/nowhere")
     assert guarded(slurm.main, [str(fresh)]) == 2
-    assert "no sbatch here" in capsys.readouterr().err
+    assert "sbatch not found" in capsys.readouterr().err
 
 
 def test_stale_directories_are_set_aside_when_submitting_only(fresh, tmp_path):

@@ -229,7 +229,5 @@ def test_wrong_shapes_are_named():
         shapes.check_image(image, 8)
     with pytest.raises(AssertionError, match=r"f \(1, 16, 16, 1\), g \(1, 8, 16, 2\): N, H and W"):
         shapes.check_same_size(f=image[None], g=other)
-    with pytest.raises(
-        AssertionError, match=r"maps has the shape \(8, 16\), expected \[S, \.\.\., K\]"
-    ):
+    with pytest.raises(AssertionError, match=r"maps has the shape \(8, 16\), expected \[S, "):
         shapes.check_stack(maps=other[0, :, :, 0])

@@ -1,12 +1,13 @@
-"""Pseudo low quality: 8-bit images made worse in one of three ways, before any scaling.
+"""Pseudo low quality: degradation of 8-bit images in one of three ways, before any scaling.
 
-Source: AEP + AWEL paper, experiments on ISBI 2012. It is made once, with a fixed seed, for the
-training, validation and test images alike.
+Source: AEP + AWEL paper, experiments on ISBI 2012. Images of all
+parts are degraded once, with a fixed seed.
 """
 
 import numpy as np
 import scipy
 
+from feedseg.datasets.common.filters import require_8_bit
 from feedseg.runtime.errors import UserError
 
 KINDS = ("none", "noise", "contrast", "blur")
@@ -30,11 +31,7 @@ def apply(image: np.ndarray, kind: str, seed: tuple[int, ...]) -> np.ndarray:
         raise UserError(f"data.degrade={kind!r}: choose one of {', '.join(KINDS)}")
     if kind == "none":
         return image
-    if image.dtype != np.uint8:
-        raise UserError(
-            f"data.degrade={kind!r} is defined for 8-bit images, these are {image.dtype}: "
-            "use data.degrade='none' or convert the images to 8 bit"
-        )
+    require_8_bit(image, "degrade", kind)
     values = image.astype(np.float64)
     if kind == "noise":
         generator = np.random.default_rng(list(seed))

@@ -120,6 +120,15 @@ def _table() -> dict:
 FILTERS = _table()
 
 
+def require_8_bit(image: np.ndarray, key: str, value: str) -> None:
+    """Raises UserError naming the key `data.<key>` unless the image is uint8."""
+    if image.dtype != np.uint8:
+        raise UserError(
+            f"data.{key}={value!r} is defined for 8-bit images, these are {image.dtype}: "
+            f"use data.{key}='none' or convert the images to 8 bit"
+        )
+
+
 def apply(image: np.ndarray, name: str) -> np.ndarray:
     """The filtered image, uint8 [h, w, C].
 
@@ -132,10 +141,6 @@ def apply(image: np.ndarray, name: str) -> np.ndarray:
         raise UserError(f"data.filter={name!r}: choose one of {', '.join(FILTERS)}")
     if name == "none":
         return image
-    if image.dtype != np.uint8:
-        raise UserError(
-            f"data.filter={name!r} is defined for 8-bit images, these are {image.dtype}: "
-            "use data.filter='none' or convert the images to 8 bit"
-        )
+    require_8_bit(image, "filter", name)
     planes = [FILTERS[name](image[..., channel]) for channel in range(image.shape[2])]
     return np.stack(planes, axis=-1)

@@ -1,4 +1,4 @@
-"""Reading run directories: the runs below some folders, put together by method."""
+"""The finished runs below some folders, grouped by method."""
 
 import json
 from collections import defaultdict
@@ -11,16 +11,16 @@ from feedseg.experiments.report.names import decisive, method_key, short_names
 from feedseg.runs.directory import RunDir, find_runs, read_json
 from feedseg.runtime.errors import UserError
 
-# What may differ between methods that are tested on the same images: how a network sees them.
+# Keys that may differ between methods scored on the same images: how a network sees them.
 _PREPARATION = ("filter", "normalization", "percentiles", "channels", "mask_values")
 _PREPARATION += ("border_class", "border_weight", "border_sigma_px")
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run, seen through one of its scored outputs.
+    """A finished run and one of its scored outputs.
 
-    condition: equal for runs that are scored on the same test images and truth.
+    condition: equal for runs scored on the same test images and truth.
     """
 
     folder: Path
@@ -36,6 +36,11 @@ class FinishedRun:
     @property
     def seed(self) -> int:
         return self.config["seed"]
+
+    @property
+    def repeat(self) -> tuple[int, int, str]:
+        """Equal for runs of different methods that are compared in pairs."""
+        return self.fold, self.seed, self.condition
 
     def score(self, key: str) -> float | None:
         """A score on the test images in percent; None if there is none."""
@@ -54,7 +59,7 @@ class Method(NamedTuple):
 
 
 class Collection(NamedTuple):
-    """What a report is made of; warnings: what is left out or not comparable, one line each."""
+    """The content of a report. warnings: one line per run left out or not comparable."""
 
     methods: tuple[Method, ...]
     warnings: tuple[str, ...]
@@ -80,32 +85,32 @@ def collect(paths: Sequence[Path], by: str = "method", every_output: bool = Fals
     scored (`first`, `rounds/0`, `dihedral`, ...) count as methods too.
     Raises UserError for a path that is not there, or if no run below has a result.
     """
-    read = [_read(folder) for folder in find_runs(paths)]
-    runs = [each for each in read if isinstance(each, FinishedRun)]
-    warnings = [each for each in read if isinstance(each, str)]
+    results = [_read(folder) for folder in find_runs(paths)]
+    runs = [result for result in results if isinstance(result, FinishedRun)]
+    warnings = [result for result in results if isinstance(result, str)]
     if not runs:
-        told = f" ({'; '.join(warnings)})" if warnings else ""
+        reasons = f" ({'; '.join(warnings)})" if warnings else ""
         raise UserError(
-            f"no finished run in {', '.join(map(str, paths))}{told}; name run directories, or "
+            f"no finished run in {', '.join(map(str, paths))}{reasons}; name run directories, or "
             "folders of them, that hold result.json"
         )
     methods, repeated = _grouped(_with_conditions(runs), by)
     warnings += repeated + _cautions(methods, by)
     if every_output:
-        methods = [each for method in methods for each in _outputs(method)]
+        methods = [output for method in methods for output in _outputs(method)]
     return Collection(tuple(methods), tuple(warnings))
 
 
-def renamed(found: Collection, names: Mapping[str, str]) -> Collection:
-    """The methods under other names. Raises UserError for an unknown one, or two of one name."""
-    old = [method.name for method in found.methods]
+def renamed(collection: Collection, names: Mapping[str, str]) -> Collection:
+    """The methods under other names. Raises UserError for an unknown or a repeated name."""
+    old = [method.name for method in collection.methods]
     if unknown := [name for name in names if name not in old]:
         raise UserError(f"--rename {unknown[0]!r}: no such method; there are: {', '.join(old)}")
     new = [names.get(name, name) for name in old]
     if len(set(new)) < len(new):
         raise UserError(f"--rename: two methods of one name: {', '.join(new)}")
-    methods = (m._replace(name=name) for m, name in zip(found.methods, new, strict=True))
-    return found._replace(methods=tuple(methods))
+    methods = (m._replace(name=name) for m, name in zip(collection.methods, new, strict=True))
+    return collection._replace(methods=tuple(methods))
 
 
 def _read(folder: Path) -> FinishedRun | str:
@@ -130,15 +135,15 @@ def _read(folder: Path) -> FinishedRun | str:
 
 
 def _with_conditions(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """The runs with what they were scored on: the data, their truth and the split.
+    """The runs with their conditions: data, truth and split.
 
-    The stored hash also covers what a network sees (filters, gray range), which methods may
-    choose; it only matters where data that should be the same have more than one.
+    The stored data hash also covers the preparation (filters, gray range), a choice of the method;
+    it only counts where equal data have several hashes.
     """
     hashes = defaultdict(set)
     for run in runs:
         hashes[_test_part(run, ())].add(run.result.get("data_hash"))
-    changed = any(len(found) > 1 for found in hashes.values())
+    changed = any(len(values) > 1 for values in hashes.values())
     return [
         replace(
             run,
@@ -156,12 +161,12 @@ def _test_part(run: FinishedRun, without: Sequence[str]) -> str:
 
 
 def _grouped(runs: Sequence[FinishedRun], by: str) -> tuple[list[Method], list[str]]:
-    """Methods in the order of their first run, and which runs are repetitions of another."""
+    """Methods in the order of their first run, and a warning for each repeated run."""
     groups: dict[str, list[FinishedRun]] = defaultdict(list)
     repeated = []
     for run in runs:
         key = str(run.folder) if by == "run" else method_key(run.config)
-        same = [r for r in groups[key] if (r.fold, r.seed, r.condition) == _place(run)]
+        same = [r for r in groups[key] if r.repeat == run.repeat]
         if same:
             repeated.append(f"left out, the same run as {same[0].folder}: {run.folder}")
         else:
@@ -172,10 +177,6 @@ def _grouped(runs: Sequence[FinishedRun], by: str) -> tuple[list[Method], list[s
         Method(name, tuple(sorted(group, key=lambda run: (run.fold, run.seed))))
         for name, group in zip(names, groups.values(), strict=True)
     ], repeated
-
-
-def _place(run: FinishedRun) -> tuple[int, int, str]:
-    return run.fold, run.seed, run.condition
 
 
 def _outputs(method: Method) -> list[Method]:
@@ -190,7 +191,7 @@ def _outputs(method: Method) -> list[Method]:
 
 
 def _cautions(methods: Sequence[Method], by: str) -> list[str]:
-    """What makes the numbers of different methods not comparable as such."""
+    """Reasons why the numbers of the methods are not comparable."""
     cautions = []
     if mixed := _mixed(methods):
         parts = " | ".join(", ".join(names) for names in mixed)

@@ -88,14 +88,14 @@ def boxes(
 ) -> None:
     """Scores of the runs of each method in percent, a panel per score.
 
-    What is drawn for a method is told by `BOX_NOTE`. columns: key of a score -> title.
+    `BOX_NOTE` describes the elements. columns: key of a score -> title.
     """
     height = 1.1 + 0.34 * len(methods)
     with drawing(2.0 + 2.1 * len(columns), height, path, also=also, metadata=metadata) as figure:
         panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
         for axes, (key, title) in zip(panels, columns.items(), strict=True):
-            for place, method in enumerate(methods):
-                _draw_box(axes, place, [v for v in method.scores(key) if v is not None])
+            for row, method in enumerate(methods):
+                _draw_box(axes, row, [v for v in method.scores(key) if v is not None])
             axes.set(title=title, xlabel="%")
             axes.grid(axis="x", color="#dddddd", linewidth=0.6)
             axes.use_sticky_edges = False  # a box that begins at 0 leaves room for its dots
@@ -104,21 +104,21 @@ def boxes(
         panels[0].set_ylim(len(methods) - 0.4, -0.6)
 
 
-def _draw_box(axes, place: int, values: Sequence[float]) -> None:
+def _draw_box(axes, row: int, values: Sequence[float]) -> None:
     from matplotlib.colors import to_rgba
 
-    color = line_style(place)["color"]
+    color = line_style(row)["color"]
     if len(values) >= _FEWEST_IN_BOX:
         low, middle, high = np.percentile(values, (25, 50, 75))
         reach = [v for v in values if low - 1.5 * (high - low) <= v <= high + 1.5 * (high - low)]
         box = {"facecolor": to_rgba(color, 0.15), "edgecolor": color, "linewidth": 1.0}
-        axes.barh(place, high - low, left=low, height=0.55, **box)
-        axes.vlines(middle, place - 0.275, place + 0.275, color=color, linewidth=1.0)
+        axes.barh(row, high - low, left=low, height=0.55, **box)
+        axes.vlines(middle, row - 0.275, row + 0.275, color=color, linewidth=1.0)
         ends = [min(reach), high], [low, max(reach)]
-        axes.hlines([place, place], *ends, color=color, linewidth=1.0)
+        axes.hlines([row, row], *ends, color=color, linewidth=1.0)
     if len(values) > 1:
         mean = {"color": "#000000", "markersize": 5, "markeredgecolor": "white", "zorder": 4}
-        axes.plot([np.mean(values)], [place], "D", **mean)
+        axes.plot([np.mean(values)], [row], "D", **mean)
     shift = 0.12 * (np.arange(len(values)) % 3 - 1) if len(values) > 1 else [0.0]
     dots = {
         "markeredgecolor": "white",
@@ -126,4 +126,4 @@ def _draw_box(axes, place: int, values: Sequence[float]) -> None:
         "markersize": 4.5 if len(values) < 10 else 3,
         "zorder": 3,
     }
-    axes.plot(values, place + np.asarray(shift)[: len(values)], "o", color=color, **dots)
+    axes.plot(values, row + np.asarray(shift)[: len(values)], "o", color=color, **dots)

@@ -1,4 +1,4 @@
-"""The folder of a report: writing it, and leaving alone what is not its own."""
+"""The folder of a report; files of other origin are never replaced."""
 
 import contextlib
 from pathlib import Path
@@ -14,10 +14,10 @@ _MAKER = "feedseg report"
 
 
 class ReportFolder:
-    """Where a report goes. Its record lists the files, so that a later report may replace them."""
+    """Output folder of a report. Its record lists the files, which a later report may replace."""
 
     def __init__(self, path: Path):
-        """Raises UserError if the folder is a run, or holds a file of the same name not from here.
+        """Raises UserError if the folder is a run or has files of the same names from elsewhere.
 
         Raises SaveFailed if it cannot be made.
         """
@@ -30,14 +30,14 @@ class ReportFolder:
         for name in FILES:
             if name not in former and (self.path / name).exists():
                 raise UserError(
-                    f"{self.path / name} is there and not from a report; choose another --output"
+                    f"{self.path / name} exists and is not from a report; choose another --output"
                 )
         self._kept: set[str] = set()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SaveFailed(f"cannot make {self.path}: {error.strerror or error}") from error
-        self._record({"files": FILES})  # a report that is cut off here can be made again
+            raise SaveFailed(f"{self.path}: cannot be created ({error.strerror})") from error
+        self._record({"files": FILES})  # an interrupted report can be repeated
 
     def _own_files(self) -> list[str]:
         record = self.path / RECORD
@@ -48,16 +48,16 @@ class ReportFolder:
         return []
 
     def keep(self, *names: str) -> None:
-        """These files belong to the present report."""
+        """Count these files as part of the current report."""
         self._kept |= set(names)
 
     def write(self, name: str, text: str) -> None:
-        """A text file of the report."""
+        """Write a text file of the report."""
         files.write_text_atomic(self.path / name, text)
         self.keep(name)
 
     def finish(self, facts: dict) -> None:
-        """Write the record, and remove what only an earlier report here had."""
+        """Write the record; remove files that only an earlier report had."""
         for name in set(FILES) - self._kept - {RECORD}:
             (self.path / name).unlink(missing_ok=True)
         self._record({**facts, "files": sorted(self._kept)})

@@ -1,4 +1,4 @@
-"""What a method is, and short names for methods that tell them apart."""
+"""Identity and short, distinctive names of methods."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from feedseg.runs import config as configs
 
-# Names, repeats, what is scored and where: no part of a method.
+# Keys that do not belong to a method: names, repeats, what is scored, where it runs.
 _IGNORED = ("experiment", "run_name", "seed", "split.fold", "evaluate", "data_dir", "runtime")
 _REPEAT = re.compile(r"(fold|seed)\d+")
 _MOST_CHANGES = 3  # differing keys that a name may list
@@ -18,10 +18,10 @@ def method_key(config: dict) -> str:
 
 
 def decisive(config: dict) -> dict:
-    """What makes a method, by dotted key: values that do something.
+    """The values that make a method, by dotted key.
 
-    Zero, empty and `none` count as if the key were not there, so that a key which later versions
-    added makes no other method of an older run.
+    Zero, empty and `none` count as absent, so that keys added by later versions do not separate
+    older runs from newer ones.
     """
     return {
         key: value
@@ -33,23 +33,23 @@ def decisive(config: dict) -> dict:
 
 
 def short_names(
-    plain: Sequence[dict], places: Sequence[str], keep_repeats: bool = False
+    plain: Sequence[dict], folders: Sequence[str], keep_repeats: bool = False
 ) -> list[str]:
     """A name for each configuration: `experiment-run_name` without what all of them share.
 
-    Equal names get the keys that differ (`unet (train.epochs=15)`), or their place where the
+    Equal names get the keys that differ (`unet (train.epochs=15)`), or their folder where the
     configurations are equal too. keep_repeats: fold and seed stay in the name.
     """
     words = [_words(config, keep_repeats) for config in plain]
-    for word in [word for word in words[0] if all(word in each for each in words)]:
-        shorter = [[w for w in each if w != word] for each in words]
+    for word in [word for word in words[0] if all(word in name for name in words)]:
+        shorter = [[w for w in name if w != word] for name in words]
         if all(shorter) and len(words) > 1:
             words = shorter
-    names = ["-".join(each) for each in words]
-    names = [_told_apart(i, names, plain) for i in range(len(names))]
+    names = ["-".join(name) for name in words]
+    names = [_distinguished(i, names, plain) for i in range(len(names))]
     return [
-        f"{name} ({place})" if names.count(name) > 1 else name
-        for name, place in zip(names, places, strict=True)
+        f"{name} ({folder})" if names.count(name) > 1 else name
+        for name, folder in zip(names, folders, strict=True)
     ]
 
 
@@ -59,11 +59,11 @@ def _words(config: dict, keep_repeats: bool) -> list[str]:
     return list(dict.fromkeys(words)) or [config.get("model", {}).get("name", "run")]
 
 
-def _told_apart(index: int, names: Sequence[str], plain: Sequence[dict]) -> str:
-    """The name, with what this configuration has different from others of the same name."""
+def _distinguished(index: int, names: Sequence[str], plain: Sequence[dict]) -> str:
+    """The name, with the keys in which configurations of the same name differ."""
     others = [decisive(plain[i]) for i, name in enumerate(names) if name == names[index]]
-    keys = sorted({key for each in others for key in each})
-    differing = [key for key in keys if len({str(each.get(key)) for each in others}) > 1]
+    keys = sorted({key for values in others for key in values})
+    differing = [key for key in keys if len({str(values.get(key)) for values in others}) > 1]
     if not differing:
         return names[index]
     if len(differing) > _MOST_CHANGES:

@@ -1,4 +1,4 @@
-"""The page of a report: scores, figures, tests and where all of it comes from."""
+"""The page of a report: scores, figures, tests and provenance."""
 
 from collections.abc import Sequence
 
@@ -27,28 +27,28 @@ _IMAGE_NOTE = (
 
 
 def page(
-    folder: ReportFolder, found: Collection, metric: str, tests: dict[str, list], images: int
+    folder: ReportFolder, collection: Collection, metric: str, tests: dict[str, list], images: int
 ) -> str:
     """The HTML of a report, whose figures are drawn into the folder.
 
     tests: comparisons over `runs` and over `images`. images: number of test images to show.
     """
-    names = [method.name for method in found.methods]
+    names = [method.name for method in collection.methods]
     document = HtmlPage("Report of " + (names[0] if len(names) == 1 else f"{len(names)} methods"))
-    document.notes([f"Warning: {line}" for line in found.warnings], "warning")
-    _add_scores(document, found, metric)
+    document.notes([f"Warning: {line}" for line in collection.warnings], "warning")
+    _add_scores(document, collection, metric)
     metadata = {"Title": "feedseg report", "Creator": f"feedseg {feedseg.__version__}"}
-    metadata["Subject"] = "; ".join(origins(found))
-    finals = [method for method in found.methods if method.runs[0].output == "final"]
+    metadata["Subject"] = "; ".join(origins(collection))
+    finals = [method for method in collection.methods if method.runs[0].output == "final"]
     _add_curves(document, folder, finals, metadata)
-    _add_boxes(document, folder, found, metric, metadata)
+    _add_boxes(document, folder, collection, metric, metadata)
     _add_gallery(document, folder, finals, images, metadata)
     _add_tests(document, tests)
-    _add_provenance(document, found)
+    _add_provenance(document, collection)
     return document.text()
 
 
-def table_notes(found: Collection, metric: str) -> list[str]:
+def table_notes(collection: Collection, metric: str) -> list[str]:
     """What the numbers of the table are, and the rule for absent classes."""
     unit = {"iou": "IoU", "dice": "Dice"}[metric]
     return [
@@ -57,74 +57,74 @@ def table_notes(found: Collection, metric: str) -> list[str]:
     ]
 
 
-def _add_scores(page: HtmlPage, found: Collection, metric: str) -> None:
-    page.section("Scores")
-    page.table(tables.as_html(tables.score_table(found, metric)))
-    page.notes(table_notes(found, metric))
+def _add_scores(document: HtmlPage, collection: Collection, metric: str) -> None:
+    document.section("Scores")
+    document.table(tables.as_html(tables.score_table(collection, metric)))
+    document.notes(table_notes(collection, metric))
 
 
 def _add_curves(
-    page: HtmlPage, folder: ReportFolder, methods: Sequence[Method], metadata: dict
+    document: HtmlPage, folder: ReportFolder, methods: Sequence[Method], metadata: dict
 ) -> None:
-    page.section("Learning curves")
+    document.section("Learning curves")
     target, vector = folder.path / "curves.png", folder.path / "curves.pdf"
     if not curves.learning_curves(methods, target, [vector], metadata):
-        page.notes(["Left out: no run has recorded epochs (metrics.jsonl)."])
+        document.notes(["Left out: no run has recorded epochs (metrics.jsonl)."])
         return
     folder.keep("curves.png", "curves.pdf")
-    page.picture(target, "training loss and validation mean IoU against the epoch")
-    page.notes(["Line: mean over the runs; band: from the lowest to the highest run."])
+    document.picture(target, "training loss and validation mean IoU against the epoch")
+    document.notes(["Line: mean over the runs; band: from the lowest to the highest run."])
 
 
 def _add_boxes(
-    page: HtmlPage, folder: ReportFolder, found: Collection, metric: str, metadata: dict
+    document: HtmlPage, folder: ReportFolder, collection: Collection, metric: str, metadata: dict
 ) -> None:
-    page.section("Runs")
+    document.section("Runs")
     target, vector = folder.path / "boxes.png", folder.path / "boxes.pdf"
-    curves.boxes(found.methods, tables.columns(found, metric), target, [vector], metadata)
+    curves.boxes(collection.methods, tables.columns(collection, metric), target, [vector], metadata)
     folder.keep("boxes.png", "boxes.pdf")
-    page.picture(target, "scores of the single runs of each method")
-    page.notes([curves.BOX_NOTE])
+    document.picture(target, "scores of the single runs of each method")
+    document.notes([curves.BOX_NOTE])
 
 
 def _add_gallery(
-    page: HtmlPage, folder: ReportFolder, methods: Sequence[Method], count: int, metadata: dict
+    document: HtmlPage, folder: ReportFolder, methods: Sequence[Method], count: int, metadata: dict
 ) -> None:
-    page.section("Test images")
+    document.section("Test images")
     target = folder.path / "gallery.png"
     shown = gallery(methods, target, count, metadata)
     if shown.images:
         folder.keep("gallery.png")
-        page.picture(target, "test images, their truth, and the prediction of each method")
-        page.notes(["From top to bottom: " + ", ".join(shown.images) + "."])
-    page.notes(shown.notes)
+        document.picture(target, "test images, their truth, and the prediction of each method")
+        document.notes(["From top to bottom: " + ", ".join(shown.images) + "."])
+    document.notes(shown.notes)
 
 
-def _add_tests(page: HtmlPage, tests: dict[str, list[Comparison]]) -> None:
-    page.section("Paired tests")
+def _add_tests(document: HtmlPage, tests: dict[str, list[Comparison]]) -> None:
+    document.section("Paired tests")
     if not tests["runs"]:
-        page.notes(["One method only: nothing to compare."])
+        document.notes(["One method only: nothing to compare."])
         return
-    if apart := sum(not each.pairs for each in tests["runs"]):
-        page.notes([f"{apart} pair(s) of methods share no fold and seed on the same test images."])
+    if apart := sum(not test.pairs for test in tests["runs"]):
+        document.notes([f"{apart} pair(s) of methods share no fold and seed on equal test images."])
     if apart == len(tests["runs"]):
         return
-    page.notes(["Over common folds and seeds, on the same test images:"])
-    page.table(tables.as_html(_test_table(tests["runs"])))
-    page.notes(_TEST_NOTES)
-    if any(each.pairs for each in tests["images"]):
-        page.notes(["Over the test images of the common folds and seeds:"])
-        page.table(tables.as_html(_test_table(tests["images"])))
-        page.notes([_IMAGE_NOTE])
+    document.notes(["Over common folds and seeds, on the same test images:"])
+    document.table(tables.as_html(_test_table(tests["runs"])))
+    document.notes(_TEST_NOTES)
+    if any(test.pairs for test in tests["images"]):
+        document.notes(["Over the test images of the common folds and seeds:"])
+        document.table(tables.as_html(_test_table(tests["images"])))
+        document.notes([_IMAGE_NOTE])
     else:
-        page.notes(["These results hold no scores of single images to compare."])
+        document.notes(["These results hold no scores of single images to compare."])
 
 
 def _test_table(comparisons: Sequence[Comparison]) -> tables.TextTable:
     head = ("first", "second", "pairs", "difference", "95 % interval", "p (t)", "Holm")
     head += ("p (Wilcoxon)", "Holm")
     rows = []
-    for c in filter(lambda each: each.pairs, comparisons):
+    for c in (comparison for comparison in comparisons if comparison.pairs):
         interval = "-" if c.low is None else f"{c.low:+.2f} to {c.high:+.2f}"
         difference = "-" if c.difference is None else f"{c.difference:+.2f}"
         values = map(_p, (c.p_t, c.p_t_holm, c.p_wilcoxon, c.p_wilcoxon_holm))
@@ -138,10 +138,12 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _add_provenance(page: HtmlPage, found: Collection) -> None:
-    page.section("Where the numbers come from")
+def _add_provenance(document: HtmlPage, collection: Collection) -> None:
+    document.section("Where the numbers come from")
     head = ("method", "run", "fold", "seed", "output", "best_epoch", "seconds", "version", "jax")
     head += ("python", "device", "config_hash", "data_hash")
-    rows = [[short(key, row[key]) for key in head] for row in tables.run_rows(found)]
-    page.table(tables.as_html(tables.plain_table([key.replace("_", " ") for key in head], rows)))
-    page.notes([f"Made by feedseg {feedseg.__version__} from these directories alone."])
+    rows = [[short(key, row[key]) for key in head] for row in tables.run_rows(collection)]
+    document.table(
+        tables.as_html(tables.plain_table([key.replace("_", " ") for key in head], rows))
+    )
+    document.notes([f"Made by feedseg {feedseg.__version__} from these directories alone."])

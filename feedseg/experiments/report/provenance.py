@@ -1,4 +1,4 @@
-"""Where the numbers of a report come from."""
+"""Provenance of the numbers of a report."""
 
 import platform
 from collections.abc import Sequence
@@ -7,20 +7,20 @@ from importlib.metadata import version
 import feedseg
 from feedseg.experiments.report.collect import Collection, FinishedRun
 
-_HASH_DIGITS = 16  # of the data hash in text; files of values have all
+_HASH_DIGITS = 16  # of the data hash in text; CSV files have all of it
 
 
 def provenance(run: FinishedRun) -> dict:
-    """What a run was made of and by."""
+    """Versions, device and hashes of a run."""
     keys = ("version", "jax", "python", "device", "config_hash", "data_hash")
     return {key: run.result.get(key) for key in keys}
 
 
-def origins(found: Collection) -> list[str]:
+def origins(collection: Collection) -> list[str]:
     """Versions and devices of all runs in a line; per method its configurations and data."""
     names = {"version": "feedseg", "jax": "jax", "python": "python", "device": "device"}
-    lines = [", ".join(f"{title} {_distinct(found.runs, k)}" for k, title in names.items())]
-    for method in found.methods:
+    lines = [", ".join(f"{title} {_distinct(collection.runs, k)}" for k, title in names.items())]
+    for method in collection.methods:
         config, data = (_distinct(method.runs, key) for key in ("config_hash", "data_hash"))
         lines.append(f"{method.name}: configuration {config}, data {data}")
     return lines
@@ -38,6 +38,6 @@ def _distinct(runs: Sequence[FinishedRun], key: str) -> str:
 
 
 def tools() -> dict[str, str]:
-    """Versions of what made the report."""
+    """Versions of the tools that made the report."""
     libraries = {name: version(name) for name in ("numpy", "scipy", "matplotlib")}
     return {"feedseg": feedseg.__version__, "python": platform.python_version(), **libraries}

@@ -11,15 +11,15 @@ from scipy import stats
 from feedseg.experiments.report.collect import FinishedRun, Method
 from feedseg.runtime.tables import known
 
-FEWEST = 2  # pairs of an interval and a t-test
-FEWEST_RANKS = 5  # pairs of a signed-rank test; with fewer no p-value falls below 0.12
+FEWEST = 2  # pairs needed for an interval and a t-test
+FEWEST_RANKS = 5  # pairs needed for a signed-rank test; with fewer no p-value falls below 0.12
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Differences `first - second` of paired scores, in points of percent.
 
-    What cannot be said of so few pairs, or of pairs that all differ by the same, is None.
+    Values that too few pairs or equal differences do not allow are None.
     p_t, p_wilcoxon: two-sided; *_holm: corrected for all comparisons of the list.
     """
 
@@ -43,7 +43,7 @@ def over_runs(methods: Sequence[Method], key: str, baseline: str = "") -> list[C
     """
 
     def scores(method: Method) -> dict:
-        return {(r.fold, r.seed, r.condition): r.score(key) for r in method.runs}
+        return {run.repeat: run.score(key) for run in method.runs}
 
     return _compared(methods, scores, baseline)
 
@@ -56,7 +56,7 @@ def over_images(methods: Sequence[Method], key: str, baseline: str = "") -> list
 
     def scores(method: Method) -> dict:
         return {
-            (run.fold, run.seed, run.condition, image): value
+            (*run.repeat, image): value
             for run in method.runs
             for image, value in enumerate(_image_scores(run, key))
         }
@@ -70,10 +70,10 @@ def _image_scores(run: FinishedRun, key: str) -> list[float | None]:
 
 
 def _mean_over_seeds(differences: dict) -> dict:
-    places = defaultdict(list)
+    images = defaultdict(list)
     for (fold, _, condition, image), value in differences.items():
-        places[fold, condition, image].append(value)
-    return {place: float(np.mean(values)) for place, values in places.items()}
+        images[fold, condition, image].append(value)
+    return {key: float(np.mean(values)) for key, values in images.items()}
 
 
 def _compared(
@@ -82,12 +82,12 @@ def _compared(
     baseline: str,
     reduce: Callable[[dict], dict] = dict,
 ) -> list[Comparison]:
-    found = {method.name: scores(method) for method in methods}
+    scored = {method.name: scores(method) for method in methods}
     comparisons = []
     for first, second in _pairs([method.name for method in methods], baseline):
-        a, b = found[first], found[second]
-        both = [place for place in a if place in b and len(known([a[place], b[place]])) == 2]
-        differences = reduce({place: a[place] - b[place] for place in both})
+        a, b = scored[first], scored[second]
+        both = [key for key in a if key in b and len(known([a[key], b[key]])) == 2]
+        differences = reduce({key: a[key] - b[key] for key in both})
         comparisons.append(compare(first, second, np.array(list(differences.values()))))
     return _corrected(comparisons)
 
@@ -121,11 +121,11 @@ def compare(first: str, second: str, differences: np.ndarray) -> Comparison:
 
 
 def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    t = holm([each.p_t for each in comparisons])
-    ranks = holm([each.p_wilcoxon for each in comparisons])
+    t = holm([test.p_t for test in comparisons])
+    ranks = holm([test.p_wilcoxon for test in comparisons])
     return [
-        replace(each, p_t_holm=p, p_wilcoxon_holm=q)
-        for each, p, q in zip(comparisons, t, ranks, strict=True)
+        replace(test, p_t_holm=p, p_wilcoxon_holm=q)
+        for test, p, q in zip(comparisons, t, ranks, strict=True)
     ]
 
 

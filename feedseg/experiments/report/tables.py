@@ -1,4 +1,4 @@
-"""The table of a report: a line per method, as Markdown, LaTeX, HTML and CSV."""
+"""Tables of a report as Markdown, LaTeX, HTML and CSV."""
 
 import html
 import io
@@ -39,7 +39,9 @@ class TextTable(NamedTuple):
 
 def plain_table(head: Sequence[str], rows: Sequence[Sequence]) -> TextTable:
     """A table without a best value."""
-    return TextTable(tuple(head), tuple(tuple(TextCell(str(each)) for each in row) for row in rows))
+    return TextTable(
+        tuple(head), tuple(tuple(TextCell(str(value)) for value in row) for row in rows)
+    )
 
 
 def columns(collection: Collection, metric: str) -> dict[str, str]:
@@ -69,7 +71,7 @@ def score_table(collection: Collection, metric: str) -> TextTable:
 
 
 def _mean(values: Sequence[float | None]) -> str:
-    """As printed, so that what looks equal is equal."""
+    """As printed: numbers that look equal are equal."""
     numbers = known(values)
     return f"{np.mean(numbers):.2f}" if numbers else "-"
 
