@@ -184,7 +184,7 @@ def test_pairs_go_by_name_and_not_by_order(folders):
 
 def test_two_files_of_one_name_are_refused(folders):
     put(folders[0] / "a.tif", GUESS)
-    with pytest.raises(UserError, match="both stand for 'a'"):
+    with pytest.raises(UserError, match="both have name 'a'"):
         evaluate_folders(*folders)
 
 
@@ -211,7 +211,7 @@ def test_ids_out_of_range_are_named(folders, file, value, message):
 def test_masks_of_0_and_255_are_refused(tmp_path):
     put(tmp_path / "t" / "a.tif", 255 * GUESS)
     put(tmp_path / "p" / "a.tif", GUESS)
-    with pytest.raises(UserError, match="a mask and not class ids"):
+    with pytest.raises(UserError, match="a mask instead of class ids"):
         evaluate_folders(tmp_path / "p", tmp_path / "t", class_names=NAMES)
 
 
@@ -225,7 +225,7 @@ def test_nothing_labelled_is_refused(tmp_path):
 def test_object_numbers_are_refused(tmp_path):
     put(tmp_path / "t" / "a.tif", np.arange(200).reshape(10, 20))
     put(tmp_path / "p" / "a.tif", np.zeros((10, 20)))
-    with pytest.raises(UserError, match="object numbers"):
+    with pytest.raises(UserError, match="instance ids"):
         evaluate_folders(tmp_path / "p", tmp_path / "t")
 
 
