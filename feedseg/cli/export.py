@@ -122,7 +122,7 @@ def _models(args: argparse.Namespace) -> int:
     deviation = loading.verify(path)
     valid = deviation <= loading.TOLERANCE
     print(
-        f"test image      deviates from the stored probabilities by {deviation:.1g}, "
+        f"test image     deviates from the stored probabilities by {deviation:.1g}, "
         f"{'within' if valid else 'OUTSIDE'} the tolerance of {loading.TOLERANCE:g}"
     )
     return 0 if valid else 1

@@ -50,7 +50,7 @@ def test_the_caption_says_all_of_the_card(file):
 def test_pictures_that_cannot_be_drawn(file, tmp_path):
     with pytest.raises(UserError, match=r"card\.jpg: a picture ends in \.png"):
         model_card.picture(file, tmp_path / "card.jpg")
-    with pytest.raises(UserError, match="of which model"):
+    with pytest.raises(UserError, match="name a model before it"):
         cli.run(["models", "--picture", str(tmp_path / "card.png")])
     assert not list(tmp_path.iterdir())
 
