@@ -85,44 +85,33 @@ def predict(
     if probabilities not in ("", *channel_maps.TYPES):
         raise UserError(f"probabilities as {probabilities!r}: use {', '.join(channel_maps.TYPES)}")
     labels_writer.require(form, Path(output))
-    options = dict(
-        tile=tile, rotations=rotations, dihedral=dihedral, rounds=rounds, checkpoint=checkpoint
-    )
     wanted = OutputOptions(probabilities, uncertainty, overlay, tables, instances, form)
     jobs = plan_jobs(inputs, Path(output), wanted)
-    what = {"channels": list(channels), "wanted": [probabilities, instances and list(instances)]}
-    record = Record(Path(output), {"model": fingerprint(model, checkpoint), **options, **what})
+    made_with = {
+        "model": fingerprint(model, checkpoint),
+        **dict(tile=tile, rotations=rotations, dihedral=dihedral),
+        **dict(rounds=rounds, checkpoint=checkpoint, channels=list(channels)),
+        "wanted": [probabilities, instances and list(instances)],
+    }
+    record = Record(Path(output), made_with)
     if not overwrite:
         jobs = [job for job in jobs if not record.has(job)]
         refuse_existing([job for job in jobs if not record.began(job)])
     if not jobs:
         return []
-    trained = backends.load(
-        model,
-        checkpoint,
-        rounds,
-        dihedral=dihedral,
-        uncertainty=uncertainty,
-        only_labels=not probabilities and not uncertainty and rotations < 2,
-        backend=backend,
-    )
+    only_labels = not probabilities and not uncertainty and rotations < 2
+    kind = dict(dihedral=dihedral, uncertainty=uncertainty, only_labels=only_labels)
+    predictor = backends.load(model, checkpoint, rounds, backend=backend, **kind)
     if instances:
-        instances.check(trained.class_names)
-    if progress and (rule := segment.tile_rule(trained)):
+        instances.check(predictor.class_names)
+    if progress and (rule := segment.tile_rule(predictor)):
         print(rule, file=sys.stderr, flush=True)
-    return predict_files(
-        trained,
-        jobs,
-        channels=channels,
-        tile=tile,
-        rotations=rotations,
-        progress=progress,
-        record=record,
-    )
+    how = dict(channels=channels, tile=tile, rotations=rotations)
+    return predict_files(predictor, jobs, **how, progress=progress, record=record)
 
 
 def predict_files(
-    trained: Predictor,
+    predictor: Predictor,
     jobs: list[ImageTask],
     *,
     channels: Sequence[int] = (),
@@ -151,7 +140,7 @@ def predict_files(
     ) as bar:
         for job in jobs:
             try:
-                written += _predict_file(trained, job, channels, tile, rotations, bar, record)
+                written += _predict_file(predictor, job, channels, tile, rotations, bar, record)
             except UserError as error:
                 failures.append(error)
                 if len(jobs) > 1:
@@ -178,7 +167,7 @@ def _megapixels(path: Path) -> float:
 
 
 def _predict_file(
-    trained: Predictor,
+    predictor: Predictor,
     job: ImageTask,
     channels: Sequence[int],
     tile: int,
@@ -188,14 +177,14 @@ def _predict_file(
 ) -> list[Path]:
     """Outputs of one image file, streamed from slab to slab."""
     with open_source(job.image) as file, ExitStack() as files:
-        source = segment.fitting(with_channels(file, channels), trained)
-        outputs = Outputs(job, source, trained, files)
+        source = segment.fitting(with_channels(file, channels), predictor)
+        outputs = Outputs(job, source, predictor, files)
         bar.set_description(job.image.name, refresh=False)
 
         kept = files.enter_context(_kept(job, record))
 
         def missing(done: int) -> Iterator[np.ndarray]:
-            return segment.predict_rows(trained, source, tile, rotations, done)
+            return segment.predict_rows(predictor, source, tile, rotations, done)
 
         def labels() -> Iterator[np.ndarray]:
             for result in kept.then(source.width, missing):

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from feedseg.models.layers.conv import Conv, UpConv, max_pool2
+from feedseg.models.layers.pyramid import Pyramid
 from feedseg.models.layers.shapes import check_image
-from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
 
-class Model(nn.Module):
+class Model(Pyramid):
     """Padded U-Net without normalisation; the last layer is a 3x3 convolution.
 
     filters: channels per level from the top, the last is the bottom. extra_conv: the paper's third
@@ -30,15 +30,10 @@ class Model(nn.Module):
     initializer: str = "keras"  # keras | torch
 
     @property
-    def stride(self) -> int:
-        return 2 ** (len(self.filters) - 1)
-
-    @property
-    def halo(self) -> int:
+    def reach(self) -> int:
         down = 3 if self.extra_conv else 2
         # convolutions down and up, the bottom's two, a pooling window per level, the last layer
-        reach = (down + 2) * (self.stride - 1) + 2 * self.stride + self.stride - 1 + 1
-        return round_up(reach, self.stride)
+        return (down + 2) * (self.stride - 1) + 2 * self.stride + self.stride - 1 + 1
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:

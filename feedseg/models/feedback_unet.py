@@ -14,7 +14,6 @@ from feedseg.models.feedback import connection as connections
 from feedseg.models.feedback.round import UNITS, Round, Settings, positions
 from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers.shapes import check_image
-from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -46,11 +45,7 @@ class Model(Settings):
     """
 
     @property
-    def stride(self) -> int:
-        return 2 ** (len(self.filters) - 1)
-
-    @property
-    def halo(self) -> int:
+    def reach(self) -> int:
         chosen = positions(self.layout)
         passes = {"convlstm": 1, "rcl_shared": 1 + self.rcl_t, "rcl_separate": 1 + self.rcl_t}
         one = encoder_decoder.reach(
@@ -65,8 +60,7 @@ class Model(Settings):
             skipped = 1 if self.location == "one_conv" else 2
             light = self.light_convs if self.connection == "light" else 0
             later = max(later, one - skipped + light)
-        reach = one + (self.rounds - 1) * later
-        return round_up(reach, self.stride)
+        return one + (self.rounds - 1) * later
 
     def _remembers(self) -> bool:
         return bool(positions(self.layout)) and self.unit == "convlstm" and self.carry_state

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 
 from feedseg.models.layers.blocks import ConvNormAct
 from feedseg.models.layers.conv import Conv, max_pool2
+from feedseg.models.layers.pyramid import Pyramid
 from feedseg.models.layers.shapes import check_image
-from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
 
-class Model(nn.Module):
+class Model(Pyramid):
     """Three convolutions and a pooling per encoder level, three at the bottom.
 
     The skip is the pooled map, joined before the transposed convolution as [deep, pooled]; two
@@ -29,14 +29,9 @@ class Model(nn.Module):
     bn_epsilon: float = 1e-5
 
     @property
-    def stride(self) -> int:
-        return 2 ** (len(self.filters) - 1)
-
-    @property
-    def halo(self) -> int:
+    def reach(self) -> int:
         # 3 convolutions down, 2 up and a pooling window per level, 3 at the bottom
-        reach = 5 * (self.stride - 1) + 3 * self.stride + self.stride - 1
-        return round_up(reach, self.stride)
+        return 5 * (self.stride - 1) + 3 * self.stride + self.stride - 1
 
     def _layer(self, x: Array, features: int, name: str, train: bool, **kind) -> Array:
         layer = ConvNormAct(

@@ -13,14 +13,14 @@ from feedseg.models.feedback.round_norm import NormConfig
 from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers.blocks import ConvNormAct
 from feedseg.models.layers.conv import Conv
+from feedseg.models.layers.pyramid import Pyramid
 from feedseg.models.layers.resize import nearest2
 from feedseg.models.layers.shapes import check_image
-from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
 
-class Model(nn.Module):
+class Model(Pyramid):
     """The plain `unet` with a recurrent unit in the place of each pair of convolutions.
 
         shared, unshared_per_step:  y = P * x (1x1);  u = R2(R1(y));  residual: y + u
@@ -45,15 +45,11 @@ class Model(nn.Module):
     pass_norms: str = "shared"  # shared | separate: normalisations of the passes
 
     @property
-    def stride(self) -> int:
-        return 2 ** (len(self.filters) - 1)
-
-    @property
-    def halo(self) -> int:
+    def reach(self) -> int:
         reach = encoder_decoder.reach(self.filters, lambda name: self.t + 1, False)
         if self.up == "nearest":
             reach += self.stride - 1
-        return round_up(reach, self.stride)
+        return reach
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:

@@ -12,6 +12,7 @@ from feedseg.models.layers import receptive_field as field
 from feedseg.models.layers.batch_norm import BatchNorm
 from feedseg.models.layers.conv import Conv, UpConv, max_pool2
 from feedseg.models.layers.dropblock import DropBlock, drops
+from feedseg.models.layers.pyramid import Pyramid
 from feedseg.models.layers.resize import nearest2
 from feedseg.models.layers.shapes import check_image
 
@@ -70,7 +71,7 @@ class SpatialAttention(nn.Module):
         return x * weight, weight
 
 
-class Model(nn.Module):
+class Model(Pyramid):
     """Encoder, bottom with attention between its two units, decoder, classifier.
 
     filters: channels per level from the top, the last is the bottom. keep, block: DropBlock's
@@ -92,10 +93,6 @@ class Model(nn.Module):
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
     initializer: str = "keras"  # keras | torch | he
-
-    @property
-    def stride(self) -> int:
-        return 2 ** (len(self.filters) - 1)
 
     @property
     def halo(self) -> int:

@@ -10,13 +10,13 @@ import jax
 from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers.blocks import ConvNormAct
 from feedseg.models.layers.conv import Conv
+from feedseg.models.layers.pyramid import Pyramid
 from feedseg.models.layers.shapes import check_image
-from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
 
-class Model(nn.Module):
+class Model(Pyramid):
     """Encoder of `len(filters)` levels, decoder with skips, classifier.
 
     filters: channels per level from the top, the last is the bottom. dropout: rate after the last
@@ -35,13 +35,8 @@ class Model(nn.Module):
     initializer: str = "keras"  # keras | torch
 
     @property
-    def stride(self) -> int:
-        return 2 ** (len(self.filters) - 1)
-
-    @property
-    def halo(self) -> int:
-        reach = encoder_decoder.reach(self.filters, lambda name: 1, self.extra_conv)
-        return round_up(reach, self.stride)
+    def reach(self) -> int:
+        return encoder_decoder.reach(self.filters, lambda name: 1, self.extra_conv)
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from feedseg.models.layers import resize
 from feedseg.models.layers.blocks import HeConvNorm
 from feedseg.models.layers.conv import Conv, max_pool2
+from feedseg.models.layers.pyramid import Pyramid
 from feedseg.models.layers.shapes import check_image
-from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
 
-class Model(nn.Module):
+class Model(Pyramid):
     """Encoder of two convolutions per level, full-scale decoder, 3x3 classifier on its top level.
 
     filters: channels per level, the last is the bottom. skip_channels: channels of each of the L
@@ -44,15 +44,10 @@ class Model(nn.Module):
     bn_epsilon: float = 1e-5
 
     @property
-    def stride(self) -> int:
-        return 2 ** (len(self.filters) - 1)
-
-    @property
-    def halo(self) -> int:
+    def reach(self) -> int:
         # per level 2 convolutions down, 2 up, bilinear weights that see 1 px more and a pooling
         # window; 2 convolutions at the bottom; the classifier
-        reach = 6 * (self.stride - 1) + 2 * self.stride + 1
-        return round_up(reach, self.stride)
+        return 6 * (self.stride - 1) + 2 * self.stride + 1
 
     def _layer(self, x: Array, features: int, name: str, train: bool) -> Array:
         layer = HeConvNorm(features, 3, True, self.bn_momentum, self.bn_epsilon, name=name)

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 from feedseg.models.layers.blocks import Dropout
 from feedseg.models.layers.conv import Conv, UpConv, max_pool2
+from feedseg.models.layers.pyramid import Pyramid
 from feedseg.models.layers.shapes import check_image
-from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
 
-class Model(nn.Module):
+class Model(Pyramid):
     """Two unpadded 3x3 convolutions per block; a level down halves, a level up doubles the map.
 
         sides 572 -> 570 -> 568 | 284 -> ... -> 28 | 56 -> ... | 392 -> 390 -> 388
@@ -39,19 +39,14 @@ class Model(nn.Module):
     border: str = "mirror"  # mirror: a result for every pixel | none: 92 px less on each side
 
     @property
-    def stride(self) -> int:
-        return 2 ** (len(self.filters) - 1)
-
-    @property
     def margin(self) -> int:
         """Pixels on each side of the input that lie outside the output."""
         return 6 * self.stride - 4
 
     @property
-    def halo(self) -> int:
+    def reach(self) -> int:
         # 4 convolutions per level, 2 at the bottom, and a pooling window below each level
-        reach = 4 * (self.stride - 1) + 2 * self.stride + self.stride - 1
-        return round_up(reach, self.stride)
+        return 4 * (self.stride - 1) + 2 * self.stride + self.stride - 1
 
     def legal_sides(self, side: int) -> tuple[int, ...]:
         """The largest legal side up to `side` (none if there is none) and the smallest above."""

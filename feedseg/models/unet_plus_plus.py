@@ -15,15 +15,15 @@ import jax.numpy as jnp
 from feedseg.models.layers import resize
 from feedseg.models.layers.blocks import ConvNormAct, Dropout, HeConvNorm
 from feedseg.models.layers.conv import Conv, UpConv, max_pool2
+from feedseg.models.layers.pyramid import Pyramid
 from feedseg.models.layers.shapes import check_image
-from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
 FORMS = {"torch": "torch", "keras": "keras", "zju": "he"}  # form: initializer
 
 
-class Model(nn.Module):
+class Model(Pyramid):
     """All nodes X(i, j) with i + j < levels, and a 1x1 classifier on X(0, levels - 1).
 
     form:
@@ -53,16 +53,11 @@ class Model(nn.Module):
     bn_epsilon: float = 1e-5
 
     @property
-    def stride(self) -> int:
-        return 2 ** (len(self.filters) - 1)
-
-    @property
-    def halo(self) -> int:
+    def reach(self) -> int:
         # per level 4 convolutions and a pooling window, 2 convolutions at the bottom; bilinear
         # weights and 4x4 kernels see 1 px more
         per_level = 5 if self.form == "keras" else 6
-        reach = per_level * (self.stride - 1) + 2 * self.stride
-        return round_up(reach, self.stride)
+        return per_level * (self.stride - 1) + 2 * self.stride
 
     @property
     def whole_image(self) -> bool:

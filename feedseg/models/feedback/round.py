@@ -16,6 +16,7 @@ from feedseg.models.feedback.recurrent_conv import RecurrentConv
 from feedseg.models.feedback.round_norm import NormConfig
 from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers.conv import Conv
+from feedseg.models.layers.pyramid import Pyramid
 
 Array = jax.Array
 
@@ -83,7 +84,7 @@ def round_input(image: Array, probabilities: Array | None, how: str, classes: in
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])))
 
 
-class Settings(nn.Module):
+class Settings(Pyramid):
     """Arguments of a feedback network and of its rounds; `feedback_unet.Model` explains them."""
 
     num_classes: int
