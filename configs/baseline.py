@@ -1,6 +1,7 @@
 """Every network the papers compare with, on any data set, by one recipe.
 
-model=unet|ru_net|r2u_net|unet_plus_plus|attention_unet|unet3plus|saunet|sa_unet|aep_net|kato_unet;
+model=unet|ru_net|r2u_net|unet_plus_plus|attention_unet|unet3plus|saunet|sa_unet|aep_net|kato_unet,
+or any other file of feedseg/models;
 form=: another form of unet_plus_plus (keras, zju) or attention_unet (oktay); deep_supervision=true;
 width=16: channels of the top level, doubled by each level, instead of the network's own;
 recipe=modern|paper|aep: the best known here, that of Feedback U-Net (2020) or of AEP (2024);
@@ -8,23 +9,13 @@ protocol=aep: AEP's folds where they differ.
 """
 
 from configs import common
-from feedseg import datasets
+from feedseg import datasets, models
 
 WIDE = tuple(64 * 2**level for level in range(5))
 TORCH = dict(dropout=0.0, bn_momentum=0.9, bn_epsilon=1e-5, initializer="torch")
-NETWORKS = {
-    name: common.model(name)
-    for name in (
-        "unet",
-        "ru_net",
-        "unet_plus_plus",
-        "attention_unet",
-        "unet3plus",
-        "saunet",
-        "sa_unet",
-        "aep_net",
-        "kato_unet",
-    )
+OTHER_CONFIGS = ("aep", "blood_unet", "feedback_attention", "feedback_unet", "unet_original")
+NETWORKS = {"unet": common.model("unet")} | {
+    name: common.model(name) for name in models.names() if name not in OTHER_CONFIGS
 }
 NETWORKS["r2u_net"] = common.model("ru_net", filters=WIDE, up="nearest", residual=True, **TORCH)
 

@@ -133,8 +133,8 @@ def test_every_argument_has_a_default(name):
     bare = importlib.import_module(f"feedseg.models.{name}").Model(num_classes=3, parent=None)
     assert config == {"name": name} | {key: getattr(bare, key) for key in config if key != "name"}
     switches = {k for k, v in config.items() if k != "name" and isinstance(v, str | bool)}
-    assert switches <= set(SWITCHES[name]), "a switch without its values in SWITCHES"
-    for key, values in SWITCHES[name].items():
+    assert switches <= set(SWITCHES.get(name, {})), "a switch without its values in SWITCHES"
+    for key, values in SWITCHES.get(name, {}).items():
         assert values[0] == config[key], "the default stands first"
 
 
@@ -210,6 +210,8 @@ def test_outputs_of_a_second_network_with_rounds():
 @pytest.mark.parametrize("name", models.names())
 def test_a_side_that_is_no_multiple_of_the_stride_is_refused(name):
     model = build(name)
+    if model.stride == 1:
+        pytest.skip("takes every size")
     for height, width in itertools.permutations((2 * model.stride, model.stride + 1)):
         with pytest.raises(ValueError, match=f"multiples of {model.stride}"):
             shapes_of(model, (1, height, width, 1))
