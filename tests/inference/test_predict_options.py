@@ -11,7 +11,8 @@ from feedseg import cli
 from feedseg.inference import predict
 from feedseg.inference.outputs import channel_maps, instances, plan
 from feedseg.inference.outputs.instances import InstanceSpec
-from feedseg.io import images, page_axes
+from feedseg.io import images
+from feedseg.io.source import page_axes
 from feedseg.io.writers import imagej
 from feedseg.io.writers import labels as labels_writer
 from feedseg.io.writers.formats import formats, suffix
@@ -195,7 +196,7 @@ def test_every_label_format_holds_the_same_ids(tmp_path, form):
     assert other.name == f"a_labels{suffix(form)}"
     np.testing.assert_array_equal(images.read_label(other), images.read_label(plain))
     assert images.read_calibration(other).pixel_width == 0.5
-    assert page_axes.page_axes(other) == (("t", 3),)
+    assert page_axes(other) == (("t", 3),)
 
 
 def test_zarr_images_are_read_named_and_not_mixed_with_their_results(tmp_path):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from feedseg.io import images, page_axes
+from feedseg.io import images
 from feedseg.io.calibration import Calibration, ngff_unit, symbol
+from feedseg.io.source import page_axes
 from feedseg.io.writers import imagej
 from feedseg.io.writers import labels as labels_writer
 from feedseg.io.writers.formats import formats, suffix
@@ -67,7 +68,7 @@ def test_axes_of_the_pages_are_kept(tmp_path, axes):
     path = tmp_path / "a.ome.tif"
     labels_writer.write_labels(path, LABELS, NAMES, COLORS, MICRONS, None, axes)
     np.testing.assert_array_equal(images.read_label(path), LABELS)
-    assert page_axes.page_axes(path) == (axes or (("z", 6),))
+    assert page_axes(path) == (axes or (("z", 6),))
     pixels, *_ = description(path)
     sizes = dict(axes or (("z", 6),))
     assert pixels["SizeT"] == str(sizes.get("t", 1)) and pixels["SizeZ"] == str(sizes.get("z", 1))
@@ -82,14 +83,14 @@ def test_the_interval_of_times_is_kept_by_every_format(tmp_path):
         axes = (("t", 2), ("z", 3))
         labels_writer.write_labels(tmp_path / name, LABELS, NAMES, COLORS, calibration, None, axes)
         assert images.read_calibration(tmp_path / name) == calibration
-        assert page_axes.page_axes(tmp_path / name) == axes
+        assert page_axes(tmp_path / name) == axes
 
 
 def test_a_single_page(tmp_path):
     path = tmp_path / "a.ome.tif"
     labels_writer.write_labels(path, LABELS[:1], NAMES, COLORS)
     np.testing.assert_array_equal(images.read_label(path), LABELS[:1])
-    assert images.read_calibration(path) is None and page_axes.page_axes(path) == ()
+    assert images.read_calibration(path) is None and page_axes(path) == ()
 
 
 def test_bigtiff_only_where_needed_and_then_with_the_names(tmp_path, monkeypatch):
@@ -140,8 +141,8 @@ def test_pages_of_other_tiffs(tmp_path):
         sizes = {"T": dict(expected).get("t", 1), "Z": dict(expected).get("z", 1), "C": 2}
         array = np.zeros([sizes.get(a, 20) for a in axes], np.uint8)
         tifffile.imwrite(path, array, imagej=True, metadata={"axes": axes})
-        assert page_axes.page_axes(path) == expected
+        assert page_axes(path) == expected
     tifffile.imwrite(path, LABELS, photometric="minisblack")
-    assert page_axes.page_axes(path) == (("z", 6),)
+    assert page_axes(path) == (("z", 6),)
     np.save(tmp_path / "a.npy", LABELS)
-    assert page_axes.page_axes(tmp_path / "a.npy") == (("z", 6),)
+    assert page_axes(tmp_path / "a.npy") == (("z", 6),)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from feedseg.io import images, ngff, page_axes, zarr_rows
+from feedseg.io import images, ngff, zarr_rows
 from feedseg.io.calibration import Calibration
-from feedseg.io.source import open_source
+from feedseg.io.source import open_source, page_axes
 from feedseg.io.writers import labels as labels_writer
 from feedseg.io.writers import ome_zarr as ome_zarr_labels
 from feedseg.runtime.errors import BadImage, SaveFailed, UserError
@@ -83,7 +83,7 @@ def test_pixels_are_those_of_the_same_tiff_in_any_order_of_axes(tmp_path, axes, 
     stored = array.transpose([known.index(a) for a in axes])
     path = write_image(tmp_path / "a.zarr", stored, axes, version)
     np.testing.assert_array_equal(read_by_rows(path), images.read_array(tiff))
-    assert page_axes.page_axes(path) == page_axes.page_axes(tiff)
+    assert page_axes(path) == page_axes(tiff)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -461,7 +461,7 @@ def test_labels_keep_the_axes_of_the_image(tmp_path, small, axes):
     found = zarr.open_array(str(path / "labels/classes/0"), mode="r")[...]
     cube = labels.reshape(*(size for _, size in axes), 20, 30)
     np.testing.assert_array_equal(found, cube if axes[0][0] == "t" else cube.swapaxes(0, 1))
-    assert page_axes.page_axes(path) == tuple(sorted(axes))
+    assert page_axes(path) == tuple(sorted(axes))
     with pytest.raises(ValueError, match="for 6 pages"):
         labels_writer.write_labels(path, labels, NAMES, COLORS, None, None, (("z", 5),))
 

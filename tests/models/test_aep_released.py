@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from feedseg.models import aep
 from tests.support.networks import FAST_COMPILE, batch, build, compiled
+from tests.support.released_aep import from_torch
 
 # Against NumPy ----------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ def states() -> tuple[dict, dict, dict]:
 def test_released_weights_give_the_released_networks_output(states):
     image = jnp.asarray(np.random.default_rng(0).random((1, 16, 16, 1)), jnp.float32)
     model = build("aep", penultimate=16)
-    variables = aep.from_torch(*states)
+    variables = from_torch(*states)
     expected = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
     chex.assert_trees_all_equal_shapes_and_dtypes(variables, expected)
     forward = jax.jit(lambda v, x: model.apply(v, x, train=False), compiler_options=FAST_COMPILE)
@@ -135,7 +135,7 @@ def test_a_missing_array_is_named(states):
     first, second, ensemble = states
     incomplete = {key: value for key, value in second.items() if key != "bn3.running_mean"}
     with pytest.raises(KeyError, match=r"bn3\.running_mean"):
-        aep.from_torch(first, incomplete, ensemble)
+        from_torch(first, incomplete, ensemble)
 
 
 # Against PyTorch --------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def torch_pair():
             other(torch.rand(2, 1, 16, 16))
     states = (part.state_dict() for part in (other.net1, other.net2, other.ensemble))
     copies = ({key: value.numpy().copy() for key, value in state.items()} for state in states)
-    return torch, peers, other, aep.from_torch(*copies)
+    return torch, peers, other, from_torch(*copies)
 
 
 def as_torch(torch, image):

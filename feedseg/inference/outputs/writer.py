@@ -12,8 +12,8 @@ from feedseg.inference.outputs.objects import ComponentStats, write_tables
 from feedseg.inference.outputs.plan import ImageTask
 from feedseg.inference.outputs.preview import Preview
 from feedseg.inference.predictor import Predictor
-from feedseg.io import images, page_axes
-from feedseg.io.source import ImageSource
+from feedseg.io import images
+from feedseg.io.source import ImageSource, page_axes
 from feedseg.io.writers import labels as labels_writer
 
 
@@ -24,7 +24,7 @@ class Outputs:
         self._job, self._source, self._trained = job, source, trained
         self._names = trained.class_names
         self._calibration = images.read_calibration(job.image)
-        self._axes = page_axes.page_axes(job.image)
+        self._axes = page_axes(job.image)
         self._shape = (source.count, source.height, source.width)
         self._rows = 0  # of all pages
 

@@ -5,7 +5,7 @@ Files are written beside their place and renamed, so a name never stands for hal
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from feedseg.io.calibration import Calibration
 from feedseg.io.colors import VOID_COLOR
 from feedseg.io.writers import ome_xml
 from feedseg.io.writers.label_image import LabelImage
-from feedseg.io.writers.strips import in_strips
 from feedseg.runtime.files import write_atomically
 
 FORMAT, SUFFIXES = "tiff", (".tif", ".tiff")
@@ -237,3 +236,20 @@ def _imagej(axes: str, calibration: Calibration | None, top: float) -> dict:
         if calibration.frame_interval:
             metadata["finterval"] = calibration.frame_interval
     return {"imagej": True, "metadata": metadata, **_resolution(calibration)}
+
+
+def in_strips(slabs: Iterable[np.ndarray], height: int, rows: int) -> Iterator[np.ndarray]:
+    """Slabs of whole pages as strips of `rows` rows; only the last of a page may be lower.
+
+    slabs: [h, W] from top to bottom, page after page; height: of a page.
+    """
+    kept, done = [], 0  # slabs not yet given, rows of this page given
+    for slab in slabs:
+        kept.append(slab)
+        have = sum(len(part) for part in kept)
+        while have and have >= min(rows, height - done):
+            page = np.concatenate(kept) if len(kept) > 1 else kept[0]
+            count = min(rows, height - done)
+            yield np.ascontiguousarray(page[:count])
+            kept, have = [page[count:]], have - count
+            done = (done + count) % height

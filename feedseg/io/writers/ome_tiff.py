@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from feedseg.io import page_axes
+from feedseg.io.source import check_axes
 from feedseg.io.writers import imagej, ome_xml
 from feedseg.io.writers.label_image import LabelImage
 
@@ -18,7 +18,7 @@ def write(path: Path, image: LabelImage) -> None:
     Raises SaveFailed if the file cannot be written, ValueError for labels of another form.
     """
     count, height, width = image.size()
-    axes = page_axes.check(image.axes, count)
+    axes = check_axes(image.axes, count)
     form = ome_xml.form(
         path,
         "".join(name.upper() for name, _ in axes) + "YX",

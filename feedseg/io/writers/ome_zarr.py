@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg.io import ngff, page_axes
+from feedseg.io import ngff
 from feedseg.io.calibration import Calibration, ngff_unit
+from feedseg.io.source import PageAxes, check_axes
+from feedseg.io.writers.imagej import in_strips
 from feedseg.io.writers.label_image import LabelImage
-from feedseg.io.writers.strips import in_strips
 from feedseg.io.zarr_rows import library
 from feedseg.runtime import files
 from feedseg.runtime.errors import UserError
@@ -41,7 +42,7 @@ def write(path: Path, image: LabelImage) -> None:
     Raises SaveFailed if it cannot be written, ValueError for labels of another form.
     """
     count, height, width = image.size()
-    axes, calibration = page_axes.check(image.axes, count), image.calibration
+    axes, calibration = check_axes(image.axes, count), image.calibration
     zarr = library(path)
 
     sizes = [(name, dict(axes)[name]) for name in "tz" if name in dict(axes)]
@@ -87,7 +88,7 @@ def _array(group, name: str, shape: tuple[int, ...]):
     )
 
 
-def _places(axes: page_axes.PageAxes, names: Sequence[str]) -> Iterator[tuple[int, ...]]:
+def _places(axes: PageAxes, names: Sequence[str]) -> Iterator[tuple[int, ...]]:
     """Where each page, in the order of the pages, is along the axes of the array."""
     sizes = [size for _, size in axes]
     for numbers in np.ndindex(*sizes):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from feedseg.models.layers.channel_mean import channel_mean
+from feedseg.models.layers.convolve import channel_mean
 
 Array = jax.Array
 

@@ -14,8 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from feedseg.models.layers.channel_mean import channel_mean
-
 Array = jax.Array
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -285,3 +283,14 @@ def _phase_convolution() -> Callable[[Array, Array], Array]:
     if _for_cpu():
         return _make(Forms(blocks=True), 1, padding)
     return lambda x, kernel: _convolve(x, kernel, 1, padding)
+
+
+def channel_mean(x: Array) -> Array:
+    """Mean of each channel, x [..., C] -> [C], over the pixels of a row first.
+
+    Several cores share the rows; the factor between the two sums keeps the compiler from making
+    them one, of which each channel would be one core's work.
+    """
+    if x.ndim > 2:
+        x = x.sum(-2) * (1 / x.shape[-2])
+    return x.mean(tuple(range(x.ndim - 1)))
