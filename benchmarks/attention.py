@@ -41,10 +41,11 @@ def feedseg_program(mode: str):
     import jax
     import jax.numpy as jnp
 
-    from configs.common import FEEDBACK
+    from feedseg import models
     from feedseg.models.feedback import attention as attentions
 
-    attention = functools.partial(attentions.attention, query_block=FEEDBACK["query_block"])
+    block = models.defaults("feedback_attention")["query_block"]
+    attention = functools.partial(attentions.attention, query_block=block)
     return {
         "forward": jax.jit(attention),
         "gradient": jax.jit(

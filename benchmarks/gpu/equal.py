@@ -25,7 +25,7 @@ from feedseg.models.feedback import attention as attentions
 MOST = 1e-4
 CLASSES = 4
 _TOYS = ("unet",)
-_TESTS = ("step", "layers", "attention", "conv", "convlstm", "round_norm", "batch_norm")
+_TESTS = ("layers", "attention", "conv", "convlstm", "round_norm", "batch_norm")
 _QUICK = {"xla_backend_optimization_level": 1}  # of the reference, which runs once
 
 
@@ -78,7 +78,7 @@ def _compared(expected: np.ndarray, found: np.ndarray) -> dict:
 def _attention(side: int, channels: int, queries: int) -> dict:
     """Some queries of an image, beside softmax(q k^T) v in float64."""
     q, k, v = inputs(side, channels)
-    block = common.FEEDBACK["query_block"]
+    block = models.defaults("feedback_attention")["query_block"]
     run = jax.jit(lambda *a: attentions.attention(*a, block))
     chosen = np.linspace(0, side**2 - 1, queries).astype(int)
     found = np.asarray(run(*map(jnp.asarray, (q, k, v))))[0, chosen]
@@ -99,7 +99,8 @@ def _tests(recorder: Recorder) -> dict:
     """The tests of the step and the layers on this device, as far as the time goes."""
     root = Path(__file__).parents[2]
     names = ("round_norm",) if recorder.dry else _TESTS
-    files = [str(Path("tests", f"test_{name}.py")) for name in names]
+    files = [str(Path("tests", "models", f"test_{name}.py")) for name in names]
+    files += [] if recorder.dry else [str(Path("tests", "training", "test_step.py"))]
     platforms = "cpu" if jax.default_backend() == "cpu" else "cuda,cpu"
     environment = {
         **os.environ,
