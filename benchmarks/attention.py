@@ -30,7 +30,7 @@ MODES = ("forward", "gradient")
 
 
 def inputs(side: int, channels: int) -> list[np.ndarray]:
-    """Query, key, value as behind a normalisation: unit variance."""
+    """Query, key, value as behind a normalization: unit variance."""
     rng = np.random.default_rng(0)
     depths = (max(1, channels // 8), max(1, channels // 8), max(1, channels // 2))
     return [rng.normal(size=(1, side * side, depth)).astype(np.float32) for depth in depths]

@@ -272,7 +272,7 @@ def figures(result, name: str = "") -> dict:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """SHA-256 per part of the newest checkpoint: parameters, statistics, optimiser, step."""
+    """SHA-256 per part of the newest checkpoint: parameters, statistics, optimizer, step."""
     tree, _ = read_tree(folder)
     found = {}
     for part, branch in tree.items():

@@ -2,7 +2,7 @@
 
     python -m benchmarks.large_image --side 6000 12000 --output results/benchmarks/large_image.json
 
-A 16-bit mosaic of one smooth random picture, in a temporary folder, by a model that comes along.
+A 16-bit mosaic of one smooth random picture, in a temporary folder, by a bundled model.
 One JSON line per side: seconds from command to files, MPixel/s, highest resident size (Linux), and
 the MPixel/s of the network alone on tiles in memory, which is measured before and after.
 """

@@ -7,17 +7,17 @@ A section of ssTEM (1024 x 1024 px, below FEEDSEG_DATA) by `segment.predict_rows
 predict` does it, and by one call for the whole image. Networks are narrow (4 to 64 or 8 to 128
 channels) where the width can be chosen, as tiles depend on the depth alone, with initial weights
 and running statistics of the image itself (a training pass over a crop with a momentum of 0). The
-models that come along are trained.
+bundled models are trained.
 
 max_difference: largest difference of a probability; differing_labels: share of pixels with another
 class. Untrained networks are undecided, which makes their labels change more easily: `confidence`
-is the mean probability of the chosen class. Convolutional networks keep the centres of tiles,
+is the mean probability of the chosen class. Convolutional networks keep the centers of tiles,
 which should leave rounding only. For networks that depend on the whole window the whole image is
 another input than windows as in training; the difference says how much that matters to the network
-and nothing of the tiles. What windows do to it is said by `shifted_difference` and
+and nothing of the tiles. The effect of windows is given by `shifted_difference` and
 `shifted_labels`: the same pixels in windows that lie a quarter of a window further, and by `seam`:
 the mean step of probabilities across the borders of windows / the mean step elsewhere, 1 where no
-border shows. `..._of_centres`: the same if a quarter of a window were cut off on each side instead.
+border shows. `..._of_centers`: the same if a quarter of a window were cut off on each side instead.
 """
 
 import argparse
@@ -124,8 +124,8 @@ def by_tiles(model: JaxPredictor, image: np.ndarray, tile: int = 0) -> np.ndarra
     return np.concatenate(list(segment.predict_rows(loading.for_images(model), source, tile)))
 
 
-def centres(model: JaxPredictor, image: np.ndarray) -> np.ndarray:
-    """Windows of which only the centre is kept: what blending should be better than."""
+def centers(model: JaxPredictor, image: np.ndarray) -> np.ndarray:
+    """Windows of which only the center is kept: what blending should be better than."""
     layout = tiling.plan(*image.shape[:2], model.window, model.window // 4, model.stride)
     return tiling.apply_tiled(scaled(model, image), model.apply, layout)
 
@@ -139,7 +139,7 @@ def apart(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 def seam(found: np.ndarray, borders: Sequence[int], stride: int) -> float:
     """Mean step from pixel to pixel across these columns and rows / elsewhere.
 
-    Elsewhere: where pixels meet that are neighbours on the network's coarsest grid too.
+    Elsewhere: where pixels meet that are neighbors on the network's coarsest grid too.
     """
     at, elsewhere = [], []
     for axis in (0, 1):
@@ -151,14 +151,14 @@ def seam(found: np.ndarray, borders: Sequence[int], stride: int) -> float:
 
 
 def of_windows(model: JaxPredictor, image: np.ndarray) -> dict:
-    """What the places of windows do to the result, blended and with centres kept."""
+    """What the places of windows do to the result, blended and with centers kept."""
     side, shift = len(image), model.window // 4
     blended = [span.start for span in tiling.windows(side, side, model.window).rows[1:]]
     plan = tiling.plan(side, side, model.window, shift, model.stride)
     kept = [span.keep for span in plan.rows[1:]]
     inner = slice(3 * shift, side - 3 * shift)  # where no window ends with the image
     numbers = {}
-    for name, way, borders in (("", by_tiles, blended), ("_of_centres", centres, kept)):
+    for name, way, borders in (("", by_tiles, blended), ("_of_centers", centers, kept)):
         result = way(model, image)
         moved = np.full_like(result, np.nan)
         moved[shift:-shift, shift:-shift] = way(model, image[shift:-shift, shift:-shift])
@@ -190,7 +190,7 @@ def case(model: JaxPredictor, image: np.ndarray) -> dict:
     difference, labels = apart(found, whole)
     return {
         "side": len(image),
-        "rule": "blended windows" if model.window else "centres of tiles",
+        "rule": "blended windows" if model.window else "centers of tiles",
         "tile": layout.window[0],
         "halo": None if model.window else tiles.halo,
         "overlap": layout.overlap or None,

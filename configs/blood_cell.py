@@ -1,6 +1,6 @@
-"""The blood-cell U-Net on white blood cells, trained on binarised or on grey masks.
+"""The blood-cell U-Net on white blood cells, trained on binarized or on gray masks.
 
-mask=binary (its model 2); grey: the mask's own grey values, 0, 128 and 255 of 255; grey_inexact:
+mask=binary (its model 2); grey: the mask's own gray values, 0, 128 and 255 of 255; grey_inexact:
 the same moved off 0 and 255 by one level, as interpolated or compressed masks are (its model 1);
 foreground=cell|nucleus; split=80|90: percent of the images for training and validation; width=64.
 Other data sets have two classes: dataset=isbi2012|dsb2018|folder|...
@@ -8,7 +8,7 @@ Other data sets have two classes: dataset=isbi2012|dsb2018|folder|...
 
 from configs import common
 
-MASKS = {  # grey values of background, cytoplasm, nucleus
+MASKS = {  # gray values of background, cytoplasm, nucleus
     "binary": (0.0, 1.0, 1.0),
     "grey": (0.0, 128 / 255, 1.0),
     "grey_inexact": (1 / 255, 128 / 255, 254 / 255),
@@ -17,7 +17,7 @@ COUNTS = {"80": (216, 24, 60), "90": (243, 27, 30)}  # of 300 images; the text h
 
 
 def use_masks(config, dataset: str, mask: str, foreground: str) -> None:
-    """The grey values that are trained on, and the classes that are scored."""
+    """The gray values that are trained on, and the classes that are scored."""
     values = MASKS[mask]
     if dataset != "wbc":
         if mask == "grey" or foreground != "cell":

@@ -14,6 +14,6 @@ The pieces in order of worth, each a process of its own with its own limit and i
     tables       rows of fba-t1, fbu-t1 and aep-t4 with three seeds each
 
 A file is written anew after every case, so a command that is cut off loses one case. The error of
-a case or a piece is its result, and what is left out is said with its reason. `--dry` takes the
+a case or a piece is its result, and what is left out is printed with its reason. `--dry` takes the
 same way at toy size, on any machine.
 """

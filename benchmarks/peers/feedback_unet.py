@@ -52,7 +52,7 @@ class ConvLstm(nn.Module):
 
 
 def _add_conv(network: nn.Module, name: str, inputs: int, outputs: int) -> None:
-    """A convolution, or a ConvLSTM where there is memory, with a normalisation for each round."""
+    """A convolution, or a ConvLSTM where there is memory, with a normalization for each round."""
     conv = nn.Conv2d(inputs, outputs, 3, padding=1)
     network.add_module(name, ConvLstm(inputs, outputs) if name in MEMORY else conv)
     norms = nn.ModuleList(nn.BatchNorm2d(outputs, **KERAS) for _ in range(ROUNDS))

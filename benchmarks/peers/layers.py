@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
-KERAS = dict(momentum=0.01, eps=1e-3)  # of a normalisation: Keras's 0.99 and 1e-3
+KERAS = dict(momentum=0.01, eps=1e-3)  # of a normalization: Keras's 0.99 and 1e-3
 TORCH = dict(momentum=0.1, eps=1e-5)
 
 
 class ConvNorm(nn.Module):
-    """3x3 convolution, batch normalisation, ReLU."""
+    """3x3 convolution, batch normalization, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, norm: dict):
         super().__init__()

@@ -26,12 +26,12 @@ def base() -> ConfigDict:
                 dihedral_copies=False,  # store 8 rotated and mirrored copies of every item
                 classes=(),  # folder: names of the classes, in order of their ids
                 foreground=(),  # names of classes that together become one; the others: background
-                mask_values=(),  # grey values in [0, 1] of the classes as they were, for the loss
+                mask_values=(),  # gray values in [0, 1] of the classes as they were, for the loss
                 # mask_cross_entropy; (): none
                 border_class="",  # class between the cells, for border_cross_entropy; empty: none
                 border_weight=10.0,  # w0
                 border_sigma_px=5.0,  # sigma
-                label_map="",  # folder: "0:0,255:1" from grey value to class id
+                label_map="",  # folder: "0:0,255:1" from gray value to class id
                 synthetic_count=60,  # images
                 synthetic_size=256,  # px
                 synthetic_classes=3,  # 3: cytoplasm, membrane, nucleus; 2: background, membrane
@@ -52,7 +52,7 @@ def base() -> ConfigDict:
                 rotate_deg=0.0,  # largest rotation, degrees, uniform in both directions
                 shift_px=0.0,  # largest shift, px, uniform in both directions
                 elastic_sigma_px=0.0,  # std of the displacements of a 3x3 grid, px; 0: off
-                grey_offset=0.0,  # largest added grey value, in [0, 1] units
+                grey_offset=0.0,  # largest added gray value, in [0, 1] units
                 grey_gain=0.0,  # largest relative change of contrast
                 noise_sigma=0.0,  # std of added Gaussian noise, in [0, 1] units
             ),

@@ -8,7 +8,7 @@ from feedseg.runtime.errors import UserError
 # Suffixes that feedseg, Cellpose, QuPath, ilastik and annotators append to the names of label
 # images, in upper or lower case; names are compared without them.
 ENDINGS = (
-    *("_labels", "_label", "-labels", "-labelled", "_cp_masks", "_masks", "_mask"),
+    *("_labels", "_label", "-labels", "-labeled", "_cp_masks", "_masks", "_mask"),
     *("_prediction", "_predictions", "_pred", "_seg", "_segmentation", "_simple segmentation"),
     *("_truth", "_groundtruth", "_ground_truth", "_gt", ".ome"),
 )

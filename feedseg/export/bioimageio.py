@@ -1,6 +1,6 @@
 """A trained model as a bioimage.io package, `model.bioimageio.zip` (specification 0.5).
 
-    rdf.yaml         axes (batch 1, y, x, channel), sizes, halo, normalisation, licence, ...
+    rdf.yaml         axes (batch 1, y, x, channel), sizes, halo, normalization, licence, ...
     weights.onnx     of `feedseg.export.onnx`; `feedseg predict` takes it too
     test_input.npy   a raw image [1, H, W, C], and
     test_output.npy  the probabilities [1, H, W, K] that JAX gives for it
@@ -53,7 +53,7 @@ def export(
     whose middle is the test input; without one the model file's own, or waves. tile: px, the only
     side it then takes; 0: any where possible. pixel_type: of the images, one of `PIXEL_TYPES`, of
     which dtype_range takes the largest value to 1; uint8 if not given.
-    Raises UserError if a library is missing, the package cannot say how the model normalises, the
+    Raises UserError if a library is missing, the package cannot say how the model normalizes, the
     card is not what bioimage.io takes, its test fails, or it cannot be written.
     """
     to = Path(to)
@@ -86,7 +86,7 @@ def _pixel_type(to: Path, model: JaxPredictor, asked: str) -> str:
     """What the test input is, and the images have to be where the rule goes by their type."""
     if model.contracts:
         raise UserError(
-            f"{to}: the members of this ensemble normalise in different ways, for which bioimage.io"
+            f"{to}: the members of this ensemble normalize in different ways, for which bioimage.io"
             " has no words; export a member, or the ensemble as .onnx"
         )
     if asked and asked not in PIXEL_TYPES:

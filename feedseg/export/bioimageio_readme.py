@@ -70,15 +70,15 @@ def readme(name: str, model: JaxPredictor, kind: str, about: dict) -> str:
 def _images(model: JaxPredictor, kind: str) -> str:
     if model.normalization == "image_percentile":
         low, high = model.percentiles
-        grey = f"The {low:g} and {high:g} percentile of each whole image become 0 and 1; any type."
+        gray = f"The {low:g} and {high:g} percentile of each whole image become 0 and 1; any type."
     elif kind == "float32":
-        grey = "Grey values have to be in [0, 1]."
+        gray = "Grey values have to be in [0, 1]."
     else:
-        grey = f"Grey values are those of {kind}: rescale other images to its range first."
+        gray = f"Grey values are those of {kind}: rescale other images to its range first."
     if model.window:
-        return f"{grey} The network sees whole images of {model.window} px; tiles do not fit."
+        return f"{gray} The network sees whole images of {model.window} px; tiles do not fit."
     return (
-        f"{grey} In tiles, the outer {model.halo} px of a result are to be thrown away, which the "
+        f"{gray} In tiles, the outer {model.halo} px of a result are to be thrown away, which the "
         "halo says. At the border of an image software adds as much around it, so results there "
         "differ from those of feedseg, which adds nothing."
     )

@@ -21,7 +21,7 @@ from feedseg.runtime.errors import UserError
 
 
 class Part(NamedTuple):
-    """Some items of a data set. sets: it as each run normalises it; images and truth are alike."""
+    """Some items of a data set. sets: it as each run normalizes it; images and truth are alike."""
 
     sets: tuple[Dataset, ...]
     items: np.ndarray

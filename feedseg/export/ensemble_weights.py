@@ -1,6 +1,6 @@
 """Weights of an ensemble's members, learned on validation images, and what they are worth.
 
-Only the weights are learned, by the cross-entropy at labelled pixels and Adam, from equal ones on.
+Only the weights are learned, by the cross-entropy at labeled pixels and Adam, from equal ones on.
 They are used only where they beat plain averaging on images that they have not seen, and that
 twice: a gain on one half of a few images alone is luck.
 """

@@ -20,7 +20,7 @@ def picture(model: Path, to: Path) -> Path:
     """Draws the test image of a model file, its labels and an overlay; returns `to`.
 
     Everything comes from the file: the image, the probabilities stored beside it, names and
-    colours of the classes with their IoU, and the caption: scores, licences, citation, limits.
+    colors of the classes with their IoU, and the caption: scores, licences, citation, limits.
     Raises UserError for a damaged model or another kind of picture, SaveFailed if `to` cannot be
     written.
     """
@@ -72,7 +72,7 @@ _CAPTION = ("licence", "data_licence", "citation", "limits")
 
 
 def _legend(figure, described: dict) -> None:
-    """The classes in their colours, with their IoU where it is known."""
+    """The classes in their colors, with their IoU where it is known."""
     from matplotlib.patches import Patch
 
     facts, final = described["facts"], described["scores"].get("final", {})

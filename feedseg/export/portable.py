@@ -85,7 +85,7 @@ def test_pair(model: JaxPredictor, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def channels(model: JaxPredictor) -> int:
-    """Of the image that the program takes: once by each way of normalising (`JaxPredictor`)."""
+    """Of the image that the program takes: once by each way of normalizing (`JaxPredictor`)."""
     return model.channels * max(1, len(model.contracts))
 
 

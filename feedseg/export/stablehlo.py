@@ -2,7 +2,7 @@
 
     model.stablehlo  the program as `jax.export` serialises it: an image [N, H, W, C] float32 in
                      [0, 1] to probabilities [N, H, W, K], for CPU, NVIDIA GPU and TPU
-    model.json       classes, colours, normalisation, stride, halo, tile, licence, scores
+    model.json       classes, colors, normalization, stride, halo, tile, licence, scores
     test_input.npy   an image, and
     test_output.npy  the probabilities that the model gave for it
     example.py       how to use it; it needs numpy, jax and flatbuffers, not feedseg

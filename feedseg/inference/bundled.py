@@ -28,7 +28,7 @@ def find(where: str | Path) -> Path:
     if path.exists() or path.name != str(where):
         return path
     hint = did_you_mean(str(where), known, "")
-    names = f" Models that come along: {', '.join(known)}." if known else ""
+    names = f" Bundled models: {', '.join(known)}." if known else ""
     raise UserError(f"{where}: no run directory, no model file and no such model{hint}{names}")
 
 
@@ -56,12 +56,12 @@ def fingerprint(where: str | Path | Sequence[str | Path], checkpoint: str = "bes
 def card(described: dict) -> str:
     """What model.json says, as lines of text."""
     facts, scores = described["facts"], described["scores"]
-    grey = "grey" if facts["channels"] == 1 else f"{facts['channels']} channels"
+    gray = "grey" if facts["channels"] == 1 else f"{facts['channels']} channels"
     lines = [
         f"network        {described['network']['name']}, made by feedseg {described['feedseg']}",
-        f"data           {described['data']}, {grey}, seen {facts['size_px']} px at once",
+        f"data           {described['data']}, {gray}, seen {facts['size_px']} px at once",
         f"classes        {', '.join(facts['class_names'])}",
-        f"normalisation  {facts['normalization']}",
+        f"normalization  {facts['normalization']}",
     ]
     if members := described["network"].get("members"):
         lines.insert(1, f"members        {described['network']['rule']} of {', '.join(members)}")

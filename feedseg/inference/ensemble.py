@@ -58,7 +58,7 @@ def together(
     """One model of several; weights: [S] of `combined`, None: all alike.
 
     All see the same tiles: as far as the widest receptive field reaches, or of the size that one
-    of them had in training. Its `answers` are the members'. Members that normalise differently are
+    of them had in training. Its `answers` are the members'. Members that normalize differently are
     given the image each in its way (`contracts`). With a network of unpadded convolutions among
     them the others, too, see the image continued as its mirror image.
     Raises UserError naming two models that do not fit each other.
@@ -105,7 +105,7 @@ def _inside(answers: Callable, put_together: Callable, weights: Array) -> Callab
 
 
 def _margin(members: Sequence[JaxPredictor], stride: int) -> int:
-    """Pixels on each side of a tile without result, or without true neighbours, for any member."""
+    """Pixels on each side of a tile without result, or without true neighbors, for any member."""
     return round_up(max(m.margin if m.inside else m.halo for m in members), stride)
 
 

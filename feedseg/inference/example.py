@@ -17,7 +17,7 @@ STEP = 2.0**-12  # of the probabilities kept
 def crop(model: JaxPredictor, path: Path) -> np.ndarray:
     """The middle of the first page of an image file, [1, h, w, C] float32 in [0, 1].
 
-    Normalised by the limits of the whole page, as in prediction. Its sides are `SIDE` or the
+    Normalized by the limits of the whole page, as in prediction. Its sides are `SIDE` or the
     largest multiples of the model's stride that fit, or what a network of whole images takes.
     Raises UserError for an image that the model cannot take or that is too small.
     """

@@ -1,4 +1,4 @@
-"""Trained models from where they lie: a run directory, a model file, or those that come along."""
+"""Trained models from a run directory, a model file, or the bundled ones."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,6 +1,6 @@
 """A trained model as one file, `model.feedseg.zip`: anybody can check it, no code is in it.
 
-    model.json           network and its arguments, classes, colours, normalisation, the side seen
+    model.json           network and its arguments, classes, colors, normalization, the side seen
                          in training, licence, citation, scores, SHA-256 of all other files
     weights.safetensors  parameters and running statistics, float32, named by their place in the
                          tree (`params/enc1_conv1/conv/kernel`)
@@ -171,7 +171,7 @@ def read_manifest(path: Path) -> dict:
 
 @contextmanager
 def _opened(path: Path, archive_file: Path | io.BytesIO) -> Iterator[zipfile.ZipFile]:
-    """The archive; whatever goes wrong with it is said in a line that names it."""
+    """The archive; every failure becomes one line that names it."""
     try:
         with zipfile.ZipFile(archive_file) as archive:
             yield archive

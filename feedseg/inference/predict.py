@@ -1,6 +1,6 @@
-"""Applies a trained model to image files: class labels for Fiji, and on request more.
+"""Segmentation of image files with a trained model: class labels for Fiji, and more on request.
 
-Nothing is computed before it is sure that no file would be overwritten; a file appears when whole.
+Existing files are refused before anything is computed; a file appears only when it is complete.
 """
 
 import sys
@@ -54,9 +54,9 @@ def predict(
 ) -> list[Path]:
     """Segments images with a trained model: files, folders of them, patterns.
 
-    Writes `<stem>_labels.tif` (8-bit class ids with colours, names and the input's calibration)
+    Writes `<stem>_labels.tif` (8-bit class ids with colors, names and the input's calibration)
     into the folder `output`.
-    model: a run directory, a model file, or the name of one that comes along; the probabilities of
+    model: a run directory, a model file, or the name of a bundled one; the probabilities of
     several are averaged (`loading.load`).
     channels: of the images, counted from 1, that the model is to see; none: all.
     probabilities: `<stem>_probabilities.tif`, a channel per class, of this type (`planes.TYPES`).
@@ -158,7 +158,7 @@ def predict_files(
 
 
 def _megapixels(path: Path) -> float:
-    """Of all pages of an image; 0 where it cannot be read, which is said later."""
+    """Of all pages of an image; 0 where it cannot be read, an error that follows."""
     try:
         with open_source(path) as source:
             return source.count * source.height * source.width / 1e6

@@ -21,7 +21,7 @@ def canvas(height: int, width: int, angle_deg: float) -> tuple[int, int]:
 
 
 def turn(image: np.ndarray, angle_deg: float, size: tuple[int, int]) -> np.ndarray:
-    """`image` [h, w, C] rotated counter-clockwise about its centre, at `size` px, [H, W, C].
+    """`image` [h, w, C] rotated counter-clockwise about its center, at `size` px, [H, W, C].
 
     Linear interpolation; outside, the image is mirrored. turn(turn(x, a, big), -a, old) is x but
     for the interpolation.

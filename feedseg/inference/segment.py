@@ -1,7 +1,8 @@
-"""A trained model on an image of any size: normalised, cut into tiles, put together, row by row.
+"""A trained model on an image of any size: normalize, tile, predict, stitch, row by row.
 
-Each page is normalised by its own limits (never per tile) and cut into tiles with a true halo, or
-for networks that depend on all they see into windows as in training, which are blended.
+Each page is normalized by its own limits, never per tile. Tiling is exact for fully convolutional
+networks, whose tiles overlap by the halo; networks with global context use blended overlapping
+windows of the training size.
 """
 
 import sys
@@ -40,7 +41,7 @@ def tiles_for(trained: Predictor, height: int, width: int, tile: int = 0) -> til
 
 
 def tile_rule(trained: Predictor) -> str:
-    """What a user should know of how images are cut; empty where tiles leave no trace."""
+    """A note on how images are tiled; empty where tiling is exact."""
     if not trained.window:
         return ""
     layout = tiling.windows(1, 1, trained.window)
@@ -70,7 +71,7 @@ def predict_rows(
 
     done: rows, counted over all pages, that are passed over.
     Every page by its own limits. With rotations a page is one slab: it is turned as a whole.
-    Where memory does not suffice the tiles are halved, which is said.
+    Where memory does not suffice the tiles are halved, with a warning.
     Raises UserError naming the file if the smallest are too large, or the model gives NaN.
     """
     for page in range(done // source.height, source.count):
@@ -150,7 +151,7 @@ def _without(found: Iterator[np.ndarray], rows: int) -> Iterator[np.ndarray]:
 def fit_channels(path: Path, pages: np.ndarray, channels: int) -> np.ndarray:
     """Pixels [..., C] with the model's number of channels.
 
-    Equal channels are one grey channel. Raises UserError for colour where the model takes grey
+    Equal channels are one gray channel. Raises UserError for color where the model takes gray
     and for any other difference: which channel counts is the user's decision.
     """
     have = pages.shape[-1]
@@ -159,9 +160,9 @@ def fit_channels(path: Path, pages: np.ndarray, channels: int) -> np.ndarray:
     if channels == 1 and (pages == pages[..., :1]).all():
         return pages[..., :1]
     if channels == 1:
-        remedy = "choose one with --channels, or convert it to grey (Fiji: Image > Type > 8-bit)"
+        remedy = "choose one with --channels, or convert it to gray (Fiji: Image > Type > 8-bit)"
     elif have == 1:
-        remedy = "give the colour image the model was trained for"
+        remedy = "give the color image the model was trained for"
     else:
         remedy = f"choose {channels} with --channels, in their order of the training"
     raise UserError(f"{path}: {have} channel(s), the model takes {channels}; {remedy}")

@@ -57,7 +57,7 @@ class Segmenter:
     ) -> Segmentation:
         """Classes of every pixel of an image or of a stack of images.
 
-        image: [H, W] or [P, H, W] grey, [H, W, C] or [P, H, W, C] with the model's number of
+        image: [H, W] or [P, H, W] gray, [H, W, C] or [P, H, W, C] with the model's number of
         channels; raw values as a microscope gives them, 8 or 16 bit or float: they are scaled as
         in training, every page by itself. dihedral, rotations, tile, uncertainty: see
         `feedseg.inference.predict.predict`.
@@ -84,11 +84,11 @@ def _pages(image: np.ndarray, channels: int) -> tuple[np.ndarray, bool]:
     """[P, H, W, C] and whether it is one image; a last axis of C counts as channels."""
     if 0 in image.shape or image.ndim not in (2, 3, 4):
         raise UserError(f"image: shape {image.shape} is not that of an image or a stack of images")
-    colour = image.ndim > 2 and image.shape[-1] == channels
-    if image.ndim == 4 and not colour:
+    color = image.ndim > 2 and image.shape[-1] == channels
+    if image.ndim == 4 and not color:
         raise UserError(f"image: {image.shape[-1]} channel(s), the model takes {channels}")
-    if not colour and channels != 1:
+    if not color and channels != 1:
         raise UserError(f"image: shape {image.shape} has not the {channels} channels of the model")
-    array = images.plain_type(Path("image"), image if colour else image[..., None])
+    array = images.plain_type(Path("image"), image if color else image[..., None])
     single = array.ndim == 3
     return (array[None] if single else array), single

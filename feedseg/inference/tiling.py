@@ -1,9 +1,9 @@
 """Any height and width through a network of one input shape: overlapping tiles.
 
-Of convolutional networks only the centres of tiles are kept (`plan`), of networks in which a pixel
+Of convolutional networks only the centers of tiles are kept (`plan`), of networks in which a pixel
 depends on all others windows are blended (`windows`).
 
-A tile sees its real neighbours: what it keeps lies at least `halo` pixels from every edge that cuts
+A tile sees its real neighbors: what it keeps lies at least `halo` pixels from every edge that cuts
 the image. Where a tile ends at the border of the image, it ends where the whole image would, so
 border effects are those of the whole image too. Tile starts are multiples of the network's stride:
 a tile is down-sampled on the grid of the whole image. With `halo` at least the radius of the
@@ -15,7 +15,7 @@ side, and no tile keeps anything of its margin.
 
 Where a pixel depends on the whole window (attention over all pixels, statistics over the image), no
 halo makes tiled and untiled results equal, and an image larger than those of training is new to
-the network. It sees windows as large as in training. Neighbours differ where they meet, so one is
+the network. It sees windows as large as in training. Neighbors differ where they meet, so one is
 faded into the other. With W the window, V the overlap and s_i the starts of windows along an axis,
 px, window i counts at pixel x with
 
@@ -25,7 +25,7 @@ px, window i counts at pixel x with
 without the factor of a side at which the image ends. A pixel (y, x) of window (i, j) counts with
 w_i(y) w_j(x); over all windows this adds up to 1. From one pixel to the next the result changes by
 at most pi / V of the difference between windows. The fourth power, because close to its edges a
-window lacks its neighbours: where windows overlap by half, their outer eighth counts below 3 %.
+window lacks its neighbors: where windows overlap by half, their outer eighth counts below 3 %.
 """
 
 from collections import deque
@@ -97,7 +97,7 @@ def plan(
     halo: radius of the receptive field, px, rounded up to the stride. stride: total down-sampling
     of the network, px. mirrored: the image continues as its mirror image by the halo, where the
     network gives no result.
-    Raises UserError if an image needs several tiles and a tile has no centre left.
+    Raises UserError if an image needs several tiles and a tile has no center left.
     """
     tile, halo = round_up(max(tile, 1), stride), round_up(halo, stride)
     margin = halo if mirrored else 0
@@ -105,7 +105,7 @@ def plan(
     window = (min(tile, padded[0]), min(tile, padded[1]))
     if window != padded and tile < smallest_tile(halo, stride):
         raise UserError(
-            f"tiles of {tile} px leave no centre inside a halo of {halo} px; "
+            f"tiles of {tile} px leave no center inside a halo of {halo} px; "
             f"use --tile {smallest_tile(halo, stride)} or larger"
         )
     rows, columns = (_spans(p, w, halo, margin) for p, w in zip(padded, window, strict=True))
@@ -115,7 +115,7 @@ def plan(
 def windows(height: int, width: int, window: int, overlap: int | None = None) -> Plan:
     """Windows of exactly `window` px, to be blended, for an image of height x width px.
 
-    overlap: px that neighbours share at least, half of the window without it. Windows are evenly
+    overlap: px that neighbors share at least, half of the window without it. Windows are evenly
     spread; images smaller than one are filled up to it.
     """
     overlap = window // 2 if overlap is None else overlap
@@ -152,7 +152,7 @@ def blending_weights(spans: Sequence[Span], window: int, overlap: int) -> np.nda
 def padding(layout: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of the image that stand at each place of the padded image, int64.
 
-    Rows and columns that are added are mirrored (repeatedly for tiny images), at the centre of the
+    Rows and columns that are added are mirrored (repeatedly for tiny images), at the center of the
     outermost pixels where the network needs a margin, else at their edge.
     """
     kind = "reflect" if layout.margin else "symmetric"
@@ -198,7 +198,7 @@ def slabs(
     Memory: a row of windows of the output.
     """
     outputs = _dispatched(network, seen)
-    joined = (_blended if layout.overlap else _centres)(outputs, layout)
+    joined = (_blended if layout.overlap else _centers)(outputs, layout)
     columns = slice(layout.margin, layout.margin + layout.width)
     for row in layout.rows:
         stop = min(row.stop, layout.margin + layout.height)
@@ -213,7 +213,7 @@ def _pieces(slab: np.ndarray) -> Iterator[np.ndarray]:
         yield slab[top : top + rows].copy()
 
 
-def _centres(outputs: Iterator[np.ndarray], layout: Plan) -> Iterator[np.ndarray]:
+def _centers(outputs: Iterator[np.ndarray], layout: Plan) -> Iterator[np.ndarray]:
     """What each row of tiles keeps, [rows, padded width, K]."""
     for row in layout.rows:
         slab = None

@@ -40,7 +40,7 @@ class JaxPredictor(NamedTuple):
     # without those of the outer `margin` pixels, which hold no result
     inside: Callable[[Any], jax.Array] | None = None
     margin: int = 0  # px, a multiple of the stride
-    # of an ensemble whose members normalise differently, the rules and percentiles: the image comes
+    # of an ensemble whose members normalize differently, the rules and percentiles: the image comes
     # once by each of them, its channels one after the other
     contracts: tuple[tuple[str, tuple[float, float]], ...] = ()
     tile: int = 0  # any
@@ -50,7 +50,7 @@ def load_run(run: Path, checkpoint: str = "best", rounds: int = 0) -> JaxPredict
     """The model of a run directory.
 
     checkpoint: `best` (highest validation mean IoU) or `latest`. rounds: of a network with
-    feedback, 0: as trained; more than that if its normalisations are shared by the rounds.
+    feedback, 0: as trained; more than that if its normalizations are shared by the rounds.
     Raises UserError if the folder is no run, has no whole checkpoint, the checkpoint is of another
     network, or the network cannot have so many rounds.
     """
@@ -215,7 +215,7 @@ def _inside(model, dtype: str, jit: Callable) -> tuple[Callable | None, int]:
 
 
 def for_tiles(trained: JaxPredictor) -> JaxPredictor:
-    """The model as tiles need it: one of unpadded convolutions sees true neighbours only."""
+    """The model as tiles need it: one of unpadded convolutions sees true neighbors only."""
     if not trained.inside:
         return trained
     return trained._replace(apply=trained.inside, halo=trained.margin)

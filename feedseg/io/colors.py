@@ -1,22 +1,22 @@
-"""Label maps and images as RGB: the class colours, and labels laid over an image."""
+"""Label maps and images as RGB: the class colors, and labels laid over an image."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 VOID_COLOR = (128, 128, 128)  # of label values that are no class id
-_TINTS = ((255, 0, 0), (0, 170, 255), (255, 200, 0))  # of white and grey classes, in turn
+_TINTS = ((255, 0, 0), (0, 170, 255), (255, 200, 0))  # of white and gray classes, in turn
 
 
 def tints(colors: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Colours that show on a grey image, RGB 0-255: white and grey classes get another, black ones
+    """Colors that show on a gray image, RGB 0-255: white and gray classes get another, black ones
     stay black and let the image show.
     """
-    grey = [len(set(color)) == 1 and any(color) for color in colors]
-    order = np.cumsum(grey) - 1
+    gray = [len(set(color)) == 1 and any(color) for color in colors]
+    order = np.cumsum(gray) - 1
     return [
         _TINTS[number % len(_TINTS)] if plain else tuple(color)
-        for color, plain, number in zip(colors, grey, order, strict=True)
+        for color, plain, number in zip(colors, gray, order, strict=True)
     ]
 
 
@@ -38,7 +38,7 @@ def overlay(
 
 
 def color_labels(label: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
-    """Label map as RGB, uint8 [H, W, 3]; values that are no class are grey (`VOID_COLOR`)."""
+    """Label map as RGB, uint8 [H, W, 3]; values that are no class are gray (`VOID_COLOR`)."""
     table = np.array([*colors, VOID_COLOR], np.uint8)
     return table[np.where((label >= 0) & (label < len(colors)), label, len(colors)).astype(np.intp)]
 
@@ -57,12 +57,12 @@ def unit_range(image: np.ndarray) -> np.ndarray:
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """Image as it looks, float64 [H, W, 3] in [0, 1]: colour stays, anything else becomes grey."""
+    """Image as it looks, float64 [H, W, 3] in [0, 1]: color stays, anything else becomes gray."""
     image = unit_range(image)
     return image if image.ndim == 3 and image.shape[2] == 3 else grey_as_rgb(image)
 
 
-def grey_as_rgb(grey: np.ndarray) -> np.ndarray:
+def grey_as_rgb(gray: np.ndarray) -> np.ndarray:
     """[H, W], or [H, W, C] after averaging its channels, repeated to [H, W, 3]."""
-    grey = grey.mean(-1) if grey.ndim == 3 else grey
-    return np.repeat(grey[..., None], 3, axis=-1)
+    gray = gray.mean(-1) if gray.ndim == 3 else gray
+    return np.repeat(gray[..., None], 3, axis=-1)

@@ -30,7 +30,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 SUFFIXES = (*TIFF, *PICTURES, ".npy")
 _EXPECTED = ", ".join((*SUFFIXES, ".zarr"))
 _ONE_CHANNEL = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
-_GREY_STEP = {2: 85, 4: 17}  # Pillow spreads 2- and 4-bit grey over 0-255
+_GREY_STEP = {2: 85, 4: 17}  # Pillow spreads 2- and 4-bit gray over 0-255
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -38,7 +38,7 @@ def read_array(path: Path) -> np.ndarray:
 
     P counts the pages of a stack, C the channels. Other integer types are converted where their
     values fit 16 bits, 1-bit images become 0 and 1, double precision becomes single. A palette
-    becomes grey or RGB. An opacity channel is dropped if every pixel is opaque.
+    becomes gray or RGB. An opacity channel is dropped if every pixel is opaque.
     Raises BadImage naming the file if it is damaged, not an image, holds NaN or infinite pixels,
     or if a conversion would lose something.
     """
@@ -51,15 +51,15 @@ def read_label(path: Path) -> np.ndarray:
     """Label image, [P, H, W] of an unsigned integer type; palette files give their indices.
 
     Whole-numbered floating point values and channels that repeat one another are accepted.
-    Raises BadImage for colours, fractions, negative values, or what `read_array` refuses.
+    Raises BadImage for colors, fractions, negative values, or what `read_array` refuses.
     """
     path = Path(path)
     array, alpha = _read(path, as_label=True)
     array = plain_type(path, drop_alpha(path, array) if alpha else array, label=True)
     if array.shape[3] > 1 and not (array == array[..., :1]).all():
         raise BadImage(
-            f"{path}: the label has {array.shape[3]} differing channels (colours); "
-            "save class ids 0, 1, 2, ... as one grey channel"
+            f"{path}: the label has {array.shape[3]} differing channels (colors); "
+            "save class ids 0, 1, 2, ... as one gray channel"
         )
     return array[..., 0]
 
@@ -187,20 +187,20 @@ def _picture_array(path: Path, image, as_label: bool) -> tuple[np.ndarray, bool]
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
         array = np.asarray(image)
-        grey = (array[..., 0] == array[..., 1]).all() and (array[..., 0] == array[..., 2]).all()
-        return (array[..., [0, 3]] if grey else array), True
+        gray = (array[..., 0] == array[..., 1]).all() and (array[..., 0] == array[..., 2]).all()
+        return (array[..., [0, 3]] if gray else array), True
     if image.mode in _ONE_CHANNEL:
         array = np.asarray(image)
         return (array // _GREY_STEP[depth] if as_label and depth in _GREY_STEP else array), False
     if image.mode not in ("RGB", "LA", "RGBA"):
-        raise BadImage(f"{path}: colour mode {image.mode} is not supported; save as grey or RGB")
+        raise BadImage(f"{path}: color mode {image.mode} is not supported; save as gray or RGB")
     return np.asarray(image), image.mode != "RGB"
 
 
 def _png_depth(path: Path) -> tuple[int, int]:
-    """Bits per sample and colour type of a PNG; (0, 0) for other files.
+    """Bits per sample and color type of a PNG; (0, 0) for other files.
 
-    Colour types: 0 grey, 2 RGB, 3 palette, 4 grey + alpha, 6 RGBA.
+    Color types: 0 gray, 2 RGB, 3 palette, 4 gray + alpha, 6 RGBA.
     """
     with path.open("rb") as file:
         head = file.read(26)
@@ -210,7 +210,7 @@ def _png_depth(path: Path) -> tuple[int, int]:
 
 
 def drop_alpha(path: Path, array: np.ndarray) -> np.ndarray:
-    """The colour channels of an image whose last channel, its opacity, is full everywhere.
+    """The color channels of an image whose last channel, its opacity, is full everywhere.
 
     Raises BadImage if it is not.
     """

@@ -1,4 +1,4 @@
-"""One normalisation contract: raw grey values to [0, 1] by two limits of the whole image.
+"""One normalization contract: raw gray values to [0, 1] by two limits of the whole image.
 
     x = clip((raw - low) / (high - low), 0, 1)
 
@@ -26,7 +26,7 @@ def limits(image: np.ndarray, kind: str, percentiles: tuple[float, float]) -> tu
         return 0.0, float(top)
     if kind == "image_percentile":
         low, high = np.percentile(image, percentiles)
-        above = np.nextafter(np.float32(low), np.float32(np.inf))  # of one grey value: all 0
+        above = np.nextafter(np.float32(low), np.float32(np.inf))  # of one gray value: all 0
         return float(low), float(max(high, above))
     raise UserError(f"data.normalization={kind!r}: choose one of {', '.join(KINDS)}")
 

@@ -207,7 +207,7 @@ def to_pages(path: Path, array: np.ndarray, axes: str) -> np.ndarray:
 def read_tiff(path: Path) -> tuple[np.ndarray, bool]:
     """Pixels [P, H, W, C] as stored and whether the last channel is an opacity.
 
-    Colour tables are not applied: a palette image gives its indices.
+    Color tables are not applied: a palette image gives its indices.
     Raises BadImage for anything that is not a whole, plain TIFF image.
     """
 

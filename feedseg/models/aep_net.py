@@ -19,7 +19,7 @@ Array = jax.Array
 class Model(nn.Module):
     """Encoder with three stride-2 convolutions, decoder with transposed ones, two output layers.
 
-    Every layer but the last two is conv, batch normalisation, ReLU, dropout; skips are taken before
+    Every layer but the last two is conv, batch normalization, ReLU, dropout; skips are taken before
     the dropout and joined as [deep, skip]. penultimate: channels of the map before the classifier,
     which `out["penultimate"]` holds after its ReLU. Image sides must be multiples of 8.
     """

@@ -85,7 +85,7 @@ class Model(nn.Module):
             raise ValueError(f"filters={self.filters}: at least 2 levels, there is no skip in one")
 
     def _layer(self, x: Array, features: int, name: str, train: bool, size: int = 3) -> Array:
-        """Convolution, normalisation, ReLU, with the form's initial numbers."""
+        """Convolution, normalization, ReLU, with the form's initial numbers."""
         if self.form == "lee":
             layer = ConvNormAct(
                 features, size, momentum=self.bn_momentum, epsilon=self.bn_epsilon, name=name

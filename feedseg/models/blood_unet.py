@@ -15,7 +15,7 @@ Array = jax.Array
 
 
 class Model(Pyramid):
-    """Padded U-Net without normalisation; the last layer is a 3x3 convolution.
+    """Padded U-Net without normalization; the last layer is a 3x3 convolution.
 
     filters: channels per level from the top, the last is the bottom. extra_conv: the paper's third
     convolution in every block above the bottom, before its pooling (and its skip).

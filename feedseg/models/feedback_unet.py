@@ -1,7 +1,7 @@
 """Feedback U-Net: a U-Net that runs T times, what one round found feeding the next.
 
 Feedback U-Net (2020), section 3: class probabilities return to the input, ConvLSTMs remember the
-rounds before, normalisations differ by round. Open points from its first author's released code
+rounds before, normalizations differ by round. Open points from its first author's released code
 (ggEisuke/Feedback-U-Net). Feedback Attention (2020): the last feature map returns to the first one.
 Both kinds of feedback and any placement of the memory combine.
 """

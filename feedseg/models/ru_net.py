@@ -28,7 +28,7 @@ class Model(Pyramid):
 
     R1, R2: recurrent convolutions of t + 1 passes; kernel, pass_norms: as in it. filters,
     dropout, conv_bias, initializer, bn_*: as in `unet`. up: `deconv`, 2x2 transposed, or `nearest`,
-    the nearest pixel and a 3x3 convolution with normalisation and ReLU (Lee).
+    the nearest pixel and a 3x3 convolution with normalization and ReLU (Lee).
     """
 
     num_classes: int
@@ -42,7 +42,7 @@ class Model(Pyramid):
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
     initializer: str = "keras"  # keras | torch
-    pass_norms: str = "shared"  # shared | separate: normalisations of the passes
+    pass_norms: str = "shared"  # shared | separate: normalizations of the passes
 
     @property
     def reach(self) -> int:

@@ -22,7 +22,7 @@ ATTENTION_SIZE = 7  # px, side of the attention's kernel
 
 
 class Unit(nn.Module):
-    """3x3 convolution, DropBlock, batch normalisation, ReLU.
+    """3x3 convolution, DropBlock, batch normalization, ReLU.
 
     momentum: weight of the old running average.
     """
@@ -36,7 +36,7 @@ class Unit(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        # where squares are dropped the bias does matter to the normalisation behind them
+        # where squares are dropped the bias does matter to the normalization behind them
         matters = drops(self.keep, self.block, x.shape)
         x = Conv(self.features, before_norm=not matters, initializer=self.initializer, name="conv")(
             x

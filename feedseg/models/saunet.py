@@ -35,11 +35,11 @@ def edges(image: Array, source: str) -> Array:
     if source not in ("grey255", "as_released"):
         raise ValueError(f"canny_source={source!r}: choose grey255 or as_released")
     if source == "grey255":
-        grey = grey8(image)
+        gray = grey8(image)
     else:
         mean = lax.stop_gradient(image).astype(jnp.float32).mean(-1)
-        grey = jnp.clip(mean, 0, 255).astype(jnp.int32)
-    return canny(grey, CANNY_LOW, CANNY_HIGH)[..., None].astype(image.dtype) * 255
+        gray = jnp.clip(mean, 0, 255).astype(jnp.int32)
+    return canny(gray, CANNY_LOW, CANNY_HIGH)[..., None].astype(image.dtype) * 255
 
 
 class Model(nn.Module):
@@ -47,18 +47,18 @@ class Model(nn.Module):
 
         c2, c3, c4, c5 = DenseNet(image)            H/4, H/8, H/16, H/16
         e = shape stream(c2, c3, c4, c5)            H, logits of the edges
-        d = dual attention from the centre up with the skips c5, up2(c4), up2(c3), up2(c2)
+        d = dual attention from the center up with the skips c5, up2(c4), up2(c3), up2(c2)
         logits = conv1(conv3([top(d), expand(s(w [s(e), canny]))]))
 
     growth, blocks: of the DenseNet, `layers.densenet`. shape_stream: channels of the shape stream.
-    decoder: channels of the four dual-attention blocks (the centre has the first), of the top
+    decoder: channels of the four dual-attention blocks (the center has the first), of the top
     convolution and of the top transposed convolution, which are those of the edge feature and of
-    the last convolution too. canny_source: `edges`. A grey image is copied into three channels.
+    the last convolution too. canny_source: `edges`. A gray image is copied into three channels.
     Image sides must be multiples of 32.
 
     out: `edge` [N, H, W, 1], logits of the edge map, for a loss of its own; `canny` [N, H, W, 1],
     the Canny image as it is used, 0 or 255.
-    Deviation: the released code computes Canny of whatever its loader has normalised and starts
+    Deviation: the released code computes Canny of whatever its loader has normalized and starts
     from ImageNet weights (`feedseg.pretrained` reads them from a file; the image stays in [0, 1],
     norm0 takes care of its scale); all random kernels and biases start in one style, where the
     released code mixes PyTorch's, He's and Glorot's.
@@ -87,10 +87,10 @@ class Model(nn.Module):
 
     @property
     def halo(self) -> int:
-        """Of everything but the channel attention; up-sampling counts from aligned centres."""
+        """Of everything but the channel attention; up-sampling counts from aligned centers."""
         up = [step for _ in range(5) for step in (field.conv(), field.up_conv(4))]
-        centre = [field.conv(), field.pool2]
-        path = [field.conv(), *up, *centre, *densenet.steps_back(self.blocks)]
+        center = [field.conv(), field.pool2]
+        path = [field.conv(), *up, *center, *densenet.steps_back(self.blocks)]
         return field.halo(path, self.stride)
 
     def _check(self, image: Array) -> None:
@@ -114,7 +114,7 @@ class Model(nn.Module):
 
     def _decode(self, c2: Array, c3: Array, c4: Array, c5: Array, train: bool) -> Array:
         *widths, conv, last = self.decoder
-        x = ConvNormAct(widths[0], name="centre", **self._kind())(max_pool2(c5), train=train)
+        x = ConvNormAct(widths[0], name="center", **self._kind())(max_pool2(c5), train=train)
         skips = (c5, _double(c4), _double(c3), _double(c2))
         for level, features, skip in zip((5, 4, 3, 2), widths, skips, strict=True):
             block = DualAttention(features, name=f"dec{level}", **self._kind())

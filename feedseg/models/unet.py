@@ -1,4 +1,4 @@
-"""The plain U-Net of the Feedback U-Net paper: padded, with batch normalisation, any widths.
+"""The plain U-Net of the Feedback U-Net paper: padded, with batch normalization, any widths.
 
 Feedback U-Net (2020), section 2.1; details from its first author's released code
 (ggEisuke/Feedback-U-Net) with the ConvLSTMs left out.
@@ -21,7 +21,7 @@ class Model(Pyramid):
 
     filters: channels per level from the top, the last is the bottom. dropout: rate after the last
     level above the bottom (into the skip and the pool) and after the bottom. extra_conv: one more
-    convolution before the classifier. conv_bias: bias under the normalisations. Concatenation is
+    convolution before the classifier. conv_bias: bias under the normalizations. Concatenation is
     [skip, up]. Image sides must be multiples of 2^(levels - 1).
     """
 
@@ -29,7 +29,7 @@ class Model(Pyramid):
     filters: tuple[int, ...] = (8, 16, 32, 64, 128)  # channels per level, the last is the bottom
     dropout: float = 0.5  # rate after level 4 and the bottom
     extra_conv: bool = False  # one more convolution before the classifier
-    conv_bias: bool = True  # bias of the convolutions that a normalisation follows
+    conv_bias: bool = True  # bias of the convolutions that a normalization follows
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
     initializer: str = "keras"  # keras | torch

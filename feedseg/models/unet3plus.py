@@ -2,7 +2,7 @@
 
     D(L) = E(L),  D(d) = H([C(pool(E(1))), ..., C(E(d)), C(up(D(d + 1))), ..., C(up(D(L)))])
 
-with L levels, C and H a 3x3 convolution, batch normalisation and ReLU.
+with L levels, C and H a 3x3 convolution, batch normalization and ReLU.
 UNet 3+ (Huang et al., 2020), Eq. 1; details from the authors' released code
 (ZJUGiveLab/UNet-Version).
 """

@@ -1,4 +1,4 @@
-"""The original U-Net: convolutions without padding, no normalisation, 64 to 1024 channels.
+"""The original U-Net: convolutions without padding, no normalization, 64 to 1024 channels.
 
 Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation (2015),
 Fig. 1 and section 3. Places of the dropout and the ReLU after the up-convolutions are those of the
@@ -24,7 +24,7 @@ class Model(Pyramid):
 
     filters: channels per level from the top, the last is the bottom. dropout: rate after the last
     level above the bottom (into the skip and the pool) and after the bottom. up_activation: ReLU
-    after the up-convolutions. Skips are cut to the centre and joined as [skip, up]. Kernels start
+    after the up-convolutions. Skips are cut to the center and joined as [skip, up]. Kernels start
     as N(0, 2 / fan_in).
     border: `mirror`: the image continues as its mirror image (overlap-tile strategy) so that every
     pixel gets a result; sides must be multiples of 2^(levels - 1). `none`: the network as it is:
@@ -102,12 +102,12 @@ class Model(Pyramid):
         for level in range(len(widths), 0, -1):
             up = UpConv(widths[level - 1], initializer="he", name=f"dec{level}_up")(x)
             up = nn.relu(up) if self.up_activation else up
-            joined = jnp.concatenate([centre(skips[level - 1], up.shape[1:3]), up], -1)
+            joined = jnp.concatenate([center(skips[level - 1], up.shape[1:3]), up], -1)
             x = self._pair(joined, widths[level - 1], f"dec{level}")
         return Conv(self.num_classes, 1, initializer="he", name="classifier")(x)
 
 
-def centre(x: Array, sides: tuple[int, int]) -> Array:
+def center(x: Array, sides: tuple[int, int]) -> Array:
     """The middle of [N, H, W, C] with these sides."""
     top, left = ((have - want) // 2 for have, want in zip(x.shape[1:3], sides, strict=True))
     return x[:, top : top + sides[0], left : left + sides[1]]

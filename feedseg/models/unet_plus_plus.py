@@ -28,9 +28,9 @@ class Model(Pyramid):
 
     form:
         torch   4uiiurz1: [conv3, BN, ReLU] twice; up: bilinear with align_corners; [X..., up]
-        keras   the authors: [conv3, ReLU] twice; up: transposed 2x2; [up, X...]; no normalisation.
+        keras   the authors: [conv3, ReLU] twice; up: transposed 2x2; [up, X...]; no normalization.
                 Their dropout is 0.5; their L2 penalty of 1e-4 on the kernels of the convolutions
-                belongs to the optimiser
+                belongs to the optimizer
         zju     as keras with up: transposed 4x4, BN before the ReLU in column 0 only; its filters
                 are 64 to 1024
     filters: channels per level, the last is the bottom. dropout: rate after every ReLU (0 in the

@@ -20,8 +20,9 @@ def layers(result: Result, name: str, model: str, place: dict[str, Any]) -> list
         top = float(result.uncertainty.max()) or 1.0
         shown = {"colormap": "magma", "blending": "additive", "contrast_limits": (0, top)}
         found.append((result.uncertainty, {"name": f"{name}_uncertainty", **shown}, "image"))
-    colours = class_colormap(result.class_colors)
-    settings = {"colormap": colours, "features": class_features(result.class_names), "opacity": 0.4}
+    colormap = class_colormap(result.class_colors)
+    features = class_features(result.class_names)
+    settings = {"colormap": colormap, "features": features, "opacity": 0.4}
     found.append((result.labels, {"name": f"{name}_labels", **settings}, "labels"))
     if result.instances is not None:
         found.append((result.instances, {"name": f"{name}_instances"}, "labels"))

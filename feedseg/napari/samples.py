@@ -7,9 +7,9 @@ def _sample(name: str) -> list[tuple]:
     from feedseg.inference import model_file
 
     image = model_file.read(bundled.models()[name]).test_input[0]
-    colour = image.shape[-1] > 1
-    settings = {"name": f"{name} test image", "rgb": colour, "contrast_limits": (0, 1)}
-    return [(image if colour else image[..., 0], settings, "image")]
+    color = image.shape[-1] > 1
+    settings = {"name": f"{name} test image", "rgb": color, "contrast_limits": (0, 1)}
+    return [(image if color else image[..., 0], settings, "image")]
 
 
 def sstem() -> list[tuple]:

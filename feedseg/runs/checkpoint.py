@@ -140,7 +140,7 @@ class Checkpoints:
         kept = f"step {self.steps()[-1]} is kept" if self.steps() else "no step is kept"
         return SaveFailed(
             f"cannot save {what} in {self.folder}: {one_line(error)}; {kept}; free space on that "
-            "disk or mend the permissions, then run the same command again"
+            "disk or fix the permissions, then run the same command again"
         )
 
     def _set_aside(self, step: int) -> None:

@@ -2,7 +2,7 @@
 
 The record is a JSON text with its own SHA-256; it holds name, shape, type and SHA-256 of each
 array, and the trainer's own values. Arrays are named by the keys that lead to them in the state,
-joined by slashes, so what is stored does not depend on the classes of the optimiser's state.
+joined by slashes, so what is stored does not depend on the classes of the optimizer's state.
 """
 
 import errno

@@ -96,7 +96,7 @@ def _open(path: Path) -> int:
                 f"cannot write in {folder}: {reason}; free space on that disk"
             ) from None
         raise UserError(
-            f"cannot write in {folder}: {reason}; choose another --workdir or mend the permissions"
+            f"cannot write in {folder}: {reason}; choose another --workdir or fix the permissions"
         ) from None
 
 

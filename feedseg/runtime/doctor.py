@@ -1,4 +1,4 @@
-"""`feedseg doctor`: is this installation usable, what does it run on, and how to mend what is not.
+"""`feedseg doctor`: whether the installation works, what it runs on, and how to fix what does not.
 
 Every check returns findings; nothing here raises for what it is meant to report.
 """
@@ -45,7 +45,7 @@ def doctor() -> int:
     notes = [f for f in findings if f.kind == "note"]
     print()
     if bad:
-        print(f"Not usable yet: mend {', '.join(f.what for f in bad)} (see above).", flush=True)
+        print(f"Not usable yet: fix {', '.join(f.what for f in bad)} (see above).", flush=True)
         return 2
     print(f"Usable{f', {len(notes)} note(s) above' if notes else ''}.", flush=True)
     return 0

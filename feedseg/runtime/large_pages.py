@@ -17,7 +17,7 @@ _OFFER = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def tunables(environ: Mapping[str, str]) -> str | None:
-    """GLIBC_TUNABLES to start again with; None: it is said already, or there is nothing to ask."""
+    """GLIBC_TUNABLES to start again with; None: set already, or not offered."""
     given = environ.get("GLIBC_TUNABLES", "")
     try:
         on_request = "[madvise]" in _OFFER.read_text()

@@ -1,7 +1,7 @@
 """Devices: the mesh, where arrays lie on it, and the compiled steps.
 
 Data parallelism is one jitted program over a mesh with the batch split along `data`; batch
-normalisation then sees the whole batch, so the result does not depend on the number of devices.
+normalization then sees the whole batch, so the result does not depend on the number of devices.
 """
 
 import hashlib

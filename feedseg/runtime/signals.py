@@ -51,7 +51,7 @@ class Stop:
             return bool(self.signal_name)
         from jax.experimental import multihost_utils
 
-        # The service needs consecutive numbers; optimiser steps may jump, calls do not.
+        # The service needs consecutive numbers; optimizer steps may jump, calls do not.
         self._calls += 1
         return multihost_utils.reached_preemption_sync_point(self._calls)
 

@@ -22,10 +22,10 @@ def augment(key: jax.Array, image: jax.Array, label: jax.Array, options, maps=No
     image: [N, H, W, C] float32 in [0, 1]; label: [N, H, W] integer; key: one key for the batch;
     maps: by name, [N, H, W] float32, moved and interpolated like images.
     options: the config's `augment` part, static under jit. Order: dihedral, then rotation, shift
-    and elastic in one resampling, then grey values. With all switches off the inputs are returned.
+    and elastic in one resampling, then gray values. With all switches off the inputs are returned.
     Raises UserError if `dihedral` is on and the images are not square.
     """
-    orientation, place, grey = jax.random.split(key, 3)
+    orientation, place, gray = jax.random.split(key, 3)
     names, channels = sorted(maps or {}), image.shape[-1]
     if names:  # they travel with the image as further channels
         image = jnp.concatenate([image, *(maps[name][..., None] for name in names)], -1)
@@ -38,7 +38,7 @@ def augment(key: jax.Array, image: jax.Array, label: jax.Array, options, maps=No
     if names:
         image = image[..., :channels]
     if options.grey_offset or options.grey_gain or options.noise_sigma:
-        image = _grey(grey, image, options)
+        image = _grey(gray, image, options)
     return image, label, moved
 
 
@@ -80,7 +80,7 @@ def displacement(key, shape, options) -> jax.Array:
         D ~ N(0, elastic_sigma_px^2) on 3 x 3 points, per axis
         shift ~ U(-shift_px, shift_px), per axis;  a ~ U(-rotate_deg, rotate_deg)
 
-    shape: (N, H, W); c: the image's centre. The grid spans the image corner to corner.
+    shape: (N, H, W); c: the image's center. The grid spans the image corner to corner.
     Source: Ronneberger et al., U-Net (2015), section 3.1 (3 x 3 grid, sigma 10 px, bicubic).
     """
     count, height, width = shape
@@ -121,7 +121,7 @@ def resample(image, label, field):
     """`result[y, x] = input[y + field_y, x + field_x]`; outside, both inputs are mirrored.
 
     image: [N, H, W, C], linear interpolation; label: [N, H, W], nearest pixel (so no class
-    appears that was not there); field: [N, 2, H, W] px. The mirror lies on the centres of the
+    appears that was not there); field: [N, 2, H, W] px. The mirror lies on the centers of the
     edge pixels.
     Deviation: elasticdeform interpolates the image with order 3.
     """

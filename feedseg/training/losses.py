@@ -1,7 +1,7 @@
 """Loss terms by name over named outputs, and class weights.
 
 The config's `loss.terms` maps an output (`final`, `first`, `members`, `rounds`, `member_rounds`,
-`heads`, `edge`) to the weight of each kind of loss. All means run over the labelled pixels; void
+`heads`, `edge`) to the weight of each kind of loss. All means run over the labeled pixels; void
 pixels are masked and replaced.
 """
 
@@ -29,17 +29,17 @@ class Truth(NamedTuple):
 
     labels: Array  # [N, H, W], 255 void
     onehot: Array  # [N, H, W, K], 0 on void pixels
-    known: Array  # [N, H, W], 1 on labelled pixels
+    known: Array  # [N, H, W], 1 on labeled pixels
     class_weights: Array  # [K]
     maps: Mapping[str, Array]  # the data set's per-pixel maps, [N, H, W]
 
     def mean(self, values: Array) -> Array:
-        """Mean over the labelled pixels of values [N, H, W] that are 0 elsewhere."""
+        """Mean over the labeled pixels of values [N, H, W] that are 0 elsewhere."""
         return jnp.sum(values) / jnp.maximum(self.known.sum(), 1)
 
 
 def cross_entropy(logits: Array, truth: Truth) -> Array:
-    """`-mean_p w[y_p] log softmax(z_p)[y_p]` over labelled pixels.
+    """`-mean_p w[y_p] log softmax(z_p)[y_p]` over labeled pixels.
 
     logits [N, H, W, K]; w: class weights.
     Source: AEP (2024), Eq. 3; class weights as in Feedback U-Net (2020), section 4.
@@ -72,10 +72,10 @@ def border_cross_entropy(logits: Array, truth: Truth) -> Array:
 
 
 def mask_cross_entropy(logits: Array, truth: Truth) -> Array:
-    """`-mean_p t log q + (1 - t) log(1 - q)` with grey targets t in [0, 1] from the map `mask`.
+    """`-mean_p t log q + (1 - t) log(1 - q)` with gray targets t in [0, 1] from the map `mask`.
 
     q: probability of class 1 of two. Between 0 and 1 a target's term cannot fall below its entropy
-    `-t log t - (1 - t) log(1 - t)`. Source: blood-cell U-Net, section 5 (training on grey masks).
+    `-t log t - (1 - t) log(1 - t)`. Source: blood-cell U-Net, section 5 (training on gray masks).
     """
     z = logits[..., 1] - logits[..., 0]
     return truth.mean(truth.known * (jax.nn.softplus(z) - truth.maps["mask"] * z))

@@ -1,4 +1,4 @@
-"""The optimiser that a config describes, with its learning-rate schedule."""
+"""The optimizer that a config describes, with its learning-rate schedule."""
 
 import optax
 

@@ -58,7 +58,7 @@ class Items:
     maps: dict[str, Array] = flax.struct.field(default_factory=dict)
 
     def take(self, index: Array) -> tuple[Array, Array]:
-        """Normalised images [B, H, W, C] in [0, 1] and labels of the chosen items."""
+        """Normalized images [B, H, W, C] in [0, 1] and labels of the chosen items."""
         raw = jnp.take(self.images, index, axis=0)
         image = normalize.apply(raw, self.low[index], self.high[index], jnp)
         return image, jnp.take(self.labels, index, axis=0)
@@ -172,7 +172,7 @@ def make_train_step(
     """`step(state, items) -> (state, loss)`.
 
     place: puts a batch on the mesh (a sharding constraint). In bfloat16 the forward and backward
-    pass run in it, parameters, statistics, loss and optimiser stay float32.
+    pass run in it, parameters, statistics, loss and optimizer stay float32.
     """
     dtype = jnp.dtype(config.train.compute_dtype)
     per_epoch = count // batch

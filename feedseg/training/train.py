@@ -79,7 +79,7 @@ def begin(spec: RunSpec, held: ExitStack, mesh) -> TrainingRun | dict:
     config, log, directory = spec.config, spec.log, RunDir(spec.workdir)
     directory.check(config)
     if not directory.finished():
-        datasets.find_root(config.data.name, config.data_dir)  # its absence is said before a lock
+        datasets.find_root(config.data.name, config.data_dir)  # an error before the lock
     held.enter_context(WorkdirLock(directory.path))
     if result := directory.finished():
         log(f"{directory.path} is finished")

@@ -70,7 +70,7 @@ def flat(variables: dict) -> dict[str, np.ndarray]:
             if kind.endswith("kernel"):
                 order = (2, 3, 0, 1) if place[-1].endswith("_up") else (3, 2, 0, 1)
                 value = value.transpose(order)
-            if place[-1].endswith("_norm"):  # a normalisation for each round
+            if place[-1].endswith("_norm"):  # a normalization for each round
                 layer, _, word = name.rpartition(".")
                 found |= {f"{layer}.{t}.{word}": row for t, row in enumerate(value)}
             else:

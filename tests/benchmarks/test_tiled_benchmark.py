@@ -27,12 +27,12 @@ def test_every_network_is_there():
 
 def test_tiles_of_a_convolutional_network_leave_no_trace_and_a_small_halo_does():
     exact, wrong = numbers(Fake(halo=4)), numbers(Fake(halo=0))
-    assert exact["tiles"] == wrong["tiles"] == 9 and exact["rule"] == "centres of tiles"
+    assert exact["tiles"] == wrong["tiles"] == 9 and exact["rule"] == "centers of tiles"
     assert exact["max_difference"] < 1e-5 and exact["differing_labels"] == 0
     assert wrong["max_difference"] > 0.01 and wrong["differing_labels"] > 0
 
 
-def test_windows_are_compared_with_the_whole_with_shifted_ones_and_with_centres():
+def test_windows_are_compared_with_the_whole_with_shifted_ones_and_with_centers():
     def by_window(image):  # above all how bright the window is
         p = 0.98 * image.mean() + 0.02 * bright(image)[..., 1]
         return np.stack([1 - p, p], -1)
@@ -41,7 +41,7 @@ def test_windows_are_compared_with_the_whole_with_shifted_ones_and_with_centres(
     assert (found["rule"], found["tile"], found["overlap"]) == ("blended windows", 16, 8)
     assert found["max_difference"] > 0.01
     assert 0 < found["shifted_difference"] < 1 and 0 <= found["shifted_labels"] < 0.5
-    assert 2 * found["seam"] < found["seam_of_centres"]
+    assert 2 * found["seam"] < found["seam_of_centers"]
 
 
 def test_seams_by_hand():

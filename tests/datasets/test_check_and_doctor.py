@@ -205,7 +205,7 @@ def test_missing_and_old_packages_are_reported(monkeypatch, capsys):
     assert found["numpy"].remedy == 'pip install -U "numpy>=99"'
     assert found["no-such-package"].remedy == 'pip install "no-such-package>=1"'
     assert doctor.doctor() == 2
-    assert "Not usable yet: mend numpy, no-such-package" in capsys.readouterr().out
+    assert "Not usable yet: fix numpy, no-such-package" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -264,13 +264,13 @@ def test_irpe_folders_of_crops(tmp_path):
 # --- mouse liver ------------------------------------------------------------------------------
 
 
-def test_mouse_liver_ids_and_colours_agree(tmp_path):
+def test_mouse_liver_ids_and_colors_agree(tmp_path):
     ids = RNG.integers(0, 3, (8, 8), np.uint8)
-    colours = np.asarray(mouse_liver.COLORS, np.uint8)[ids]
+    colors = np.asarray(mouse_liver.COLORS, np.uint8)[ids]
     write(tmp_path / "images/a.png", grey())
     write(tmp_path / "images/b.png", grey())
     write(tmp_path / "labels/a.png", ids)
-    write(tmp_path / "labels/b.png", colours)
+    write(tmp_path / "labels/b.png", colors)
     source = mouse_liver.load(tmp_path, options())
     assert source.class_names == ("cytoplasm", "membrane", "nucleus")
     assert (source.sections[0].label == ids).all() and (source.sections[1].label == ids).all()
@@ -334,7 +334,7 @@ def test_nist_keeps_sixteen_bits(tmp_path):
 
 
 def test_dsb_original_layout_and_border(tmp_path):
-    """Two touching 3x3 nuclei: the border keeps their centres apart; none at the image's edge."""
+    """Two touching 3x3 nuclei: the border keeps their centers apart; none at the image's edge."""
     masks = np.zeros((2, 5, 8), bool)
     masks[0, 1:4, 1:4] = True
     masks[1, 1:4, 4:8] = True

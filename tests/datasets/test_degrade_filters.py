@@ -43,7 +43,7 @@ def test_contrast_subtracts_100():
 
 
 def test_blur_weights_of_sigma_1_1():
-    # exp(-r^2 / 2.42): 1, 0.6615, 0.1915; sum over 5 = 2.7060; centre 0.3695, ...
+    # exp(-r^2 / 2.42): 1, 0.6615, 0.1915; sum over 5 = 2.7060; center 0.3695, ...
     result = degrade.apply(spot(255), "blur", (0, 0))[5, :, 0]
     line = 255 * 0.36954 * np.array([0, 0, 0, 0.07077, 0.24446, 0.36954, 0.24446, 0.07077, 0, 0, 0])
     np.testing.assert_array_equal(result, np.rint(line))
@@ -117,12 +117,12 @@ def test_gaussian_weights():
 def test_bilateral_weights_within_a_disc():
     image = np.full((5, 5, 1), 100, np.uint8)
     image[2, 3] = 120
-    image[1, 1] = 0  # a diagonal neighbour is outside a disc of radius 1
-    # colour weight exp(-20^2/200) = 0.1353, space weight exp(-1/200) = 0.9950
+    image[1, 1] = 0  # a diagonal neighbor is outside a disc of radius 1
+    # color weight exp(-20^2/200) = 0.1353, space weight exp(-1/200) = 0.9950
     near, far = 0.9950, 0.9950 * 0.1353
     mean = (100 + 3 * near * 100 + far * 120) / (1 + 3 * near + far)
     assert filters.apply(image, "bilateral3")[2, 2, 0] == round(mean) == 101
-    # an edge of 100 grey values survives, where a Gaussian would smear it
+    # an edge of 100 gray values survives, where a Gaussian would smear it
     image = flat(50, 16)
     image[:, 8:] = 150
     np.testing.assert_array_equal(filters.apply(image, "bilateral9"), image)

@@ -27,8 +27,8 @@ def options(**changes):
 def write(path: Path, array: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() in (".tif", ".tiff"):
-        colour = array.ndim == 3 and array.shape[-1] == 3
-        tifffile.imwrite(path, array, photometric="rgb" if colour else "minisblack")
+        color = array.ndim == 3 and array.shape[-1] == 3
+        tifffile.imwrite(path, array, photometric="rgb" if color else "minisblack")
     else:
         Image.fromarray(array).save(path)
     return path
@@ -329,7 +329,7 @@ def test_bad_images(tmp_path):
     refused(tmp_path, r"images/1\.tif", BadImage)
 
 
-def test_colour_and_grey_images_join_as_grey(tmp_path):
+def test_color_and_grey_images_join_as_grey(tmp_path):
     with_labels(tmp_path, IDS, IDS)
     write(tmp_path / "images/1.tif", image(2, 2, 3))
     refused(tmp_path, r"images/1\.tif: uint8 with 3 channels")
@@ -337,7 +337,7 @@ def test_colour_and_grey_images_join_as_grey(tmp_path):
     assert {s.image.shape for s in source.sections} == {(2, 2, 1)}
 
 
-def test_palette_has_distinct_colours():
+def test_palette_has_distinct_colors():
     for count in (2, 12, 64):
         colors = folder.palette(count)
         assert len(set(colors)) == count and colors[0] == (0, 0, 0)

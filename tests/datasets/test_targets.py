@@ -1,4 +1,4 @@
-"""Joined classes, grey masks and weights between cells, and how they reach the loss."""
+"""Joined classes, gray masks and weights between cells, and how they reach the loss."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def weight(d1: float, d2: float) -> float:
 
 
 def test_weights_between_two_cells_by_hand():
-    """A row of cells c and gaps: c . . . c c . c; the gap's pixels know both neighbours."""
+    """A row of cells c and gaps: c . . . c c . c; the gap's pixels know both neighbors."""
     label = np.array([[1, 0, 0, 0, 1, 1, 0, 1]])
     found = border_weights(label, 0, W0, SIGMA)
     gap = [weight(1, 3), weight(2, 2), weight(3, 1)]  # the third cell is further

@@ -33,7 +33,7 @@ def pixels(path):
 
 
 def share(path, color):
-    """Fraction of the picture's pixels that have exactly this colour."""
+    """Fraction of the picture's pixels that have exactly this color."""
     return (pixels(path) == color).all(-1).mean()
 
 
@@ -83,13 +83,13 @@ def example(size=32):
     return {"input": x, "truth": label, "filter_1": 3 * x, "final": label.astype(np.int32)}
 
 
-def test_panel_shows_every_map_in_its_colours(monkeypatch, tmp_path):
+def test_panel_shows_every_map_in_its_colors(monkeypatch, tmp_path):
     path = tmp_path / "panel.png"
     data = [example(), example()]
     data[1]["truth"] = np.full((32, 32), 255)
     seen = texts(monkeypatch, lambda: panel.panel(data, path, NAMES, COLORS))
     assert {"input", "truth", "filter 1", "final", *NAMES, "not labeled"} <= seen
-    assert {"0.25 to 0.75", "0.75 to 2.25"} <= seen  # the grey ranges of the two float columns
+    assert {"0.25 to 0.75", "0.75 to 2.25"} <= seen  # the gray ranges of the two float columns
     assert share(path, (255, 0, 0)) > 0.1  # half of three label maps out of eight pictures
     assert share(path, colors.VOID_COLOR) > 0.05
     assert share(path, (0, 0, 255)) < 0.01  # no nucleus but in the legend
@@ -126,7 +126,7 @@ def test_confusion_figure_shows_percent_and_counts(monkeypatch, tmp_path):
     assert {"90.0", "10.0", "25.0", "75.0", "900", "150", "–", *NAMES} <= seen
 
 
-def test_white_and_grey_classes_are_tinted_in_colours_that_show():
+def test_white_and_grey_classes_are_tinted_in_colors_that_show():
     found = colors.tints([(0, 0, 0), (255, 255, 255), (0, 255, 0), (128, 128, 128)])
     assert found[0] == (0, 0, 0) and found[2] == (0, 255, 0) and found[1] != found[3]
     assert all(len(set(found[k])) > 1 for k in (1, 3))

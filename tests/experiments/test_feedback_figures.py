@@ -20,16 +20,16 @@ def test_changes():
     truth = np.array([[1, 0, 0, 0]])
     image = np.zeros((1, 4, 1), np.float32)
     found = feedback_figures.changes(image, before, after, truth)[0]
-    grey = (128, 128, 128)
+    gray = (128, 128, 128)
     expected = [
-        grey,
+        gray,
         feedback_figures.CORRECTED,
         feedback_figures.SPOILED,
         feedback_figures.OTHERWISE,
     ]
     np.testing.assert_array_equal(found, expected)
     unknown = feedback_figures.changes(image, before, after, None)[0]
-    np.testing.assert_array_equal(unknown, [grey, *[feedback_figures.OTHERWISE] * 3])
+    np.testing.assert_array_equal(unknown, [gray, *[feedback_figures.OTHERWISE] * 3])
 
 
 def test_innermost():

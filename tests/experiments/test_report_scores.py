@@ -215,7 +215,7 @@ def test_masks_of_0_and_255_are_refused(tmp_path):
         evaluate_folders(tmp_path / "p", tmp_path / "t", class_names=NAMES)
 
 
-def test_nothing_labelled_is_refused(tmp_path):
+def test_nothing_labeled_is_refused(tmp_path):
     put(tmp_path / "t" / "a.tif", np.full((4, 4), 255))
     put(tmp_path / "p" / "a.tif", np.zeros((4, 4)))
     with pytest.raises(UserError, match="nothing to score"):

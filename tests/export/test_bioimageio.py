@@ -196,7 +196,7 @@ def test_pixel_types_that_say_nothing_are_refused(run, tmp_path, monkeypatch):
         export.export(run, tmp_path / "m.onnx", CARD, pixel_type="uint16")
 
 
-def test_members_that_normalise_differently_are_refused(run):
+def test_members_that_normalize_differently_are_refused(run):
     model = loading.load(run)._replace(contracts=(("dtype_range", (1, 99)),) * 2)
     with pytest.raises(UserError, match="no words; export a member"):
         bioimageio._pixel_type("m", model, "")

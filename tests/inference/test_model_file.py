@@ -186,7 +186,7 @@ def test_an_older_model_lacks_later_arguments(tmp_path):
 def test_models_by_name(file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bundled, "FOLDER", file.parent)
     assert bundled.models() == {"model": file} and bundled.find("model") == file
-    with pytest.raises(UserError, match=r"did you mean 'model'\? Models that come along: model"):
+    with pytest.raises(UserError, match=r"did you mean 'model'\? Bundled models: model"):
         bundled.find("modell")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()  # of a data set, say

@@ -105,7 +105,7 @@ def test_diagonal_pixels_are_one_component_with_8_and_two_with_4():
     assert len(list(_measured([page], [1], connectivity=4).objects())) == 2
 
 
-def test_the_centre_of_the_first_pixel_is_one_half_and_calibration_scales_from_the_corner():
+def test_the_center_of_the_first_pixel_is_one_half_and_calibration_scales_from_the_corner():
     page = np.zeros((4, 6), np.uint8)
     page[0, 0] = 1
     calibration = Calibration(0.5, 0.25, "micron")

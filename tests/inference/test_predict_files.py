@@ -76,12 +76,12 @@ def test_limits_are_those_of_the_page_not_of_the_tile(tmp_path):
 
 
 def test_a_folder_with_equal_stems(tmp_path):
-    grey = RNG.integers(0, 256, (20, 20), dtype=np.uint8)
+    gray = RNG.integers(0, 256, (20, 20), dtype=np.uint8)
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a.png", "a.TIF", "b.bmp"):
         writer = tifffile.imwrite if name == "a.TIF" else lambda p, x: Image.fromarray(x).save(p)
-        writer(folder / name, grey)
+        writer(folder / name, gray)
     (folder / "notes.txt").touch()
     written = run(folder, tmp_path / "out")
     names = {"a_png_labels.tif", "a_tif_labels.tif", "b_bmp_labels.tif"}
@@ -197,18 +197,18 @@ def test_a_bad_image_does_not_stop_the_others(tmp_path, capsys):
     assert capsys.readouterr().err.count("feedseg: ") == 2
 
 
-def test_colour_and_grey(tmp_path):
-    grey = RNG.integers(0, 256, (20, 24), dtype=np.uint8)
+def test_color_and_grey(tmp_path):
+    gray = RNG.integers(0, 256, (20, 24), dtype=np.uint8)
     path = tmp_path / "a.png"
-    Image.fromarray(np.repeat(grey[..., None], 3, -1)).save(path)
+    Image.fromarray(np.repeat(gray[..., None], 3, -1)).save(path)
     (written,) = run(path, tmp_path / "grey")
-    np.testing.assert_array_equal(images.read_label(written)[0], expected(grey / 255))
+    np.testing.assert_array_equal(images.read_label(written)[0], expected(gray / 255))
     Image.fromarray(RNG.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
-    run(path, tmp_path / "colour", Fake(channels=3))
+    run(path, tmp_path / "color", Fake(channels=3))
     with pytest.raises(UserError, match=r"a\.png: 3 channel\(s\), the model takes 1; choose"):
         run(path, tmp_path / "out")
-    Image.fromarray(grey).save(path)
-    with pytest.raises(UserError, match="give the colour image"):
+    Image.fromarray(gray).save(path)
+    with pytest.raises(UserError, match="give the color image"):
         run(path, tmp_path / "out", Fake(channels=3))
     assert not (tmp_path / "out").exists()
 

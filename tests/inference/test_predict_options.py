@@ -24,9 +24,9 @@ RNG = np.random.default_rng(0)
 
 def blobs(count: int = 12, side: int = 120) -> np.ndarray:
     """Bright discs of 9 px radius, some of which touch."""
-    centres = RNG.integers(12, side - 12, (count, 2))
+    centers = RNG.integers(12, side - 12, (count, 2))
     y, x = np.mgrid[:side, :side]
-    near = [(y - a) ** 2 + (x - b) ** 2 <= 81 for a, b in centres]
+    near = [(y - a) ** 2 + (x - b) ** 2 <= 81 for a, b in centers]
     return (np.any(near, 0) * 255).astype(np.uint8)
 
 
@@ -89,9 +89,9 @@ def test_instances_are_those_of_the_whole_page_with_a_table(tmp_path, method, ti
         area = ndimage.sum_labels(np.ones_like(wanted), wanted, index)
         assert [int(row["area_px"]) for row in mine] == list(area)
         np.testing.assert_allclose([float(row["area_um2"]) for row in mine], area / 4)
-        centres = np.reshape(ndimage.center_of_mass(wanted > 0, wanted, index), (-1, 2)) + 0.5
+        centers = np.reshape(ndimage.center_of_mass(wanted > 0, wanted, index), (-1, 2)) + 0.5
         places = [(float(r["centroid_y_px"]), float(r["centroid_x_px"])) for r in mine]
-        np.testing.assert_allclose(np.reshape(places, (-1, 2)), centres)
+        np.testing.assert_allclose(np.reshape(places, (-1, 2)), centers)
     assert len({row["instance"] for row in rows}) > 3
     with tifffile.TiffFile(ids) as tif:
         assert tif.imagej_metadata["LUTs"].shape == (3, 256)

@@ -39,7 +39,7 @@ def test_one_rotation_is_none():
 
 
 def test_mean_of_four_is_the_mean_over_the_quarter_turns():
-    """A network that sees its right neighbour sees all four."""
+    """A network that sees its right neighbor sees all four."""
     found = rotation.mean(lambda image: np.roll(image, -1, 1), IMAGE, 4)
     around = [np.roll(IMAGE, step, axis) for axis in (0, 1) for step in (1, -1)]
     np.testing.assert_allclose(found[2:-2, 2:-2], np.mean(around, 0)[2:-2, 2:-2], atol=1e-5)

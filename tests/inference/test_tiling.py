@@ -55,7 +55,7 @@ def test_tiled_equals_untiled(size, network, halo, stride):
 
 
 def test_a_halo_below_the_receptive_field_is_visible():
-    """The comparison above would notice tiles without real neighbours."""
+    """The comparison above would notice tiles without real neighbors."""
     image = np.random.default_rng(1).random((64, 64, 1)).astype(np.float32)
     layout = tiling.plan(64, 64, tile=32, halo=1, stride=1)
     result = tiling.apply_tiled(image, local_network, layout)
@@ -87,7 +87,7 @@ def test_tiny_images_are_mirrored_up_to_the_stride():
     assert window[0, :6, 0, 0].tolist() == [0, 2, 4, 4, 2, 0]
 
 
-def test_a_tile_without_a_centre_is_refused():
+def test_a_tile_without_a_center_is_refused():
     with pytest.raises(UserError, match="--tile 112"):
         tiling.plan(500, 500, tile=64, halo=40, stride=16)
     whole = tiling.plan(60, 60, tile=64, halo=40, stride=16)

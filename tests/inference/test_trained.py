@@ -13,12 +13,12 @@ from tests.support.fake_model import Fake, run
 
 
 def directional(image):
-    """A model that sees what lies to the right: class 1 where the right neighbour is bright."""
+    """A model that sees what lies to the right: class 1 where the right neighbor is bright."""
     right = jnp.roll(image[..., 0], -1, axis=2)
     return jnp.stack([1 - right, right], -1)
 
 
-def test_dihedral_mean_is_the_mean_over_the_four_neighbours():
+def test_dihedral_mean_is_the_mean_over_the_four_neighbors():
     image = np.random.default_rng(0).random((2, 5, 7, 1)).astype(np.float32)
     found = dihedral_mean(Fake(apply=directional)).apply(image)
     plane = image[..., 0]

@@ -129,8 +129,8 @@ def test_probabilities_and_instances_in_imagej(tmp_path):
     axes, calibration = (("t", 3), ("z", 2)), MICRONS._replace(frame_interval=4.0)
     files = [tmp_path / name for name in ("float.tif", "bytes.tif", "ids.tif", "one.tif")]
     imagej.write_probabilities(files[0], soft, NAMES, calibration, axes=axes)
-    grey = np.rint(255 * soft).astype(np.uint8)
-    imagej.write_probabilities(files[1], grey, NAMES, calibration, dtype="uint8", axes=axes)
+    gray = np.rint(255 * soft).astype(np.uint8)
+    imagej.write_probabilities(files[1], gray, NAMES, calibration, dtype="uint8", axes=axes)
     imagej.write_instances(files[2], ids, calibration, ids.shape, 700, axes)
     imagej.write_probabilities(files[3], soft[:1], NAMES, calibration)
     seen = show(*files)
@@ -142,14 +142,14 @@ def test_probabilities_and_instances_in_imagej(tmp_path):
     ]
     assert [each["bits"] for each in seen] == ["32", "8", "16", "32"]
     assert [each["range"] for each in seen] == ["0 1", "0 255", "0 700", "0 1"]
-    for each, expected in zip(seen, (soft, grey, ids[..., None], soft[:1]), strict=True):
+    for each, expected in zip(seen, (soft, gray, ids[..., None], soft[:1]), strict=True):
         pages = np.moveaxis(expected, -1, 1).reshape(-1, HEIGHT, WIDTH)
         np.testing.assert_allclose(each["pixels"], pages, atol=1e-6)
         same_scale(each, calibration)
     for each in (seen[0], seen[1], seen[3]):
         assert "channel 1: cell body; channel 2: membrane; channel 3: µ-tubule" in each["info"]
     np.testing.assert_array_equal(images.read_label(files[2]), ids)
-    assert seen[2]["lut"].startswith("0 0 0 255 55 55")  # mixed colours
+    assert seen[2]["lut"].startswith("0 0 0 255 55 55")  # mixed colors
 
 
 def test_imagej_does_not_open_bigtiff(tmp_path, monkeypatch):
@@ -204,9 +204,9 @@ def test_what_imagej_saved_is_read(tmp_path):
         assert pages.dtype == dtype
         np.testing.assert_array_equal(pages, (ramp * scale).astype(dtype))
         assert images.read_calibration(path) == Calibration(0.25, 0.2, "micron", 1.5, 30.0)
-    colour = images.read_array(tmp_path / "RGB.tif")
+    color = images.read_array(tmp_path / "RGB.tif")
     expected = [np.stack(np.broadcast_arrays(x + s, y, 7), -1) for s in (1, 2, 3)]
-    np.testing.assert_array_equal(colour, expected)
+    np.testing.assert_array_equal(color, expected)
 
 
 def test_labels_that_imagej_saves_again_stay_the_same(tmp_path):

@@ -92,9 +92,9 @@ def test_pictures(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(STACK[0]).save(path)
     np.testing.assert_array_equal(images.read_array(path)[0, ..., 0], STACK[0])
-    colour = STACK.transpose(1, 2, 0)
-    Image.fromarray(colour).save(path)
-    np.testing.assert_array_equal(images.read_array(path)[0], colour)
+    color = STACK.transpose(1, 2, 0)
+    Image.fromarray(color).save(path)
+    np.testing.assert_array_equal(images.read_array(path)[0], color)
 
 
 def test_jpeg(tmp_path):
@@ -119,13 +119,13 @@ def test_palette_pngs(tmp_path):
     image = Image.fromarray(indices)
     image.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
     image.save(tmp_path / "a.png")
-    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)
-    np.testing.assert_array_equal(images.read_array(tmp_path / "a.png")[0], colours[indices])
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)
+    np.testing.assert_array_equal(images.read_array(tmp_path / "a.png")[0], colors[indices])
     np.testing.assert_array_equal(images.read_label(tmp_path / "a.png")[0], indices)
     image.putpalette([5, 5, 5, 50, 50, 50, 200, 200, 200])
     image.save(tmp_path / "a.png")
-    grey = np.array([5, 50, 200], np.uint8)
-    np.testing.assert_array_equal(images.read_array(tmp_path / "a.png")[0, ..., 0], grey[indices])
+    gray = np.array([5, 50, 200], np.uint8)
+    np.testing.assert_array_equal(images.read_array(tmp_path / "a.png")[0, ..., 0], gray[indices])
 
 
 def test_labels_in_four_bit_grey_keep_their_ids(tmp_path):
@@ -178,7 +178,7 @@ def test_read_label(tmp_path):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        (STACK.transpose(1, 2, 0), "colours"),
+        (STACK.transpose(1, 2, 0), "colors"),
         (STACK[0].astype(np.float32) / 2, "fractions"),
         (STACK[0].astype(np.int16) - 5, "class ids from 0"),
     ],
@@ -374,7 +374,7 @@ def test_random_damage_gives_bad_image_or_the_right_shape(tmp_path, kind):
 
 
 @pytest.mark.parametrize("pages", [1, 3])
-def test_labels_round_trip_with_colours_names_and_calibration(tmp_path, pages):
+def test_labels_round_trip_with_colors_names_and_calibration(tmp_path, pages):
     path = tmp_path / "new" / "a_labels.tif"
     labels = (STACK % 3)[:pages]
     labels[0, 0, 0] = 255

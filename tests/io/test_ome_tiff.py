@@ -22,7 +22,7 @@ LABELS = RNG.integers(0, 3, (6, 40, 28)).astype(np.uint8)
 
 
 def description(path) -> tuple[dict, dict, dict]:
-    """Attributes of the pixels, class names and class colours in the OME-XML."""
+    """Attributes of the pixels, class names and class colors in the OME-XML."""
     with tifffile.TiffFile(path) as file:
         assert file.is_ome
         root = ElementTree.fromstring(file.ome_metadata)
@@ -36,7 +36,7 @@ def description(path) -> tuple[dict, dict, dict]:
     return dict(pixels.attrib), tables["feedseg/class-names"], tables["feedseg/class-colors"]
 
 
-def test_labels_round_trip_with_names_colours_and_calibration(tmp_path):
+def test_labels_round_trip_with_names_colors_and_calibration(tmp_path):
     path = tmp_path / "new" / "a_labels.ome.tif"
     labels_writer.write_labels(path, LABELS, NAMES, COLORS, MICRONS)
     np.testing.assert_array_equal(images.read_label(path), LABELS)

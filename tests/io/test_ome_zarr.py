@@ -144,7 +144,7 @@ def test_levels_and_arrays_without_metadata(tmp_path):
     assert images.read_calibration(path / "s0").pixel_width == 2
     bare = zarr.create_group(str(tmp_path / "b.zarr"))
     store(bare, "stack", array[:, 0])
-    store(bare, "colour", array[0].transpose(1, 2, 0))
+    store(bare, "color", array[0].transpose(1, 2, 0))
     store(bare, "deep", array[None])
     named = bare.create_array(
         "named", shape=(3, 20, 24), dtype="u1", dimension_names=["C", "Y", "X"]
@@ -152,11 +152,11 @@ def test_levels_and_arrays_without_metadata(tmp_path):
     named[...] = array[0]
     folder = tmp_path / "b.zarr"
     np.testing.assert_array_equal(read_by_rows(folder / "stack")[..., 0], array[:, 0])
-    for name in ("colour", "named"):
+    for name in ("color", "named"):
         np.testing.assert_array_equal(read_by_rows(folder / name)[0], array[0].transpose(1, 2, 0))
     with pytest.raises(BadImage, match="without the names of its axes"):
         open_source(folder / "deep")
-    with pytest.raises(BadImage, match=r"give one of its arrays: .*b\.zarr/colour"):
+    with pytest.raises(BadImage, match=r"give one of its arrays: .*b\.zarr/color"):
         open_source(folder)
 
 
@@ -418,7 +418,7 @@ def test_labels_round_trip_with_their_pyramid(tmp_path, small, size, height):
         assert last == (max(images.read_label(level).shape[1:]) <= 12)
 
 
-def test_labels_have_names_and_colours_where_readers_look_for_them(tmp_path):
+def test_labels_have_names_and_colors_where_readers_look_for_them(tmp_path):
     path = tmp_path / "a.zarr"
     labels = RNG.integers(0, 3, (1, 20, 30)).astype(np.uint8)
     labels_writer.write_labels(path, labels, NAMES, COLORS, MICRONS._replace(unit="micron"))

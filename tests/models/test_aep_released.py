@@ -75,8 +75,8 @@ def spread(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return total[:, 1:-1, 1:-1]
 
 
-def normalise(x: np.ndarray, state: dict, name: str) -> np.ndarray:
-    """Batch normalisation in evaluation mode."""
+def normalize(x: np.ndarray, state: dict, name: str) -> np.ndarray:
+    """Batch normalization in evaluation mode."""
     mean, var, scale, bias = (
         state[f"{name}.{key}"][:, None, None]
         for key in ("running_mean", "running_var", "weight", "bias")
@@ -94,7 +94,7 @@ def reference_net(state: dict, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         else:
             x = convolve(x, state[f"{name}.weight"], 2 if kind == "down" else 1)
 
-        x = normalise(x + state[f"{name}.bias"][:, None, None], state, norm_name(name))
+        x = normalize(x + state[f"{name}.bias"][:, None, None], state, norm_name(name))
         x = kept[name] = np.maximum(x, 0)
     logits = np.tensordot(state["conv_f.weight"][:, :, 0, 0], x, 1)
     return logits + state["conv_f.bias"][:, None, None], x

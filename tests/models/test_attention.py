@@ -25,7 +25,7 @@ def dense(q, k, v, do) -> tuple:
 
 
 def tokens(queries: int, keys: int, depth: int, q_scale: float, k_scale: float, seed: int = 0):
-    """Two images; keys away from zero, as biases of a normalisation put them.
+    """Two images; keys away from zero, as biases of a normalization put them.
 
     Queries and keys are multiples of 1/8: their products are exact in float32 too, or the rounding
     of large exponents would be all that is seen.

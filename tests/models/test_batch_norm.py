@@ -1,4 +1,4 @@
-"""Batch normalisation with its own gradient against Flax's, which is differentiated as written."""
+"""Batch normalization with its own gradient against Flax's, which is differentiated as written."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""The blood-cell U-Net's output and what grey masks do to its accuracy and loss."""
+"""The blood-cell U-Net's output and what gray masks do to its accuracy and loss."""
 
 import jax
 import jax.numpy as jnp

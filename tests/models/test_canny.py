@@ -11,7 +11,7 @@ from tests.support.layer_checks import both
 
 
 def images(kind: str, height: int, width: int) -> np.ndarray:
-    """Three images of noise, of few grey levels or of soft hills."""
+    """Three images of noise, of few gray levels or of soft hills."""
     rng = np.random.default_rng(height + width)
     noise = rng.integers(0, 256, (3, height, width))
     if kind == "levels":
@@ -25,9 +25,9 @@ def images(kind: str, height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["noise", "levels", "hills"])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (12, 31), (10, 33), (9, 64)])
 def test_canny_is_the_plain_one(height, width, kind, low, high):
-    grey = images(kind, height, width)
-    expected = [plain.canny(image, low, high) for image in grey]
-    got = jax.jit(canny, static_argnums=(1, 2))(jnp.asarray(grey), low, high)
+    gray = images(kind, height, width)
+    expected = [plain.canny(image, low, high) for image in gray]
+    got = jax.jit(canny, static_argnums=(1, 2))(jnp.asarray(gray), low, high)
     np.testing.assert_array_equal(got, expected)
 
 
@@ -40,7 +40,7 @@ def test_canny_by_hand(run):
     joined = np.zeros((8, 12), int)
     joined[:4, 3:], joined[4:, 3:] = 200, 20
     alone = np.where(np.arange(12) < 8, 0, 20).repeat(8).reshape(12, 8).T
-    strong, weak = np.asarray(run(lambda grey: canny(grey, 10, 100))(np.stack([joined, alone])))
+    strong, weak = np.asarray(run(lambda gray: canny(gray, 10, 100))(np.stack([joined, alone])))
     assert strong[:3, 2].all() and strong[5:, 2].all()
     assert not strong[:3, :2].any() and not strong[:3, 3:].any() and not weak.any()
     found = canny(alone[None], 10, 79)[0]  # below 80 it is strong itself
@@ -61,10 +61,10 @@ def test_canny_follows_a_long_chain():
 
 
 def test_images_of_a_batch_have_their_own_edges():
-    find = jax.jit(lambda grey: canny(grey, 10, 100))
-    grey = np.concatenate([images("noise", 9, 40), images("hills", 9, 40)])
-    alone = [find(image[None])[0] for image in grey]
-    np.testing.assert_array_equal(find(grey), alone)
+    find = jax.jit(lambda gray: canny(gray, 10, 100))
+    gray = np.concatenate([images("noise", 9, 40), images("hills", 9, 40)])
+    alone = [find(image[None])[0] for image in gray]
+    np.testing.assert_array_equal(find(gray), alone)
 
 
 def test_canny_refuses_wrong_arguments():

@@ -30,7 +30,7 @@ def random_like(tree, seed: int = 0):
 
 
 def same_conv(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Sum over the nine neighbours, zero outside the image."""
+    """Sum over the nine neighbors, zero outside the image."""
     n, h, w, _ = x.shape
     x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     y = np.zeros((n, h, w, kernel.shape[-1]))

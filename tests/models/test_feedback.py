@@ -96,7 +96,7 @@ def test_rounds_written_out_leave_no_loop(rounds, unroll, loops):
 
 
 def test_one_round_is_a_unet():
-    """With one round, no memory and grey input nothing is left of the feedback."""
+    """With one round, no memory and gray input nothing is left of the feedback."""
     model = build("feedback_unet", 1, rounds=1, layout="none", **SMALL)
     plain = build("unet", 1, extra_conv=True, **SMALL)
     x = image()
@@ -118,7 +118,7 @@ def test_one_round_is_a_unet():
 
 
 @pytest.mark.parametrize("more", [1, 2, 4])
-def test_shared_normalisations_serve_any_number_of_rounds(more):
+def test_shared_normalizations_serve_any_number_of_rounds(more):
     two = build("feedback_unet", 2, bn_rounds="shared", **MEMORY)
     other = build("feedback_unet", 2, bn_rounds="shared", rounds=more, **MEMORY)
     x = image()
@@ -185,7 +185,7 @@ def test_round_input(how, channels):
         want = x, p
     elif how == "concat":
         want = jnp.concatenate([x, zeros], -1), jnp.concatenate([x, p], -1)
-    elif channels == 3:  # colour has more channels than there are classes
+    elif channels == 3:  # color has more channels than there are classes
         want = x, jnp.concatenate([p, zeros[..., :1]], -1)
     else:
         rest = x if how == "copy" else zeros[..., :1]

@@ -100,7 +100,7 @@ def test_a_bias_before_a_norm_is_added_but_has_no_gradient(layer):
 @both
 @pytest.mark.parametrize("rate", [0.5, 0.25, 0.3, 3 / 256])
 def test_keep_mask_rate(run, rate):
-    """Within five deviations of the binomial distribution, alone and for neighbours together."""
+    """Within five deviations of the binomial distribution, alone and for neighbors together."""
     shape = (8, 32, 32, 5)  # 160 values a row: not always whole words
     mask = np.asarray(run(lambda key: keep_mask(key, shape, rate))(jax.random.key(3)))
     assert mask.shape == shape and mask.dtype == bool
@@ -153,7 +153,7 @@ def test_dropout_off():
     np.testing.assert_array_equal(Dropout(0.0).apply({}, x, train=True), x)
 
 
-# Convolution, normalisation, ReLU ---------------------------------------------------------------
+# Convolution, normalization, ReLU ---------------------------------------------------------------
 
 
 def doubling() -> tuple[ConvNormAct, dict]:

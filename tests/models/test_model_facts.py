@@ -118,7 +118,7 @@ RU_NET = {  # changes, parameters with 2 classes, what every other class adds, s
     "shared": ({}, 558_754, 9, 1_472),
     "separate": (dict(kernel="separate"), 977_906, 9, 1_472),
     "unshared": (dict(kernel="unshared_per_step"), 1_544_674, 9, 4_416),
-    "own normalisations": (dict(pass_norms="separate"), 561_698, 9, 4_416),
+    "own normalizations": (dict(pass_norms="separate"), 561_698, 9, 4_416),
     "lee": (dict(UNET64, up="nearest"), 39_091_330, 65, 13_696),
     "r2u": (dict(UNET64, up="nearest", residual=True), 39_091_330, 65, 13_696),
     "wide separate": (dict(UNET64, up="nearest", kernel="separate"), 65_934_082, 65, 13_696),

@@ -155,7 +155,7 @@ def assert_contract(model, image_shape: tuple[int, ...]) -> None:
     chex.assert_trees_all_equal_shapes(
         jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, image), (logits, out)
     )
-    assert {"params"} <= set(variables) <= {"params", "batch_stats"}  # not all normalise
+    assert {"params"} <= set(variables) <= {"params", "batch_stats"}  # not all normalize
     map_shape = (*image_shape[:3], model.num_classes)
     chex.assert_shape(logits, map_shape)
     for name, value in losses.named_outputs(logits, out).items():

@@ -12,7 +12,7 @@ from tests.models.test_convlstm import same_conv
 EPSILON = 1e-3
 
 
-def normalise(z: np.ndarray) -> np.ndarray:
+def normalize(z: np.ndarray) -> np.ndarray:
     mean, var = z.mean((0, 1, 2)), z.var((0, 1, 2))
     return np.maximum((z - mean) / np.sqrt(var + EPSILON), 0)
 
@@ -32,18 +32,18 @@ def test_passes(kernel, pointwise, t, pass_norms):
     p = jax.tree.map(np.asarray, variables["params"])
     if kernel == "shared":
         y = x @ p["pointwise"]["kernel"][0, 0] if pointwise else x
-        h = normalise(same_conv(y, p["conv"]["kernel"]))
+        h = normalize(same_conv(y, p["conv"]["kernel"]))
         for _ in range(t):
-            h = normalise(same_conv(y + h, p["conv"]["kernel"]))
+            h = normalize(same_conv(y + h, p["conv"]["kernel"]))
     elif kernel == "unshared_per_step":
-        h = normalise(same_conv(x, p["conv_step0"]["kernel"]))
+        h = normalize(same_conv(x, p["conv_step0"]["kernel"]))
         for s in range(t):
-            h = normalise(same_conv(x + h, p[f"conv_step{s + 1}"]["kernel"]))
+            h = normalize(same_conv(x + h, p[f"conv_step{s + 1}"]["kernel"]))
     else:
         y = same_conv(x, p["conv"]["kernel"])
-        h = normalise(y)
+        h = normalize(y)
         for _ in range(t):
-            h = normalise(y + same_conv(h, p["recurrent"]["kernel"]))
+            h = normalize(y + same_conv(h, p["recurrent"]["kernel"]))
     found, changed = layer.apply(
         variables, jnp.asarray(x, jnp.float32), train=True, mutable=["batch_stats"]
     )

@@ -1,4 +1,4 @@
-"""Normalisation by round against flax's own, one per round."""
+"""Normalization by round against flax's own, one per round."""
 
 import flax.linen as nn
 import jax

@@ -155,7 +155,7 @@ def test_dropblock_refuses_wrong_arguments(keep, block, message):
     ("side", "keep", "matters"), [(8, 0.9, True), (6, 0.9, False), (8, 1.0, False)]
 )
 def test_a_bias_matters_where_something_is_dropped(side, keep, matters):
-    """The normalisation behind removes a bias only if it is the same everywhere."""
+    """The normalization behind removes a bias only if it is the same everywhere."""
     unit = sa_unet.Unit(3, keep, 7, "keras", 0.99, 1e-3)
     x, wanted = normal(0, 4, side, side, 2), normal(1, 4, side, side, 3)
     variables = unit.init(jax.random.key(0), x, train=False)

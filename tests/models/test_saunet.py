@@ -83,7 +83,7 @@ def plain_saunet(model, image, canny_image, p, s, train):
         return plain.bilinear(x, 2 * x.shape[1], 2 * x.shape[2])
 
     c2, c3, c4, c5 = maps
-    x = plain.conv_norm_act(plain.pool(c5, np.max), p["centre"], s["centre"], train)
+    x = plain.conv_norm_act(plain.pool(c5, np.max), p["center"], s["center"], train)
     for level, skip in ((5, c5), (4, double(c4)), (3, double(c3)), (2, double(c2))):
         x = plain_dual_attention(x, skip, p[f"dec{level}"], s[f"dec{level}"], train)
     x = plain.conv_norm_act(x, p["dec1_conv"], s["dec1_conv"], train)
@@ -155,19 +155,19 @@ def test_layers(name, run, train):
 
 @pytest.mark.parametrize(("train", "channels"), [(False, 1), (True, 3)])
 def test_the_network_is_the_plain_one(train, channels):
-    """A grey image is one with three equal channels."""
+    """A gray image is one with three equal channels."""
     model = models.build(3, NARROW["saunet"])
     x = jnp.asarray(np.random.default_rng(0).random((2, 64, 32, channels)), jnp.float32)
     kernels = drawn(model, x)
     (logits, out), _ = jax.jit(
         lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"])
     )(kernels, x)
-    colour = np.broadcast_to(np.asarray(x, np.float64), (*x.shape[:3], 3))
-    grey = np.round(colour * 255).sum(-1).astype(int) // 3
-    found = np.stack([plain.canny(image, 10, 100) for image in grey])[..., None] * 255.0
+    color = np.broadcast_to(np.asarray(x, np.float64), (*x.shape[:3], 3))
+    gray = np.round(color * 255).sum(-1).astype(int) // 3
+    found = np.stack([plain.canny(image, 10, 100) for image in gray])[..., None] * 255.0
     np.testing.assert_array_equal(out["canny"], found)
     p, s = plain.doubles(kernels["params"]), plain.doubles(kernels["batch_stats"])
-    expected, edge = plain_saunet(model, colour, found, p, s, train)
+    expected, edge = plain_saunet(model, color, found, p, s, train)
     np.testing.assert_allclose(out["edge"], edge, rtol=1e-4, atol=2e-5)
     # Float32 against float64 through 60 layers: the sums of one machine differ from another's.
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)

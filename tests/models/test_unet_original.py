@@ -117,7 +117,7 @@ def trained(model, image_shape):
 
 @pytest.mark.parametrize("tile", [52, 64, 88])
 def test_overlap_tiles_are_seamless(tile):
-    """Tiles that see only true neighbours or the mirror equal the whole image with its mirror."""
+    """Tiles that see only true neighbors or the mirror equal the whole image with its mirror."""
     model = build("unet_original", 2, **THREE)
     image = np.random.default_rng(1).random((92, 72, 1)).astype(np.float32)
     whole = trained(model, (1, 92, 72, 1))

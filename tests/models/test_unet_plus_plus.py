@@ -37,7 +37,7 @@ def nearest(x: np.ndarray, factor: int) -> np.ndarray:
 
 
 def transposed(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Every input pixel adds its stamp, two output pixels from its neighbour's."""
+    """Every input pixel adds its stamp, two output pixels from its neighbor's."""
     size, (n, h, w, _) = kernel.shape[0], x.shape
     border = (size - 2) // 2
     y = np.zeros((n, 2 * h + 2 * border, 2 * w + 2 * border, kernel.shape[-1]))
@@ -49,7 +49,7 @@ def transposed(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 class Layers:
     """The layers of a network by their names, with its weights, in float64.
 
-    train: normalise by the batch instead of the running statistics.
+    train: normalize by the batch instead of the running statistics.
     """
 
     def __init__(self, variables: dict, train: bool = False):
@@ -159,12 +159,12 @@ def names_of(form: str, **changes) -> set[str]:
     return set(flax.traverse_util.flatten_dict(random_variables(model, (1, 4, 4, 1)), sep="/"))
 
 
-def test_normalisations_are_where_the_form_has_them():
-    normalised = {form: {n for n in names_of(form) if "norm/mean" in n} for form in FORMS}
-    assert len(normalised["torch"]) == 6
-    assert not normalised["keras"]
+def test_normalizations_are_where_the_form_has_them():
+    normalized = {form: {n for n in names_of(form) if "norm/mean" in n} for form in FORMS}
+    assert len(normalized["torch"]) == 6
+    assert not normalized["keras"]
     column0 = {f"batch_stats/x{i}_0_conv{k}/norm/mean" for i in (0, 1) for k in (1, 2)}
-    assert normalised["zju"] == column0
+    assert normalized["zju"] == column0
 
 
 def test_heads_of_one_column_each_replace_the_classifier():

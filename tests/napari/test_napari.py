@@ -68,7 +68,7 @@ def test_a_stack_is_read_by_rows_of_its_pages():
     assert data.read == [(1, 1, slice(2, 5))]
 
 
-def test_colour_opacity_and_several_resolutions():
+def test_color_opacity_and_several_resolutions():
     image = RNG.integers(0, 256, (8, 9, 4), np.uint8)
     with pytest.raises(BadImage, match="cells: partly transparent"):
         images.source_of(layer_of(image, rgb=True))[0].rows(0, 0, 8)
@@ -106,16 +106,16 @@ def test_instances_of_every_page(run):
 
 
 def test_an_image_that_does_not_fit_gives_a_line_with_the_remedy(run):
-    colours = RNG.integers(0, 256, (16, 16, 3), np.uint8)
-    error, _ = finish(layer_of(colours, rgb=True), segmenting.Request(str(run)))
+    colors = RNG.integers(0, 256, (16, 16, 3), np.uint8)
+    error, _ = finish(layer_of(colors, rgb=True), segmenting.Request(str(run)))
     assert "cells: 3 channel(s), the model takes 1" in error and "Split RGB" in error
-    error, _ = finish(layer_of(colours[..., 0]), segmenting.Request(str(run), uncertainty=True))
+    error, _ = finish(layer_of(colors[..., 0]), segmenting.Request(str(run), uncertainty=True))
     assert "one answer only" in error and "--" not in error
-    error, _ = finish(layer_of(colours[..., 0]), segmenting.Request("sstm"))
+    error, _ = finish(layer_of(colors[..., 0]), segmenting.Request("sstm"))
     assert "did you mean 'sstem'" in error
 
 
-def test_a_grey_layer_for_a_colour_model():
+def test_a_grey_layer_for_a_color_model():
     error, _ = finish(layer_of(np.zeros((16, 16), np.uint8)), segmenting.Request("wbc"))
     assert "cells: 1 channel(s), the model takes 3" in error and "Merge to RGB" in error
 
@@ -131,7 +131,7 @@ def test_it_stops_before_the_next_tile(run):
     assert end.value.value == ""
 
 
-def test_layers_show_names_colours_and_place():
+def test_layers_show_names_colors_and_place():
     labels, place = np.array([[0, 1]], np.uint8), {"scale": np.array([2.0, 3.0])}
     spread = np.zeros((1, 2), np.float32)
     found = segmenting.Result(labels, spread, labels, ("cell", "rim"), ((0, 0, 0), (0, 255, 0)))

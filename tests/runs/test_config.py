@@ -367,9 +367,9 @@ def first_file() -> dict[str, Path]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_configuration_trains(path, tmp_path, first_file):
-    """Its defaults load; its network, loss, optimiser and augmentation take a step.
+    """Its defaults load; its network, loss, optimizer and augmentation take a step.
 
-    Of two files with the same network, loss, optimiser and augmentation one takes it for both; the
+    Of two files with the same network, loss, optimizer and augmentation one takes it for both; the
     runs behind the published tables are tested elsewhere.
     """
     config, _ = configs.parse_flags([f"--config={path}"])

@@ -13,7 +13,7 @@ NAMES, COLORS = ("dark", "bright"), ((0, 0, 0), (255, 255, 0))
 
 
 def bright(image: np.ndarray) -> np.ndarray:
-    """P(bright) = mean grey value of the 5x5 neighbourhood: receptive radius 2 px."""
+    """P(bright) = mean gray value of the 5x5 neighborhood: receptive radius 2 px."""
     mean = uniform_filter(image.mean(-1), size=(0, 5, 5), mode="constant")
     return np.stack([1 - mean, mean], -1).astype(np.float32)
 

@@ -49,7 +49,7 @@ def up_conv(x, p):
 
 
 def norm(x, p, stats, train, epsilon=1e-5):
-    """Batch normalisation; with train by the batch's own mean and variance."""
+    """Batch normalization; with train by the batch's own mean and variance."""
     mean = x.mean((0, 1, 2)) if train else stats["mean"]
     var = x.var((0, 1, 2)) if train else stats["var"]
     return (x - mean) / np.sqrt(var + epsilon) * p["scale"] + p["bias"]
@@ -77,10 +77,10 @@ def bilinear(x, height, width):
     return along(along(x, 1, height), 2, width)
 
 
-def canny(grey: np.ndarray, low: int, high: int) -> np.ndarray:
+def canny(gray: np.ndarray, low: int, high: int) -> np.ndarray:
     """Canny edges of one image, pixel by pixel; edges by a flood fill from the strong maxima."""
-    height, width = grey.shape
-    p = np.pad(grey.astype(int), 1, mode="edge")
+    height, width = gray.shape
+    p = np.pad(gray.astype(int), 1, mode="edge")
     weight = (1, 2, 1)
     dx, dy = np.zeros((2, height, width), int)
     for i in range(height):

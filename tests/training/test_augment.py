@@ -136,10 +136,10 @@ def test_a_mark_moves_equally_in_image_and_label(switches):
     image_out, label_out = run(1, label[..., None].astype(jnp.float32), label, **switches)
     moved, apart = 0, []
     for plane, mask in zip(np.asarray(image_out)[..., 0], np.asarray(label_out), strict=True):
-        image_centre = np.array(ndimage.center_of_mass(plane))
-        label_centre = np.array(ndimage.center_of_mass(mask))
-        apart.append(image_centre - label_centre)
-        moved += np.abs(label_centre - (20, 40)).max() > 0.75
+        image_center = np.array(ndimage.center_of_mass(plane))
+        label_center = np.array(ndimage.center_of_mass(mask))
+        apart.append(image_center - label_center)
+        moved += np.abs(label_center - (20, 40)).max() > 0.75
     assert moved >= 5
     assert np.abs(apart).max() < 0.6  # a label moves by whole pixels
     assert np.abs(np.mean(apart, axis=0)).max() < 0.25
@@ -152,19 +152,19 @@ def test_shift_is_uniform_within_its_limit():
     assert field.std() == pytest.approx(3 / np.sqrt(3), rel=0.05)
 
 
-def test_rotation_turns_about_the_centre():
-    """The field of an image is that of one angle; nothing moves at its centre."""
+def test_rotation_turns_about_the_center():
+    """The field of an image is that of one angle; nothing moves at its center."""
     chosen = options(rotate_deg=30.0)
     field = np.asarray(augment.displacement(jax.random.key(0), (500, 5, 9), chosen))
     assert np.abs(field[:, :, 2, 4]).max() < 1e-6
-    # 4 px right of the centre: (y, x) = (-4 sin a, 4 (cos a - 1))
+    # 4 px right of the center: (y, x) = (-4 sin a, 4 (cos a - 1))
     angle = np.arcsin(field[:, 0, 2, 8] / -4)
     np.testing.assert_allclose(field[:, 1, 2, 8], 4 * (np.cos(angle) - 1), atol=1e-5)
     assert np.abs(np.rad2deg(angle)).max() <= 30
     assert np.rad2deg(angle).std() == pytest.approx(30 / np.sqrt(3), rel=0.1)
 
 
-def test_maps_move_with_the_image_and_are_not_recoloured():
+def test_maps_move_with_the_image_and_are_not_recolored():
     image, label = batch(channels=1)
     maps = {"weight": image[..., 0], "other": 2 * image[..., 0]}
     key = jax.random.key(1)

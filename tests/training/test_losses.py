@@ -56,7 +56,7 @@ def test_border_weights_add_to_the_class_weights_by_hand():
 
 
 def test_grey_masks_by_hand():
-    """Probabilities of class 1 of 1/2 and 1/4, grey values 1 and 0.6."""
+    """Probabilities of class 1 of 1/2 and 1/4, gray values 1 and 0.6."""
     maps = {"mask": jnp.array([[[1.0, 0.6]]])}
     terms = {"final": {"mask_cross_entropy": 1.0}}
     value, _ = losses.total_loss({"final": LOGITS}, LABELS, terms, EVEN, maps)

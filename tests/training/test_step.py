@@ -42,7 +42,7 @@ def config(**changes):
 
 
 class Trainer:
-    """Model, optimiser, compiled step and a fresh state for a configuration."""
+    """Model, optimizer, compiled step and a fresh state for a configuration."""
 
     def __init__(self, options, devices=1, repeat=1, model=None, batch=BATCH):
         self.options = options
@@ -119,7 +119,7 @@ def test_items_left_over_differ_from_epoch_to_epoch():
     assert set.union(*used) == set(range(10))
 
 
-def test_batches_are_normalised_and_follow_the_order():
+def test_batches_are_normalized_and_follow_the_order():
     """The first loss by hand: the images of the first batch through the first parameters."""
     trainer = Trainer(
         config(augment__dihedral=False, augment__grey_offset=0.0), model=Echo(CLASSES)
@@ -137,7 +137,7 @@ def test_batches_are_normalised_and_follow_the_order():
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the labelled pixels, in float64."""
+    """Mean over the labeled pixels, in float64."""
     known = labels != 255
     z = logits.astype(np.float64)[known]
     log_sum = np.log(np.exp(z - z.max(-1, keepdims=True)).sum(-1)) + z.max(-1)
@@ -289,7 +289,7 @@ def test_void_pixels_do_not_change_the_loss():
 
 
 class Echo(nn.Module):
-    """Logits of a pixel from its own grey value; two members, the second turned round."""
+    """Logits of a pixel from its own gray value; two members, the second turned round."""
 
     num_classes: int
     seen: ClassVar[list] = []  # types of the logits, one per trace

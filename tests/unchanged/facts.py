@@ -103,10 +103,10 @@ def fractions_of_bundled_models() -> dict[str, list[float]]:
     """Fraction of each class that the bundled models find in a drawn image."""
     noise = np.random.default_rng(0).normal(size=(192, 192))
     smooth = sum(gaussian(noise, sigma) / gaussian(noise, sigma).std() for sigma in (2, 4, 8))
-    grey = np.clip(128 + 40 * smooth, 0, 255).astype(np.uint8)
+    gray = np.clip(128 + 40 * smooth, 0, 255).astype(np.uint8)
     facts = {}
     for name in ("isbi2012", "nuclei", "sstem", "wbc"):
-        image = np.stack([grey, grey.T, grey[::-1]], -1) if name == "wbc" else grey
+        image = np.stack([gray, gray.T, gray[::-1]], -1) if name == "wbc" else gray
         labels = feedseg.load(name).predict(image).labels
         counts = np.bincount(labels.ravel(), minlength=4)
         facts[name] = (counts / labels.size).round(5).tolist()

@@ -18,7 +18,7 @@ def shape(part: Parts, height: int, width: int, calibration: Calibration | None)
     bbox_width_px, bbox_height_px of the bounding box; touches_border, 1 if it reaches an outermost
     row or column, else 0; calibrated images have area and centroid in their unit too.
     As in Fiji x runs to the right, y down, and the origin is the upper left *corner* of the
-    page: the centre of the first pixel is (0.5, 0.5), in pixels.
+    page: the center of the first pixel is (0.5, 0.5), in pixels.
     """
     top = part.first // width
     x, y = (total / part.area + 0.5 for total in (part.sum_x, part.sum_y))

@@ -45,7 +45,7 @@ def find(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def touching(starts, stops, classes, width: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of runs of one class in neighbouring rows: indices of the lower and the upper ones.
+    """Pairs of runs of one class in neighboring rows: indices of the lower and the upper ones.
 
     reach: 1 if corners count, else 0.
     """

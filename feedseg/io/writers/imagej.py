@@ -1,4 +1,4 @@
-"""Writing label and probability TIFFs that open in Fiji with colours, names and calibration.
+"""Writing label and probability TIFFs that open in Fiji with colors, names and calibration.
 
 Files are written beside their place and renamed, so a name never stands for half a file.
 """
@@ -60,7 +60,7 @@ def _resolution(calibration: Calibration | None) -> dict:
 
 
 def color_table(class_colors: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """RGB of all 256 values, [256, 3] uint8; values that are no class are grey."""
+    """RGB of all 256 values, [256, 3] uint8; values that are no class are gray."""
     table = np.full((256, 3), VOID_COLOR, np.uint8)
     table[: len(class_colors)] = class_colors
     return table
@@ -195,7 +195,7 @@ def write_instances(
     top: int,
     axes: Sequence[tuple[str, int]] | None = None,
 ) -> None:
-    """Instance ids, 0 where there is none, with a table of mixed colours.
+    """Instance ids, 0 where there is none, with a table of mixed colors.
 
     ids: slabs of rows [h, W], page after page; shape: (P, H, W); top: the largest id; axes: as in
     `write_labels`.
@@ -218,7 +218,7 @@ def write_instances(
 
 
 def _mixed_colors() -> np.ndarray:
-    """A table of 256 colours, [3, 256] uint8: black, then bright ones, neighbours far apart."""
+    """A table of 256 colors, [3, 256] uint8: black, then bright ones, neighbors far apart."""
     hues = np.arange(255) * 0.618034 % 1 * 6
     waves = [np.abs((hues + shift) % 6 - 3) - 1 for shift in (0, 4, 2)]
     table = np.zeros((3, 256), np.uint8)

@@ -36,7 +36,7 @@ def form(
 
 
 def classes(class_names: Sequence[str], class_colors: Sequence[tuple[int, int, int]]) -> dict:
-    """Names and colours of the class ids as annotations of the image: two tables of keys."""
+    """Names and colors of the class ids as annotations of the image: two tables of keys."""
     names = {str(index): name for index, name in enumerate(class_names)}
     colors = {str(i): "#{:02X}{:02X}{:02X}".format(*color) for i, color in enumerate(class_colors)}
     return {

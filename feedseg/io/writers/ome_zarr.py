@@ -1,4 +1,4 @@
-"""Writing label images as OME-Zarr 0.4 with colours, class names and a pyramid of sizes.
+"""Writing label images as OME-Zarr 0.4 with colors, class names and a pyramid of sizes.
 
 Version 0.4 (Zarr 2), since every reader of OME-Zarr takes it; not all take 0.5 (Zarr 3) yet.
 """
@@ -150,7 +150,7 @@ def _image_attributes(name: str, image: dict, top: int) -> dict:
 def _label_attributes(
     image: dict, class_names: Sequence[str], class_colors: Sequence[tuple[int, int, int]]
 ) -> dict:
-    """Of the label image: colours and names of the class ids."""
+    """Of the label image: colors and names of the class ids."""
     colors = [{"label-value": i, "rgba": [*c, 255]} for i, c in enumerate(class_colors)]
     names = [{"label-value": i, "class": name} for i, name in enumerate(class_names)]
     label = {"version": "0.4", "colors": colors, "properties": names}

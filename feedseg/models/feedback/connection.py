@@ -17,7 +17,7 @@ GLOBAL = ("self", "source_target", "se")  # a pixel depends on all others
 class Connection(nn.Module):
     """`A = scale fb(F, G) + F`, F near the input, G before the classifier, [N, H, W, C] each.
 
-    kind, with P a 1x1 convolution and BN batch normalisation:
+    kind, with P a 1x1 convolution and BN batch normalization:
         source_target   fb = BN(P(attention(Q, K, V))), Q = BN(P(F)), K, V = BN(P(G)); Q and K have
                         C / qk_div channels (at least 1), V has C / v_div
         self            the same with Q of G too

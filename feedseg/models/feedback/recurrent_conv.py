@@ -22,7 +22,7 @@ class RecurrentConv(nn.Module):
         separate (Liang & Hu):    h_0 = ReLU(BN(Wf * x + b));
                                   h_s = ReLU(BN(Wf * x + Wr * h_{s-1} + b))
 
-    for s = 1...t: t = 2 means 3 passes. pass_norms: `shared`, one normalisation serves all passes,
+    for s = 1...t: t = 2 means 3 passes. pass_norms: `shared`, one normalization serves all passes,
     one after the other (Lee's code); `separate`, every pass has its own scale, bias and running
     statistics, as the distributions of h_0 and h_s differ and one running average fits neither.
     pointwise=False: y = x, which then has `features` channels.

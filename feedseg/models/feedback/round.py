@@ -94,7 +94,7 @@ class Settings(Pyramid):
     conv_bias: bool = True
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
-    bn_rounds: str = "separate"  # separate | stats_only | shared: normalisations by round
+    bn_rounds: str = "separate"  # separate | stats_only | shared: normalizations by round
     initializer: str = "keras"  # keras | torch
     rounds: int = 2
     unroll: int = 0  # rounds written out in the compiled program, 0: all
@@ -115,12 +115,12 @@ class Settings(Pyramid):
     v_div: int = 2  # attention: values have half of the channels
     kv_pool: int = 1  # attention: keys and values are maxima over squares, 1 | 2 | 4 px
     query_block: int = 1024  # attention: queries at once; memory is 4 bytes x this x keys
-    output_norm: bool = True  # attention: normalise the output convolution
+    output_norm: bool = True  # attention: normalize the output convolution
     light_convs: int = 1  # light attention: 1 | 2 convolutions
     light_residual: bool = False  # light attention: G + G M instead of G M
     se_biases: bool = False  # squeeze and excitation: biases of its two layers
     use_scale: bool = True  # connection: a learned factor that starts at 0
-    rcl_pass_norms: str = "shared"  # shared | separate: normalisations of the passes
+    rcl_pass_norms: str = "shared"  # shared | separate: normalizations of the passes
 
     def settings(self) -> dict:
         """All arguments by name."""

@@ -1,4 +1,4 @@
-"""Batch normalisation of layers that are used in every round of a feedback network."""
+"""Batch normalization of layers that are used in every round of a feedback network."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ MODES = ("separate", "stats_only", "shared")
 
 
 class RoundNorm(nn.Module):
-    """Batch normalisation with what belongs to a round chosen by the number of the round.
+    """Batch normalization with what belongs to a round chosen by the number of the round.
 
         y = gamma_t (x - mean_t) / sqrt(var_t + epsilon) + beta_t
 
@@ -67,7 +67,7 @@ def _of_round(values: Array, t: Array | int) -> Array:
 
 
 class NormConfig(NamedTuple):
-    """How the normalisations of a network are made."""
+    """How the normalizations of a network are made."""
 
     rounds: int
     mode: str
@@ -75,5 +75,5 @@ class NormConfig(NamedTuple):
     epsilon: float
 
     def build(self, name: str) -> RoundNorm:
-        """A normalisation of that name; call it in a compact method."""
+        """A normalization of that name; call it in a compact method."""
         return RoundNorm(*self, name=name)

@@ -46,9 +46,9 @@ def _grid(x: Array, second: Array, first: Array) -> Grid:
     index = jnp.clip(index, 0, _INTERVALS - 1).astype(jnp.int32)
     ends = first * jnp.exp(growth * jnp.arange(_INTERVALS))
     starts = jnp.concatenate([jnp.zeros(1), ends[:-1]])
-    centres, halves = (ends + starts) / 2, jnp.maximum((ends - starts) / 2, 1e-35)
-    nodes = centres[:, None] + halves[:, None] * jnp.asarray(np.cos(_ANGLES), x.dtype)
-    weights = _lagrange((x - centres[index]) / halves[index])
+    centers, halves = (ends + starts) / 2, jnp.maximum((ends - starts) / 2, 1e-35)
+    nodes = centers[:, None] + halves[:, None] * jnp.asarray(np.cos(_ANGLES), x.dtype)
+    weights = _lagrange((x - centers[index]) / halves[index])
     return Grid(index + _INTERVALS * second, weights, nodes.reshape(-1))
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation, with ReLU where one follows, in few passes over the maps.
+"""Batch normalization, with ReLU where one follows, in few passes over the maps.
 
 Differentiated step by step it reads every map a dozen times; written out, its gradient takes two
 passes.
@@ -32,7 +32,7 @@ def apply_statistics(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def normalize(x: Array, scale: Array, bias: Array, epsilon: float, relu: bool):
-    """Each channel normalised by its mean and variance over all pixels of the batch.
+    """Each channel normalized by its mean and variance over all pixels of the batch.
 
         y = scale (x - mean) / sqrt(var + epsilon) + bias, max(y, 0) with `relu`
 
@@ -74,7 +74,7 @@ normalize.defvjp(_forward, _backward)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation as Flax's, with its names, and ReLU behind it if `relu`.
+    """Batch normalization as Flax's, with its names, and ReLU behind it if `relu`.
 
     In training by the batch's statistics, which enter running averages
     `momentum old + (1 - momentum) new` (biased variance); else by these. Statistics are float32.

@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation, ReLU and dropout, in the orders the networks use."""
+"""Convolution, batch normalization, ReLU and dropout, in the orders the networks use."""
 
 import flax.linen as nn
 import jax
@@ -41,7 +41,7 @@ class Dropout(nn.Module):
 
 
 class ConvNormAct(nn.Module):
-    """Convolution (or transposed convolution), batch normalisation, ReLU.
+    """Convolution (or transposed convolution), batch normalization, ReLU.
 
     up: a transposed convolution with stride 2; momentum: weight of the old running average.
     """
@@ -73,7 +73,7 @@ class ConvNormAct(nn.Module):
         return norm(layer(x), train=train)
 
 
-GAMMA_SPREAD = 0.02  # standard deviation of the normalisations' initial scales around 1
+GAMMA_SPREAD = 0.02  # standard deviation of the normalizations' initial scales around 1
 
 
 def _gamma_init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
@@ -81,7 +81,7 @@ def _gamma_init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
 
 
 class HeConvNorm(nn.Module):
-    """Convolution and batch normalisation, with `act` ReLU, that start as He et al. (2015) have it.
+    """Convolution and batch normalization, with `act` ReLU, that start as He et al. (2015) have it.
 
     Kernels N(0, 2 / fan_in), scales N(1, 0.02), biases 0: the start in the released code of
     Attention U-Net and of UNet 3+. momentum: weight of the old running average.

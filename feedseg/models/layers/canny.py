@@ -1,4 +1,4 @@
-"""Canny edges of 8-bit grey images, bit for bit those of OpenCV, compiled and for whole batches."""
+"""Canny edges of 8-bit gray images, bit for bit those of OpenCV, compiled and for whole batches."""
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ _TAN_22 = 13573  # tan(22.5 degrees) in units of 2^-15, rounded as OpenCV has it
 _WORD = 32  # pixels of a row in one word of `_grow`
 
 
-def _sobel(grey: Array) -> tuple[Array, Array]:
+def _sobel(gray: Array) -> tuple[Array, Array]:
     """Derivatives of [N, H, W] by x and by y with the 3x3 Sobel masks, outer pixels repeated."""
-    x = jnp.pad(grey, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    x = jnp.pad(gray, ((0, 0), (1, 1), (1, 1)), mode="edge")
     across = x[:, :-2] + 2 * x[:, 1:-1] + x[:, 2:]
     down = x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]
     return across[:, :, 2:] - across[:, :, :-2], down[:, 2:] - down[:, :-2]
@@ -21,7 +21,7 @@ def _sobel(grey: Array) -> tuple[Array, Array]:
 def _ridges(dx: Array, dy: Array) -> tuple[Array, Array]:
     """`m = |dx| + |dy|` and where it is a maximum across the edge, zero outside the image.
 
-    Four sectors of the gradient's direction. Along a row or a column m must exceed the neighbour
+    Four sectors of the gradient's direction. Along a row or a column m must exceed the neighbor
     before and may equal the one after; on a diagonal it must exceed both.
     """
     m = abs(dx) + abs(dy)
@@ -56,7 +56,7 @@ def _unpack(words: Array, width: int) -> Array:
 
 
 def _grow(words: Array) -> Array:
-    """Every set pixel with its eight neighbours."""
+    """Every set pixel with its eight neighbors."""
     before = jnp.pad(words, ((0, 0), (0, 0), (1, 0)))[:, :, :-1] >> (_WORD - 1)
     after = jnp.pad(words, ((0, 0), (0, 0), (0, 1)))[:, :, 1:] << (_WORD - 1)
     wide = words | words << 1 | words >> 1 | before | after
@@ -65,7 +65,7 @@ def _grow(words: Array) -> Array:
 
 
 def _connected(strong: Array, candidates: Array) -> Array:
-    """Candidates that a chain of 8-neighbours among them joins to a strong one."""
+    """Candidates that a chain of 8-neighbors among them joins to a strong one."""
     # 32 pixels a word: a chain can be hundreds of pixels long, each a pass over all images
     within = _pack(candidates)
 
@@ -79,21 +79,21 @@ def _connected(strong: Array, candidates: Array) -> Array:
     return _unpack(edges, strong.shape[2])
 
 
-def canny(grey: Array, low: int, high: int) -> Array:
-    """Edges of 8-bit images, booleans [N, H, W], of grey values [N, H, W] (integers 0 to 255).
+def canny(gray: Array, low: int, high: int) -> Array:
+    """Edges of 8-bit images, booleans [N, H, W], of gray values [N, H, W] (integers 0 to 255).
 
     Sobel derivatives (aperture 3), gradient `m = |dx| + |dy|`, thinned to its maxima across the
     edge; edges are the maxima with `m > high` and those with `m > low` joined to them. No
     smoothing comes first.
-    Raises ValueError unless 0 <= low <= high and the grey values are integers.
+    Raises ValueError unless 0 <= low <= high and the gray values are integers.
     Source: Canny (1986) in the form of OpenCV's `Canny(image, low, high)`, with which it agrees
     bit for bit.
     """
     if not 0 <= low <= high:
         raise ValueError(f"canny thresholds {low} and {high}: choose 0 <= low <= high")
-    if not jnp.issubdtype(grey.dtype, jnp.integer):
-        raise ValueError(f"canny takes integers from 0 to 255, not {grey.dtype}")
-    magnitude, ridge = _ridges(*_sobel(grey.astype(jnp.int32)))
+    if not jnp.issubdtype(gray.dtype, jnp.integer):
+        raise ValueError(f"canny takes integers from 0 to 255, not {gray.dtype}")
+    magnitude, ridge = _ridges(*_sobel(gray.astype(jnp.int32)))
     candidates = ridge & (magnitude > low)
     return _connected(candidates & (magnitude > high), candidates)
 

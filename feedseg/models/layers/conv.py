@@ -72,7 +72,7 @@ class Conv(nn.Module):
 
     valid: no padding, the map loses (kernel - 1) / 2 pixels on each side.
 
-    A bias that a batch normalisation follows has no effect on the output and a gradient of exactly
+    A bias that a batch normalization follows has no effect on the output and a gradient of exactly
     zero; `before_norm` says so, which keeps rounding noise out of it.
     """
 

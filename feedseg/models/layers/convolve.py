@@ -48,7 +48,7 @@ def _for_cpu() -> bool:
 class Forms(NamedTuple):
     """How a convolution and its gradients are computed.
 
-    forward, by_input: so many neighbouring pixels of a row at once (`_convolve_wide`), 1 is the
+    forward, by_input: so many neighboring pixels of a row at once (`_convolve_wide`), 1 is the
     compiler's plain form. blocks: the kernel gradient as products over blocks of rows.
     """
 

@@ -10,7 +10,7 @@ Array = jax.Array
 
 
 def seed_probability(keep: float, block: int, height: int, width: int) -> float:
-    """`(1 - keep) / b^2 * H W / ((H - b + 1) (W - b + 1))`, the share of squares' centres."""
+    """`(1 - keep) / b^2 * H W / ((H - b + 1) (W - b + 1))`, the share of squares' centers."""
     places = (height - block + 1) * (width - block + 1)
     return min(1.0, (1 - keep) / block**2 * height * width / places)
 
@@ -46,7 +46,7 @@ def drops(keep: float, block: int, shape: tuple[int, ...]) -> bool:
 class DropBlock(nn.Module):
     """`y = x m numel(m) / sum(m)`, m = 0 in squares of b x b px and 1 elsewhere; training only.
 
-    Every value that can be the centre of a whole square is one with probability
+    Every value that can be the center of a whole square is one with probability
     `(1 - keep) / b^2 * H W / ((H - b + 1) (W - b + 1))`, each channel for itself; the factor is
     that of the whole batch. A map lower or narrower than a square has no room for one: nothing is
     dropped. Should everything be dropped, the output is 0.
