@@ -1,6 +1,6 @@
 """The blood-cell U-Net on white blood cells, trained on binarized or on gray masks.
 
-mask=binary (its model 2); grey: the mask's own gray values, 0, 128 and 255 of 255; grey_inexact:
+mask=binary (its model 2); gray: the mask's own gray values, 0, 128 and 255 of 255; grey_inexact:
 the same moved off 0 and 255 by one level, as interpolated or compressed masks are (its model 1);
 foreground=cell|nucleus; split=80|90: percent of the images for training and validation; width=64.
 Other data sets have two classes: dataset=isbi2012|dsb2018|folder|...

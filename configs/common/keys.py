@@ -17,7 +17,7 @@ def base() -> ConfigDict:
                 name="synthetic",  # a file of feedseg/datasets
                 crop_size=256,  # px; 0: no crops, all images padded to one size
                 truth="masks",  # which ground truth; the data set's file lists its choices
-                channels="as_is",  # as_is | grey
+                channels="as_is",  # as_is | gray
                 degrade="none",  # none | noise | contrast | blur
                 degrade_seed=0,  # pseudo low quality is made once with this seed
                 filter="none",  # none | median3 | median9 | gaussian3 | ... | frangi

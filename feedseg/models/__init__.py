@@ -1,28 +1,28 @@
-"""Networks, one file each, found by name. Every file exposes `Model`.
+"""Networks, one file each, found by name. Every file exposes `Model`, a `layers.network.Network`.
 
     logits, out = Model(num_classes=K, **arguments).apply(variables, image, train=False)
 
 image [N, H, W, C] float32 in [0, 1]; logits [N, H, W, K]; out: named extra outputs.
 `first` [N, H, W, K] and the stacks `members` [S, N, H, W, K], `rounds` [T, N, H, W, K] and
-`member_rounds` [..., N, H, W, K] hold logits and can be used in the loss; other entries are there
-to be looked at.
-`Model.stride`: image sides must be multiples of it; `Model.halo`: px around a pixel that can
-change its output, a multiple of the stride. `Model.whole_image` (where it exists): whether a pixel
-depends on all others or the weights on the image's size; windows are then as large as in training.
-Every argument but `num_classes` has a default, which is a literal; one that comes later changes
-nothing by it, so that older models can be read.
+`member_rounds` [..., N, H, W, K] hold logits and can be used in the loss; the other entries are for
+inspection.
+
+The fields of `Model` and their defaults are the arguments of `config.model`; nothing else lists
+them. A field that is added later needs a default that changes nothing: older model files lack it.
+Importing this package does not import JAX, so that configurations load fast.
 """
 
 import ast
-import functools
 import importlib
 import pkgutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.suggest import did_you_mean
 
-_FOLDER = Path(__file__).parent
+if TYPE_CHECKING:
+    import flax.linen as nn
 
 
 def names() -> list[str]:
@@ -31,64 +31,70 @@ def names() -> list[str]:
 
 
 def defaults(name: str) -> dict:
-    """Arguments of network `name` by name: the fields of `Model` that have a value.
+    """`config.model` of a network: its name, and the fields of its `Model` with their defaults.
 
-    Fields of base classes that are written in this package count too.
+    Read from the source, which must write the defaults as literals. Raises UserError for an unknown
+    name.
     """
-    return {"name": name, **_fields(_FOLDER / f"{name}.py", "Model")}
+    _check_name(name)
+    return {"name": name, **_fields(f"{__name__}.{name}", "Model")}
 
 
-@functools.cache
-def _fields(path: Path, class_name: str) -> dict:
-    tree = ast.parse(path.read_text("utf-8"))
+def _fields(module: str, class_name: str) -> dict:
+    """Fields with a default of a class and of its bases in this package."""
+    path = Path(__file__).parent.joinpath(*module.split(".")[2:]).with_suffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     imports = {
-        alias.asname or alias.name: (node.module, alias.name)
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
         for node in tree.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    (found,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name)
+    (definition,) = (
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name
+    )
     fields = {}
-    for base in found.bases:
-        module, _, attribute = ast.unparse(base).partition(".")
-        package, name = imports.get(module, ("", ""))
-        if package.startswith("feedseg.models"):
-            file = _FOLDER.joinpath(*package.split(".")[2:], *[name] * bool(attribute))
-            fields |= _fields(file.with_suffix(".py"), attribute or name)
-    for node in found.body:
-        if isinstance(node, ast.AnnAssign) and node.value and "ClassVar" not in ast.dump(node):
-            fields[node.target.id] = _value(node.value)
+    for base in definition.bases:
+        first, dot, rest = ast.unparse(base).partition(".")
+        base_module, _, base_name = f"{imports.get(first, first)}{dot}{rest}".rpartition(".")
+        if base_module.startswith(f"{__name__}."):
+            fields |= _fields(base_module, base_name)
+    for node in definition.body:
+        if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation):
+            fields |= {node.target.id: _literal(node.value)} if node.value else {}
     return fields
 
 
-def _value(node: ast.expr):
-    """A literal, or the content of `FrozenDict(key=literal)`."""
-    if isinstance(node, ast.Call):
-        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
-    return ast.literal_eval(node)
+def _literal(value: ast.expr):
+    """The value of a literal, or of the literal in `field(default_factory=lambda: literal)`."""
+    return ast.literal_eval(value.keywords[0].value.body if isinstance(value, ast.Call) else value)
 
 
-def build(num_classes: int, config, name: str | None = None):
+def build(num_classes: int, config, name: str | None = None) -> "nn.Module":
     """The network that `config.model` describes.
 
-    name: what it is called as a part of the network in whose compact method it is built; without
+    name: its Flax name if it is part of another network, whose compact method calls this; without
     one it stands alone. Raises UserError for an unknown name or argument.
     """
     arguments = dict(config)
     kind = arguments.pop("name")
-    if kind not in names():
-        hint = did_you_mean(kind, names())
-        raise UserError(f"model.name={kind!r} is unknown{hint} There are: {', '.join(names())}.")
-    module = importlib.import_module(f"feedseg.models.{kind}")
-    place = {"name": name} if name else {"parent": None}
+    _check_name(kind)
+    module = importlib.import_module(f"{__name__}.{kind}")
+    position = {"name": name} if name else {"parent": None}
     try:
-        return module.Model(num_classes=num_classes, **arguments, **place)
+        return module.Model(num_classes=num_classes, **arguments, **position)
     except TypeError as error:
         raise UserError(f"config.model does not fit network {kind!r}: {error}") from None
 
 
+def _check_name(name: str) -> None:
+    if name not in names():
+        hint = did_you_mean(name, names())
+        raise UserError(f"model.name={name!r} is unknown{hint} There are: {', '.join(names())}.")
+
+
 def count_parameters(params) -> int:
-    """Numbers that training changes, statistics of normalizations not among them."""
+    """Number of trainable values; running statistics of normalizations do not count."""
     import jax
 
     return sum(leaf.size for leaf in jax.tree.leaves(params))

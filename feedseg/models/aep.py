@@ -1,21 +1,32 @@
 """AEP + AWEL: network 1 makes filters that translate the image, network 2 segments each result.
 
-AEP (2024), Eqs. 1-4 and Figs. 3-5; details from the released code (usagisukisuki/AEP).
+    f_1...f_S, m_0 = N1(x);   x_s = sigmoid(x + relu(f_s));   m_s = N2(x_s);   z = AWEL(m_0...m_S)
+
+image x [N, H, W, C] -> logits z [N, H, W, K]; f_s [N, H, W]. AEP (2024), Eqs. 1-4 and Figs. 3-5;
+details from the released code (usagisukisuki/AEP).
+
+Open readings, and the fields that choose the other ones: Eq. 1 can be read as x + sigmoid(relu(f)),
+the released code and the sentence on normalization are not (`translate`); the paper's penultimate
+map has as many channels as there are filters, the released code's 16, of which it uses the first
+(`penultimate`); network 2's batch statistics are per call, as in the released code (`net2_bn`);
+"AEP" without AWEL has "only one segmented image": network 2 sees all translated images as channels
+(`ensemble="stacked"`), or one filter exists (`"single"`). For those of AWEL see `layers.awel`.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import field
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core import FrozenDict
 
 from feedseg import models
 from feedseg.models import aep_net
 from feedseg.models.layers.awel import Awel
-from feedseg.models.layers.shapes import check_image
-from feedseg.runtime.rounding import round_up
+from feedseg.models.layers.network import Network
+from feedseg.models.layers.shapes import check, check_image
 
 Array = jax.Array
 
@@ -28,6 +39,7 @@ def translate(image: Array, filters: Array, reading: str) -> Array:
     image [N, H, W, C], filters [N, H, W, S] -> [S, N, H, W, C]; each filter is added to all C
     channels.
     """
+    check("translate", image=(image, "N H W C"), filters=(filters, "N H W S"))
     positive = nn.relu(jnp.moveaxis(filters, -1, 0)[..., None])
     if reading == "code":
         return nn.sigmoid(image + positive)
@@ -36,16 +48,12 @@ def translate(image: Array, filters: Array, reading: str) -> Array:
     raise ValueError(f"translate={reading!r}: choose code or eq1")
 
 
-class Model(nn.Module):
+class Model(Network):
     """Network 1, translation, network 2 once per filter, ensemble.
 
-    penultimate: `n_filters` (the paper: as many channels as filters) or `16` (released code,
-    the first ones used). multiplier: filters per class. source: what the filters are, the
-    `penultimate` map or network 1's `output`, `softmax` or `argmax`. net2_bn: statistics of
-    network 2 `per_call` (one call after the other) or `joint` over all translated images.
-    ensemble: `learned` or `fixed` AWEL over all S + 1 maps; `stacked`: network 2 sees all
-    translated images as channels of one image; `single`: one filter (both without AWEL).
-    network2: `dict(name="own")`, or another network with all its arguments, a Feedback U-Net say.
+    source: what the filters are, the `penultimate` map or network 1's `output`, `softmax` or
+    `argmax` (Table 6). ensemble: `learned` or `fixed` AWEL over all S + 1 maps; `stacked`: network
+    2 sees all translated images as channels of one image; `single`: one filter (both without AWEL).
 
     out: `first` (logits of network 1), `filters` [N, H, W, S], `translated` [S, N, H, W, C] and,
     with AWEL, `members` [S + 1, N, H, W, K] with network 1 first. A network 2 of T rounds adds,
@@ -53,57 +61,51 @@ class Model(nn.Module):
     without it its `rounds` [T, N, H, W, K].
     """
 
-    num_classes: int
-    penultimate: str | int = "n_filters"  # n_filters | 16, of which the first are used
+    penultimate: str | int = "n_filters"  # n_filters | 16: channels of network 1's last map
     multiplier: int = 1  # filters per class
     source: str = "penultimate"  # penultimate | output | softmax | argmax
     translate: str = "code"  # code: sigmoid(x + relu f) | eq1: x + sigmoid(relu f)
-    net2_bn: str = "per_call"  # per_call | joint statistics over the filters
-    ensemble: str = "learned"  # learned | fixed | stacked | single (the last two: no AWEL)
+    net2_bn: str = "per_call"  # per_call | joint: statistics over the filters
+    ensemble: str = "learned"  # learned | fixed | stacked | single
     awel_input: str = "logits"  # logits | probabilities
-    awel_init: str = "torch"  # torch: U(-1/sqrt S, 1/sqrt S) | mean: 1/S
+    awel_init: str = "torch"  # torch | mean
     dropout: float = 0.5
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
-    network2: Mapping = FrozenDict(name="own")  # or another network with all its arguments
+    # "own", or another network with all its arguments
+    network2: Mapping[str, Any] = field(default_factory=lambda: {"name": "own"})
 
     @property
     def stride(self) -> int:
-        return math.lcm(aep_net.Model.stride, self._network2(None).stride)
+        return math.lcm(aep_net.Model.stride, self._network2().stride)
 
     @property
-    def halo(self) -> int:
-        network2 = self._network2(None)
-        reach = network2.reach if isinstance(network2, aep_net.Model) else network2.halo
-        return round_up(aep_net.Model.reach + reach, self.stride)
+    def reach(self) -> int:
+        return aep_net.Model.reach + self._network2().reach
 
     @property
     def whole_image(self) -> bool:
-        return getattr(self._network2(None), "whole_image", False)
+        return self._network2().whole_image
 
     @property
     def num_filters(self) -> int:
         return 1 if self.ensemble == "single" else self.multiplier * self.num_classes
 
-    def _net(self, penultimate: int, name: str) -> aep_net.Model:
-        return aep_net.Model(
-            self.num_classes,
-            penultimate,
-            self.dropout,
-            self.bn_momentum,
-            self.bn_epsilon,
-            name=name,
+    def _net(self, penultimate: int, name: str | None) -> Network:
+        config = dict(
+            name="aep_net",
+            penultimate=penultimate,
+            dropout=self.dropout,
+            bn_momentum=self.bn_momentum,
+            bn_epsilon=self.bn_epsilon,
         )
+        return models.build(self.num_classes, config, name=name)
 
-    def _network2(self, name: str | None) -> nn.Module:
+    def _network2(self, name: str | None = None) -> Network:
         """Network 2, as a part of this one if it has a name."""
-        if self.network2["name"] != "own":
-            return models.build(self.num_classes, self.network2, name=name)
-        if name:
+        if self.network2["name"] == "own":
             return self._net(16, name)
-        return aep_net.Model(
-            self.num_classes, 16, self.dropout, self.bn_momentum, self.bn_epsilon, parent=None
-        )
+        return models.build(self.num_classes, self.network2, name=name)
 
     def _width(self) -> int:
         """Channels of network 1's penultimate map."""
@@ -152,8 +154,8 @@ class Model(nn.Module):
         if "rounds" not in out:
             return logits, None
         earlier = out["rounds"][:-1]  # [T - 1, S N, ...] -> [S (T - 1), N, ...]
-        apart = earlier.reshape(len(earlier), count, batch, *earlier.shape[2:])
-        return logits, jnp.swapaxes(apart, 0, 1).reshape(-1, *apart.shape[2:])
+        by_filter = earlier.reshape(len(earlier), count, batch, *earlier.shape[2:])
+        return logits, jnp.swapaxes(by_filter, 0, 1).reshape(-1, *by_filter.shape[2:])
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
@@ -166,8 +168,8 @@ class Model(nn.Module):
         out = {"first": first, "filters": filters, "translated": translated}
         if self.ensemble in ("stacked", "single"):
             images = list(translated)
-            together = jnp.concatenate(images, -1) if self.ensemble == "stacked" else images[0]
-            logits, second_out = self._network2("network2")(together, train=train)
+            stacked = jnp.concatenate(images, -1) if self.ensemble == "stacked" else images[0]
+            logits, second_out = self._network2("network2")(stacked, train=train)
             rounds = {"rounds": second_out["rounds"]} if "rounds" in second_out else {}
             return logits, out | rounds
         second, earlier = self._second(translated, train)

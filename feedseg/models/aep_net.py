@@ -1,6 +1,10 @@
 """The segmentation network of AEP, used as its network 1 and 2 and, alone, as its baseline.
 
-AEP (2024), Fig. 5; layer sizes from the released code (usagisukisuki/AEP, Net.py).
+    L: [conv, BN, ReLU, dropout]; 4x4 with stride 2 three times down, 4x4 transposed three times up,
+    3x3 between;  penultimate = ReLU(BN(conv3(top))),  logits = P penultimate
+
+image [N, H, W, C] -> logits [N, H, W, K]. AEP (2024), Fig. 5; layer sizes from the released code
+(usagisukisuki/AEP, Net.py).
 """
 
 from typing import ClassVar
@@ -9,22 +13,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from feedseg.models.layers.blocks import ConvNormAct, Dropout
+from feedseg.models.layers.blocks import Dropout
 from feedseg.models.layers.conv import Conv
+from feedseg.models.layers.network import Network
 from feedseg.models.layers.shapes import check_image
 
 Array = jax.Array
 
 
-class Model(nn.Module):
+class Model(Network):
     """Encoder with three stride-2 convolutions, decoder with transposed ones, two output layers.
 
-    Every layer but the last two is conv, batch normalization, ReLU, dropout; skips are taken before
-    the dropout and joined as [deep, skip]. penultimate: channels of the map before the classifier,
-    which `out["penultimate"]` holds after its ReLU. Image sides must be multiples of 8.
+    Skips are taken before the dropout and joined as [deep, skip].
+    out: `penultimate` [N, H, W, penultimate], the map before the classifier.
     """
 
-    num_classes: int
     penultimate: int = 16  # channels of the map before the classifier
     dropout: float = 0.5
     bn_momentum: float = 0.9
@@ -34,16 +37,6 @@ class Model(nn.Module):
     # 3x3 kernels reach one pixel of their grid, 4x4 ones 1.5 of the finer grid: 1 + 1.5 + 2 + 3 + 4
     # + 6 down, 8 at the bottom and the same up give 43
     reach: ClassVar[int] = 43  # px
-    halo: ClassVar[int] = 48  # to a multiple of 8
-
-    def _layer(self, x: Array, features: int, name: str, train: bool, **kind) -> Array:
-        layer = ConvNormAct(
-            features, momentum=self.bn_momentum, epsilon=self.bn_epsilon, name=name, **kind
-        )
-        return layer(x, train=train)
-
-    def _drop(self, x: Array, name: str, train: bool) -> Array:
-        return Dropout(self.dropout, name=f"{name}_dropout")(x, train=train)
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
@@ -51,8 +44,8 @@ class Model(nn.Module):
         down, up = dict(kernel_size=4, stride=2), dict(kernel_size=4, up=True)
 
         def layer(x, features, name, **kind):
-            before = self._layer(x, features, name, train, **kind)
-            return before, self._drop(before, name, train)
+            x = self.conv_norm_act(x, features, name, train=train, **kind)
+            return x, Dropout(self.dropout, name=f"{name}_dropout")(x, train=train)
 
         _, x = layer(image, 32, "conv1")
         skip2, x = layer(x, 64, "conv2", **down)
@@ -66,6 +59,6 @@ class Model(nn.Module):
         _, x = layer(jnp.concatenate([x, skip4], -1), 32, "deconv2", **up)
         _, x = layer(x, 32, "conv9")
         _, x = layer(jnp.concatenate([x, skip2], -1), 16, "deconv3", **up)
-        penultimate = self._layer(x, self.penultimate, "conv10", train)
+        penultimate = self.conv_norm_act(x, self.penultimate, "conv10", train=train)
         logits = Conv(self.num_classes, 1, name="conv_f")(penultimate)
         return logits, {"penultimate": penultimate}

@@ -1,7 +1,13 @@
 """Attention U-Net: a U-Net whose skips pass through gates that the coarser levels steer.
 
-Attention U-Net (Oktay et al., 2018); details from LeeJunHyun/Image_Segmentation and from the first
-author's released code (ozan-oktay/Attention-Gated-Networks).
+    d_l = B([a_l(e_l, g_l) e_l, up(d_{l+1})]),  a_l in (0, 1): a gate, g_l: its gating signal
+
+image [N, H, W, C] -> logits [N, H, W, K]. Attention U-Net (Oktay et al., 2018), Fig. 1; details
+from LeeJunHyun/Image_Segmentation, the de-facto reference and default, and from the first author's
+released code (ozan-oktay/Attention-Gated-Networks). Deep supervision is off as AEP (2024), which
+compares with this network, mentions none.
+Deviation: oktay without deep_supervision has one classifier on the top level; the biases of its
+classifiers start at 0, not at PyTorch's uniform numbers.
 """
 
 from collections.abc import Callable
@@ -12,10 +18,10 @@ import jax.numpy as jnp
 
 from feedseg.models.layers import resize
 from feedseg.models.layers.attention_gate import GridGates, SameSizeGate
-from feedseg.models.layers.blocks import ConvNormAct, HeConvNorm
+from feedseg.models.layers.blocks import HeConvNorm
 from feedseg.models.layers.conv import Conv, max_pool2
+from feedseg.models.layers.network import Network
 from feedseg.models.layers.shapes import check_image
-from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
 
@@ -25,7 +31,7 @@ FORMS = {  # form: channels per level in the released code
 }
 
 
-class Model(nn.Module):
+class Model(Network):
     """Two convolutions per level, a gate on the skips, joined as [gated skip, up], classifier.
 
     form:
@@ -34,23 +40,14 @@ class Model(nn.Module):
         oktay   the 3-D network with 2 dimensions; up: bilinear; the map of the coarser level steers
                 the gate (`GridGates`), at the deepest level after conv1, BN, ReLU; the top skip is
                 not gated
-    filters: channels per level, the last is the bottom; empty: those of the form's released code.
-    gates: 1 or 2 gates per skip (oktay). deep_supervision (oktay): a 1x1 classifier on every
-    decoder level, up-sampled; the logits are a 1x1 convolution of all of them, top level first.
-    Image sides must be multiples of 2^(levels - 1).
-
     out: `attention` [L, N, H, W], the gates' maps in (0, 1), deepest level first, as squares of
-    equal numbers for lower levels; with deep_supervision `heads` [levels - 1, N, H, W, K], top
-    first. Deviation: oktay without deep_supervision has one classifier on the top level; the biases
-    of its classifiers start at 0, not at PyTorch's uniform numbers.
+    equal numbers for lower levels; with deep_supervision (oktay) `heads` [levels - 1, N, H, W, K],
+    up-sampled logits of every decoder level, top first, of which the logits are a 1x1 convolution.
     Raises ValueError for what a form does not have.
     """
 
-    num_classes: int
-    form: str = "lee"  # lee | oktay (its authors' code)
-    filters: tuple[
-        int, ...
-    ] = ()  # empty: lee (64, 128, 256, 512, 1024), oktay (16, 32, 64, 128, 256)
+    form: str = "lee"  # lee | oktay
+    filters: tuple[int, ...] = ()  # channels per level; empty: those of the form's released code
     gates: int = 1  # per skip; oktay: 1 | 2
     deep_supervision: bool = False  # oktay: a classifier on every decoder level
     bn_momentum: float = 0.9
@@ -68,11 +65,10 @@ class Model(nn.Module):
         return 2 ** (len(self.widths) - 1)
 
     @property
-    def halo(self) -> int:
+    def reach(self) -> int:
         # per level 2 convolutions down, 3 up (or 2 and bilinear weights, which see 1 px more) and
         # a pooling window; 2 convolutions at the bottom
-        reach = 6 * (self.stride - 1) + 2 * self.stride
-        return round_up(reach, self.stride)
+        return 6 * (self.stride - 1) + 2 * self.stride
 
     def _check(self) -> None:
         if self.gates not in (1, 2):
@@ -87,11 +83,8 @@ class Model(nn.Module):
     def _layer(self, x: Array, features: int, name: str, train: bool, size: int = 3) -> Array:
         """Convolution, normalization, ReLU, with the form's initial numbers."""
         if self.form == "lee":
-            layer = ConvNormAct(
-                features, size, momentum=self.bn_momentum, epsilon=self.bn_epsilon, name=name
-            )
-        else:
-            layer = HeConvNorm(features, size, True, self.bn_momentum, self.bn_epsilon, name=name)
+            return self.conv_norm_act(x, features, name, train=train, kernel_size=size)
+        layer = HeConvNorm(features, size, True, self.bn_momentum, self.bn_epsilon, name=name)
         return layer(x, train=train)
 
     def _pair(self, x: Array, features: int, block: str, train: bool) -> Array:
@@ -107,8 +100,8 @@ class Model(nn.Module):
             up = self._layer(resize.nearest2(below), features, f"dec{level}_up", train)
             inner = max(1, features // 2)
             gate = SameSizeGate(inner, self.bn_momentum, self.bn_epsilon, name=f"gate{level}")
-            skip, shown = gate(skip, up, train=train)
-            return up, skip, [shown]
+            skip, gate_map = gate(skip, up, train=train)
+            return up, skip, [gate_map]
 
         return step
 
@@ -122,8 +115,8 @@ class Model(nn.Module):
             if level == 1:
                 return up, skip, []
             gate = GridGates(self.gates, self.bn_momentum, self.bn_epsilon, name=f"gate{level}")
-            skip, shown = gate(skip, gating if level == deepest else below, train=train)
-            return up, skip, shown
+            skip, gate_maps = gate(skip, gating if level == deepest else below, train=train)
+            return up, skip, gate_maps
 
         return step
 
@@ -148,14 +141,14 @@ class Model(nn.Module):
             x = max_pool2(skips[-1])
         x = self._pair(x, bottom, "bottom", train)
         step_up = self._same_size(train) if self.form == "lee" else self._grid(x, train)
-        shown, decoded = [], []
+        gate_maps, decoded = [], []
         for level in range(len(widths), 0, -1):
             up, skip, maps = step_up(x, skips[level - 1], level)
             joined = jnp.concatenate([skip, up], -1)
             x = self._pair(joined, widths[level - 1], f"dec{level}", train)
-            shown += [_at_image_size(each, level) for each in maps]
+            gate_maps += [_at_image_size(gate_map, level) for gate_map in maps]
             decoded.insert(0, x)
-        out = {"attention": jnp.stack(shown)} if shown else {}
+        out = {"attention": jnp.stack(gate_maps)} if gate_maps else {}
         if self.deep_supervision:
             logits, out["heads"] = self._heads(decoded)
             return logits, out

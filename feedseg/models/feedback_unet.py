@@ -1,9 +1,17 @@
-"""Feedback U-Net: a U-Net that runs T times, what one round found feeding the next.
+"""Feedback U-Net: a U-Net that runs T times, each round seeing what the last one made.
 
-Feedback U-Net (2020), section 3: class probabilities return to the input, ConvLSTMs remember the
-rounds before, normalizations differ by round. Open points from its first author's released code
-(ggEisuke/Feedback-U-Net). Feedback Attention (2020): the last feature map returns to the first one.
-Both kinds of feedback and any placement of the memory combine.
+    p_t, h_t = U(p_{t-1}, h_{t-1}),  p_0 = image,  t = 1...T
+
+p: class probabilities, h: states of the ConvLSTMs in U, whose weights are the same in all rounds.
+image [N, H, W, C] -> logits [N, H, W, K] of round T. Feedback U-Net (2020), section 3; open points
+from its first author's released code (ggEisuke/Feedback-U-Net). Instead of or beside p, the last
+feature map can return to the first one by a `connection`, as in Feedback Attention (2020).
+
+Open readings: the paper carries h from round to round, the released code starts each round at zero
+(`carry_state=False`); the paper's layers differ by round in their normalizations, of which the
+released code separates all parts (`bn_rounds`); where the six ConvLSTMs stand (`layout`, see
+`feedback.round.positions`); how an image and K probability maps enter the same first convolution
+(`first_input`, see `feedback.round.round_input`).
 """
 
 import flax.linen as nn
@@ -19,25 +27,7 @@ Array = jax.Array
 
 
 class Model(Settings):
-    """U-Net of `rounds` rounds with feedback.
-
-    The U-Net: filters, dropout, extra_conv, conv_bias, initializer, bn_* as in the plain `unet`.
-    bn_rounds: normalizations `separate` by round, `stats_only` or `shared`.
-    rounds: T. unroll: rounds written out one after the other in the compiled program, 0 all (on the
-    CPU a loop over convolutions is 10 times slower); remat: compute each round again for the
-    gradient instead of keeping its maps.
-
-    feedback: what the next round sees, class `probabilities` (first_input: see
-    `unet_round.round_input`) or
-    the `image` again. round1_grad: `flow`: gradients of a round run through the rounds before it;
-    `stop`: not through what they feed back.
-    unit: what stands at the positions of `layout` (see `unet_round.positions`): `convlstm`, or a
-    recurrent convolution, `rcl_shared` | `rcl_separate`, of rcl_t + 1 passes and no memory of other
-    rounds; rcl_pass_norms: see `RecurrentConv`.
-    carry_state: the ConvLSTMs' state goes from round to round (the paper), or starts at zero in
-    each (the released code). recurrent_activation, unit_forget_bias, peephole: see `ConvLSTM`.
-    connection: how the map before the classifier returns to the first block's map after its first
-    (location `one_conv`) or both (`two_conv`) convolutions; its other arguments: see `Connection`.
+    """U-Net of `rounds` rounds with feedback; its fields are those of `feedback.round.Settings`.
 
     out: `rounds` [T, N, H, W, K], the logits of every round, the last being the result;
     `first_features` [T, N, H, W], the sum of the first layer's channels (of the fed-back map where
@@ -47,12 +37,9 @@ class Model(Settings):
     @property
     def reach(self) -> int:
         chosen = positions(self.layout)
-        passes = {"convlstm": 1, "rcl_shared": 1 + self.rcl_t, "rcl_separate": 1 + self.rcl_t}
-        one = encoder_decoder.reach(
-            self.filters,
-            lambda name: passes[self.unit] if name in chosen else 1,
-            self.extra_conv,
-        )
+        passes = 1 if self.unit == "convlstm" else 1 + self.rcl_t
+        one = encoder_decoder.reach(self.filters, lambda name: passes if name in chosen else 1)
+        one += self.extra_conv
         later = 0  # what every round after the first adds
         if self.feedback == "probabilities" or self._remembers():
             later = one
@@ -67,7 +54,6 @@ class Model(Settings):
 
     @property
     def whole_image(self) -> bool:
-        """Whether a pixel's result depends on all others, or the weights on the image's size."""
         return self.connection in connections.GLOBAL or self.peephole
 
     def _check(self, image: Array) -> None:
@@ -103,27 +89,27 @@ class Model(Settings):
 
         if self.remat:
             body = nn.remat(body)
-        carry, shown = body(network, None, 0, image)
-        every = [jax.tree.map(lambda x: x[None], shown)]
+        carry, maps = body(network, None, 0, image)
+        stacks = [jax.tree.map(lambda x: x[None], maps)]
         if self.is_initializing():  # all layers come into being, which a loop cannot do
             for t in range(1, self.rounds):
-                carry, shown = body(network, carry, t, image)
-                every.append(jax.tree.map(lambda x: x[None], shown))
+                carry, maps = body(network, carry, t, image)
+                stacks.append(jax.tree.map(lambda x: x[None], maps))
         elif self.rounds > 1:
             changing = self.is_mutable_collection("batch_stats")
-            _, more = nn.scan(
+            _, later = nn.scan(
                 body,
                 variable_broadcast="params" if changing else ["params", "batch_stats"],
                 variable_carry="batch_stats" if changing else False,
                 split_rngs={"params": False, "dropout": True},
                 in_axes=(0, nn.broadcast),
                 length=self.rounds - 1,
-                unroll=self.unroll or self.rounds,  # one more than there are: no loop at all
+                unroll=self.unroll or self.rounds,  # more than there are: no loop at all
             )(network, carry, jnp.arange(1, self.rounds), image)
-            every.append(more)
+            stacks.append(later)
         out = {
-            name: jnp.concatenate([part[name] for part in every if name in part])
-            for name in every[-1]
+            name: jnp.concatenate([stack[name] for stack in stacks if name in stack])
+            for name in stacks[-1]
         }
         for name in ("query", "key"):
             if name in out:

@@ -1,18 +1,25 @@
 """SA-UNet: a small U-Net with DropBlock and a spatial attention at the bottom.
 
-Guo et al., SA-UNet: Spatial Attention U-Net for Retinal Vessel Segmentation (ICPR 2020); details
-from the released code (clguo/SA-UNet).
+    e_l = U(U(pool(e_{l-1}))),  b = U(A(U(pool(e_L)))),  d_l = U(U([up(d_{l+1}), e_l]))
+    U: [conv3, DropBlock, BN, ReLU];  A: `SpatialAttention`;  up: transposed 3x3;  logits = P d_1
+
+image [N, H, W, C] -> logits [N, H, W, K]. Guo et al., SA-UNet: Spatial Attention U-Net for Retinal
+Vessel Segmentation (ICPR 2020), Fig. 1; details from the released code (clguo/SA-UNet).
+AEP (2024) cites this paper for its "SAUNet" but describes another network, `saunet`.
+Deviation: softmax over the classes in place of one sigmoid; the convolutions start from he_normal
+and not glorot_uniform kernels with initializer="keras".
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers import receptive_field as field
 from feedseg.models.layers.batch_norm import BatchNorm
-from feedseg.models.layers.conv import Conv, UpConv, max_pool2
+from feedseg.models.layers.conv import Conv
 from feedseg.models.layers.dropblock import DropBlock, drops
-from feedseg.models.layers.pyramid import Pyramid
+from feedseg.models.layers.network import Network
 from feedseg.models.layers.resize import nearest2
 from feedseg.models.layers.shapes import check_image
 
@@ -71,36 +78,27 @@ class SpatialAttention(nn.Module):
         return x * weight, weight
 
 
-class Model(Pyramid):
+class Model(Network):
     """Encoder, bottom with attention between its two units, decoder, classifier.
 
-    filters: channels per level from the top, the last is the bottom. keep, block: DropBlock's
-    probability of keeping a value and the side of its squares, px (paper: 0.9 and 7; released
-    code: 0.82 for DRIVE, 0.87 for CHASE). attention: False leaves the attention out (the paper's
-    backbone). Up-sampling is a 3x3 transposed convolution; concatenation is [up, skip]. Image
-    sides must be multiples of 2^(levels - 1).
-
     out: with attention, `attention` [1, N, H, W], its map, nearest pixel, a stack of one.
-    Deviation: softmax over the classes in place of one sigmoid; the convolutions start from
-    he_normal and not glorot_uniform kernels with initializer="keras".
     """
 
-    num_classes: int
-    filters: tuple[int, ...] = (16, 32, 64, 128)
-    keep: float = 0.9  # DropBlock: share of values kept
+    filters: tuple[int, ...] = (16, 32, 64, 128)  # channels per level
+    keep: float = 0.9  # DropBlock: share of values kept (code: 0.82 for DRIVE, 0.87 for CHASE)
     block: int = 7  # DropBlock: side of the squares, px
-    attention: bool = True  # spatial attention at the bottom
+    attention: bool = True  # False: the paper's backbone
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
     initializer: str = "keras"  # keras | torch | he
 
     @property
-    def halo(self) -> int:
+    def reach(self) -> int:
         levels = len(self.filters) - 1
         up = [field.conv(count=2), field.up_conv(3)] * levels
-        looks = [field.conv(ATTENTION_SIZE)] if self.attention else []
+        attention = [field.conv(ATTENTION_SIZE)] if self.attention else []
         down = [field.pool2, field.conv(count=2)] * levels
-        return field.halo([*up, field.conv(), *looks, field.conv(), *down], self.stride)
+        return field.reach([*up, field.conv(), *attention, field.conv(), *down], self.stride)
 
     def _enlarged(self, x: Array) -> Array:
         """From the bottom's size to the image's."""
@@ -111,6 +109,8 @@ class Model(Pyramid):
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
         check_image(image, self.stride)
+
+        out = {}
 
         def unit(x: Array, features: int, name: str) -> Array:
             layer = Unit(
@@ -124,22 +124,17 @@ class Model(Pyramid):
             )
             return layer(x, train=train)
 
-        *widths, bottom = self.filters
-        x, skips, out = image, [], {}
-        for level, features in enumerate(widths, 1):
-            for index in (1, 2):
-                x = unit(x, features, f"enc{level}_conv{index}")
-            skips.append(x)
-            x = max_pool2(x)
-        x = unit(x, bottom, "bottom_conv1")
-        if self.attention:
-            x, weight = SpatialAttention(self.initializer, name="attention")(x)
-            out["attention"] = self._enlarged(weight)[None, ..., 0]
-        x = unit(x, bottom, "bottom_conv2")
-        for level in range(len(widths), 0, -1):
-            features = widths[level - 1]
-            up = UpConv(features, 3, initializer=self.initializer, name=f"dec{level}_up")(x)
-            x = jnp.concatenate([up, skips[level - 1]], -1)
-            for index in (1, 2):
-                x = unit(x, features, f"dec{level}_conv{index}")
+        def block(x: Array, features: int, name: str) -> Array:
+            x = unit(x, features, f"{name}_conv1")
+            if name == "bottom" and self.attention:
+                x, weight = SpatialAttention(self.initializer, name="attention")(x)
+                out["attention"] = self._enlarged(weight)[None, ..., 0]
+            return unit(x, features, f"{name}_conv2")
+
+        def up_first(skip: Array, up: Array) -> Array:
+            return jnp.concatenate([up, skip], -1)
+
+        up = encoder_decoder.up_conv(self.initializer, 3)
+        parts = encoder_decoder.Parts(block, up, train, join=up_first)
+        x = encoder_decoder.u_net(parts, image, self.filters)
         return Conv(self.num_classes, 1, initializer=self.initializer, name="classifier")(x), out

@@ -1,7 +1,18 @@
 """SAUNet, the shape attentive U-Net: a DenseNet encoder, an edge stream, a dual-attention decoder.
 
-Sun et al., SAUNet: Shape Attentive U-Net for Interpretable Medical Image Segmentation (MICCAI
-2020); details from the released code (sunjesse/shape-attentive-unet).
+    c2, c3, c4, c5 = DenseNet(image)            H/4, H/8, H/16, H/16
+    e = shape stream(c2, c3, c4, c5)            H, logits of the edges
+    d = dual attention from the center up with the skips c5, up2(c4), up2(c3), up2(c2)
+    logits = conv1(conv3([top(d), expand(s(w [s(e), canny]))])),  s: sigmoid
+
+image [N, H, W, 1 or 3] -> logits [N, H, W, K]. Sun et al., SAUNet: Shape Attentive U-Net for
+Interpretable Medical Image Segmentation (MICCAI 2020), Fig. 1; details from the released code
+(sunjesse/shape-attentive-unet). AEP (2024) prints "SAUNet" and describes this network but cites
+another one, `sa_unet`; this one is taken.
+Deviation: the released code computes Canny of whatever its loader has normalized and starts from
+ImageNet weights (`feedseg.training.pretrained` reads them from a file; the image stays in [0, 1],
+norm0 takes care of its scale); all random kernels and biases start in one style, where the released
+code mixes PyTorch's, He's and Glorot's.
 """
 
 from typing import ClassVar
@@ -13,10 +24,10 @@ from jax import lax
 
 from feedseg.models.layers import densenet
 from feedseg.models.layers import receptive_field as field
-from feedseg.models.layers.blocks import ConvNormAct
 from feedseg.models.layers.canny import canny, grey8
 from feedseg.models.layers.conv import Conv, max_pool2
 from feedseg.models.layers.dual_attention import DualAttention
+from feedseg.models.layers.network import Network
 from feedseg.models.layers.resize import bilinear
 from feedseg.models.layers.shape_stream import ShapeStream
 from feedseg.models.layers.shapes import check_image
@@ -42,42 +53,23 @@ def edges(image: Array, source: str) -> Array:
     return canny(gray, CANNY_LOW, CANNY_HIGH)[..., None].astype(image.dtype) * 255
 
 
-class Model(nn.Module):
+class Model(Network):
     """Texture encoder, shape stream, decoder with dual attention; for images of 1 or 3 channels.
 
-        c2, c3, c4, c5 = DenseNet(image)            H/4, H/8, H/16, H/16
-        e = shape stream(c2, c3, c4, c5)            H, logits of the edges
-        d = dual attention from the center up with the skips c5, up2(c4), up2(c3), up2(c2)
-        logits = conv1(conv3([top(d), expand(s(w [s(e), canny]))]))
-
-    growth, blocks: of the DenseNet, `layers.densenet`. shape_stream: channels of the shape stream.
     decoder: channels of the four dual-attention blocks (the center has the first), of the top
     convolution and of the top transposed convolution, which are those of the edge feature and of
-    the last convolution too. canny_source: `edges`. A gray image is copied into three channels.
-    Image sides must be multiples of 32.
+    the last convolution too. A gray image is copied into three channels.
 
     out: `edge` [N, H, W, 1], logits of the edge map, for a loss of its own; `canny` [N, H, W, 1],
     the Canny image as it is used, 0 or 255.
-    Deviation: the released code computes Canny of whatever its loader has normalized and starts
-    from ImageNet weights (`feedseg.pretrained` reads them from a file; the image stays in [0, 1],
-    norm0 takes care of its scale); all random kernels and biases start in one style, where the
-    released code mixes PyTorch's, He's and Glorot's.
     Raises ValueError for another number of channels or another length of a tuple.
     """
 
-    num_classes: int
     growth: int = 32  # DenseNet: channels that every layer adds
     blocks: tuple[int, ...] = (6, 12, 24, 16)  # DenseNet: layers of the four blocks
     shape_stream: tuple[int, ...] = (64, 32, 16, 8)  # channels of the edge stream
-    decoder: tuple[int, ...] = (
-        512,
-        256,
-        128,
-        64,
-        48,
-        32,
-    )  # four attention blocks and two layers on top
-    canny_source: str = "grey255"  # grey255 | as_released (image in [0, 1] as 8 bits: no edges)
+    decoder: tuple[int, ...] = (512, 256, 128, 64, 48, 32)
+    canny_source: str = "grey255"  # grey255 | as_released: see `edges`
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
     initializer: str = "torch"  # torch | keras | he
@@ -86,12 +78,12 @@ class Model(nn.Module):
     whole_image: ClassVar[bool] = True  # channel attention
 
     @property
-    def halo(self) -> int:
+    def reach(self) -> int:
         """Of everything but the channel attention; up-sampling counts from aligned centers."""
         up = [step for _ in range(5) for step in (field.conv(), field.up_conv(4))]
         center = [field.conv(), field.pool2]
         path = [field.conv(), *up, *center, *densenet.steps_back(self.blocks)]
-        return field.halo(path, self.stride)
+        return field.reach(path, self.stride)
 
     def _check(self, image: Array) -> None:
         check_image(image, self.stride)
@@ -101,11 +93,15 @@ class Model(nn.Module):
             if len(getattr(self, key)) != length:
                 raise ValueError(f"{key}={getattr(self, key)}: choose {length} numbers")
 
-    def _edge_feature(self, edge: Array, found: Array, train: bool) -> Array:
-        both = jnp.concatenate([nn.sigmoid(edge), found], -1)
+    def _edge_feature(self, edge: Array, canny_edges: Array, train: bool) -> Array:
+        both = jnp.concatenate([nn.sigmoid(edge), canny_edges], -1)
         mixed = Conv(1, 1, use_bias=False, initializer=self.initializer, name="edge_mix")(both)
-        expand = ConvNormAct(self.decoder[-1], 1, name="edge_expand", **self._kind())
-        return expand(nn.sigmoid(mixed), train=train)
+        return self._layer(nn.sigmoid(mixed), self.decoder[-1], "edge_expand", train, kernel_size=1)
+
+    def _layer(self, x: Array, features: int, name: str, train: bool, **kind) -> Array:
+        return self.conv_norm_act(
+            x, features, name, train=train, initializer=self.initializer, **kind
+        )
 
     def _kind(self) -> dict:
         return dict(
@@ -114,29 +110,29 @@ class Model(nn.Module):
 
     def _decode(self, c2: Array, c3: Array, c4: Array, c5: Array, train: bool) -> Array:
         *widths, conv, last = self.decoder
-        x = ConvNormAct(widths[0], name="center", **self._kind())(max_pool2(c5), train=train)
+        x = self._layer(max_pool2(c5), widths[0], "center", train)
         skips = (c5, _double(c4), _double(c3), _double(c2))
         for level, features, skip in zip((5, 4, 3, 2), widths, skips, strict=True):
             block = DualAttention(features, name=f"dec{level}", **self._kind())
             x = block(x, skip, train=train)
-        x = ConvNormAct(conv, name="dec1_conv", **self._kind())(x, train=train)
-        return ConvNormAct(last, 4, up=True, name="dec1_up", **self._kind())(x, train=train)
+        x = self._layer(x, conv, "dec1_conv", train)
+        return self._layer(x, last, "dec1_up", train, kernel_size=4, up=True)
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
         self._check(image)
         n, height, width, _ = image.shape
-        found = edges(image, self.canny_source)
+        canny_edges = edges(image, self.canny_source)
         image = jnp.broadcast_to(image, (n, height, width, 3))
         encoder = densenet.DenseNet(self.growth, self.blocks, name="encoder", **self._kind())
         maps = encoder(image, train=train)
         stream = ShapeStream(self.shape_stream, name="shape_stream", **self._kind())
         edge = stream(maps, height, width, train=train)
-        feature = self._edge_feature(edge, found, train)
+        feature = self._edge_feature(edge, canny_edges, train)
         x = jnp.concatenate([self._decode(*maps, train), feature], -1)
-        x = ConvNormAct(self.decoder[-1], name="dec0_conv", **self._kind())(x, train=train)
+        x = self._layer(x, self.decoder[-1], "dec0_conv", train)
         classifier = Conv(self.num_classes, 1, initializer=self.initializer, name="classifier")
-        return classifier(x), {"edge": edge, "canny": found}
+        return classifier(x), {"edge": edge, "canny": canny_edges}
 
 
 def _double(x: Array) -> Array:

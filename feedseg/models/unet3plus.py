@@ -2,9 +2,11 @@
 
     D(L) = E(L),  D(d) = H([C(pool(E(1))), ..., C(E(d)), C(up(D(d + 1))), ..., C(up(D(L)))])
 
-with L levels, C and H a 3x3 convolution, batch normalization and ReLU.
-UNet 3+ (Huang et al., 2020), Eq. 1; details from the authors' released code
-(ZJUGiveLab/UNet-Version).
+with L levels, C and H a 3x3 convolution, batch normalization and ReLU; image [N, H, W, C] -> logits
+[N, H, W, K]. UNet 3+ (Huang et al., 2020), Eq. 1; details from the authors' released code
+(ZJUGiveLab/UNet-Version). Deep supervision is off as AEP (2024) mentions none.
+Deviation: the classifiers' biases start at 0, not at PyTorch's uniform numbers. The
+classification-guided module is left out: it only tells images with an organ from those without.
 """
 
 import flax.linen as nn
@@ -14,32 +16,27 @@ import jax.numpy as jnp
 from feedseg.models.layers import resize
 from feedseg.models.layers.blocks import HeConvNorm
 from feedseg.models.layers.conv import Conv, max_pool2
-from feedseg.models.layers.pyramid import Pyramid
+from feedseg.models.layers.network import Network
 from feedseg.models.layers.shapes import check_image
 
 Array = jax.Array
 
 
-class Model(Pyramid):
+class Model(Network):
     """Encoder of two convolutions per level, full-scale decoder, 3x3 classifier on its top level.
 
-    filters: channels per level, the last is the bottom. skip_channels: channels of each of the L
-    maps that a decoder level joins (shallow encoder levels first, the bottom last); the level then
-    has L times as many. Pooling by 2, 4, 8; up-sampling bilinear without align_corners, before the
-    convolution. Image sides must be multiples of 2^(levels - 1), so that the original's rounding up
-    of pooled sizes never matters.
+    A decoder level joins L maps, shallow encoder levels first, the bottom last, and has L times
+    skip_channels. Pooling by 2, 4, 8; up-sampling is bilinear without align_corners, before the
+    convolution. Sides are multiples of the stride, so that the original's rounding up of pooled
+    sizes never matters.
 
-    deep_supervision: a 3x3 classifier on every decoder level and the bottom, up-sampled; out:
-    `heads` [levels, N, H, W, K], top first, the bottom last. The logits are the top one's.
-    Deviation: the classifiers' biases start at 0, not at PyTorch's uniform numbers. The
-    classification-guided module is left out: all it does is tell images with an organ from images
-    without.
+    out: with deep_supervision `heads` [levels, N, H, W, K], up-sampled logits, top first, the
+    bottom last. The logits are the top one's.
     """
 
-    num_classes: int
-    filters: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    filters: tuple[int, ...] = (64, 128, 256, 512, 1024)  # channels per level
     skip_channels: int = 64  # of each of the maps that a decoder level joins
-    deep_supervision: bool = False  # a classifier on every decoder level and the bottom
+    deep_supervision: bool = False  # a 3x3 classifier on every decoder level and the bottom
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
 

@@ -1,42 +1,40 @@
 """The original U-Net: convolutions without padding, no normalization, 64 to 1024 channels.
 
-Ronneberger, Fischer & Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation (2015),
-Fig. 1 and section 3. Places of the dropout and the ReLU after the up-convolutions are those of the
-authors' Caffe network.
+    e_l = B(pool(e_{l-1})),  d_l = B([crop(e_l), up(d_{l+1})]),  logits = P d_1
+    B: [valid conv3, ReLU] twice;  up: transposed 2x2, ReLU
+    sides 572 -> 570 -> 568 | 284 -> ... -> 28 | 56 -> ... | 392 -> 390 -> 388
+
+image [N, H, W, C] -> logits [N, H, W, K]. Ronneberger, Fischer & Brox, U-Net: Convolutional
+Networks for Biomedical Image Segmentation (2015), Fig. 1 and section 3. Places of the dropout and
+the ReLU after the up-convolutions are those of the authors' Caffe network. Kernels start as
+N(0, 2 / fan_in).
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from feedseg.models.layers.blocks import Dropout
-from feedseg.models.layers.conv import Conv, UpConv, max_pool2
-from feedseg.models.layers.pyramid import Pyramid
-from feedseg.models.layers.shapes import check_image
+from feedseg.models.layers import encoder_decoder
+from feedseg.models.layers.conv import Conv, UpConv
+from feedseg.models.layers.network import Network
+from feedseg.models.layers.shapes import check, check_image
 
 Array = jax.Array
 
 
-class Model(Pyramid):
-    """Two unpadded 3x3 convolutions per block; a level down halves, a level up doubles the map.
+class Model(Network):
+    """Two unpadded 3x3 convolutions per block; skips are cut to the center, joined as [skip, up].
 
-        sides 572 -> 570 -> 568 | 284 -> ... -> 28 | 56 -> ... | 392 -> 390 -> 388
-
-    filters: channels per level from the top, the last is the bottom. dropout: rate after the last
-    level above the bottom (into the skip and the pool) and after the bottom. up_activation: ReLU
-    after the up-convolutions. Skips are cut to the center and joined as [skip, up]. Kernels start
-    as N(0, 2 / fan_in).
     border: `mirror`: the image continues as its mirror image (overlap-tile strategy) so that every
-    pixel gets a result; sides must be multiples of 2^(levels - 1). `none`: the network as it is:
-    `margin` pixels (92 for five levels) on each side get no result, and sides are refused unless
-    every pooled map has even sides (`legal_sides`).
+    pixel gets a result. `none`: the network as it is: `margin` pixels (92 for five levels) on each
+    side get no result, and sides are refused unless every pooled map has even sides
+    (`legal_sides`).
     """
 
-    num_classes: int
-    filters: tuple[int, ...] = (64, 128, 256, 512, 1024)
-    dropout: float = 0.5
-    up_activation: bool = True  # ReLU after the up-convolutions, as in the authors' Caffe network
-    border: str = "mirror"  # mirror: a result for every pixel | none: 92 px less on each side
+    filters: tuple[int, ...] = (64, 128, 256, 512, 1024)  # channels per level
+    dropout: float = 0.5  # rate after the last level above the bottom and after the bottom
+    up_activation: bool = True  # ReLU after the up-convolutions
+    border: str = "mirror"  # mirror | none
 
     @property
     def margin(self) -> int:
@@ -45,8 +43,7 @@ class Model(Pyramid):
 
     @property
     def reach(self) -> int:
-        # 4 convolutions per level, 2 at the bottom, and a pooling window below each level
-        return 4 * (self.stride - 1) + 2 * self.stride + self.stride - 1
+        return encoder_decoder.reach(self.filters)
 
     def legal_sides(self, side: int) -> tuple[int, ...]:
         """The largest legal side up to `side` (none if there is none) and the smallest above."""
@@ -69,6 +66,7 @@ class Model(Pyramid):
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
         if self.border == "none":
+            check("network", image=(image, "N H W C"))
             self._check_legal(image)
             return self._network(image, train), {}
         if self.border != "mirror":
@@ -80,34 +78,21 @@ class Model(Pyramid):
         wide = jnp.pad(image, ((0, 0), around, around, (0, 0)), mode="reflect")
         return self._network(wide, train)[:, :height, :width], {}
 
-    def _pair(self, x: Array, features: int, block: str) -> Array:
-        for index in (1, 2):
-            layer = Conv(features, 3, initializer="he", valid=True, name=f"{block}_conv{index}")
-            x = nn.relu(layer(x))
-        return x
+    def _network(self, image: Array, train: bool) -> Array:
+        def conv(x: Array, features: int, name: str) -> Array:
+            return nn.relu(Conv(features, 3, initializer="he", valid=True, name=name)(x))
 
-    def _drop(self, x: Array, block: str, train: bool) -> Array:
-        return Dropout(self.dropout, name=f"{block}_dropout")(x, train=train)
+        def up(x: Array, features: int, name: str) -> Array:
+            x = UpConv(features, initializer="he", name=name)(x)
+            return nn.relu(x) if self.up_activation else x
 
-    def _network(self, x: Array, train: bool) -> Array:
-        *widths, bottom = self.filters
-        skips = []
-        for level, features in enumerate(widths, 1):
-            x = self._pair(x, features, f"enc{level}")
-            if level == len(widths):
-                x = self._drop(x, f"enc{level}", train)
-            skips.append(x)
-            x = max_pool2(x)
-        x = self._drop(self._pair(x, bottom, "bottom"), "bottom", train)
-        for level in range(len(widths), 0, -1):
-            up = UpConv(widths[level - 1], initializer="he", name=f"dec{level}_up")(x)
-            up = nn.relu(up) if self.up_activation else up
-            joined = jnp.concatenate([center(skips[level - 1], up.shape[1:3]), up], -1)
-            x = self._pair(joined, widths[level - 1], f"dec{level}")
+        parts = encoder_decoder.Parts(encoder_decoder.pair(conv), up, train, self.dropout, _join)
+        x = encoder_decoder.u_net(parts, image, self.filters)
         return Conv(self.num_classes, 1, initializer="he", name="classifier")(x)
 
 
-def center(x: Array, sides: tuple[int, int]) -> Array:
-    """The middle of [N, H, W, C] with these sides."""
-    top, left = ((have - want) // 2 for have, want in zip(x.shape[1:3], sides, strict=True))
-    return x[:, top : top + sides[0], left : left + sides[1]]
+def _join(skip: Array, up: Array) -> Array:
+    """[the middle of the skip, up]."""
+    height, width = up.shape[1:3]
+    top, left = (skip.shape[1] - height) // 2, (skip.shape[2] - width) // 2
+    return jnp.concatenate([skip[:, top : top + height, left : left + width], up], -1)

@@ -2,10 +2,13 @@
 
     X(i, 0) = H(pool(X(i - 1, 0))),  X(i, j) = H([X(i, 0), ..., X(i, j - 1), up(X(i + 1, j - 1))])
 
-for depth i and column j, H two convolutions; the top row ends in the classifier.
-UNet++ (Zhou et al., 2018), Eq. 1; details from 4uiiurz1/pytorch-nested-unet, the authors' Keras
-code (MrGiovanni/UNetPlusPlus) and the version that UNet 3+ was compared with
-(ZJUGiveLab/UNet-Version).
+for depth i and column j, H two convolutions; the top row ends in the classifier. image [N, H, W, C]
+-> logits [N, H, W, K]. UNet++ (Zhou et al., 2018), Eq. 1; details from 4uiiurz1/pytorch-nested-unet
+(the default: AEP (2024), which compares with UNet++, works in PyTorch), the authors' Keras code
+(MrGiovanni/UNetPlusPlus) and the version that UNet 3+ was compared with (ZJUGiveLab/UNet-Version).
+Deep supervision is off as AEP mentions none.
+Deviation: zju's transposed kernels start with He's variance for 4 of 16 weights per output,
+4 / (16 out) where PyTorch's rule gives 2 / (16 out), and its biases start at 0.
 """
 
 import flax.linen as nn
@@ -13,9 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from feedseg.models.layers import resize
-from feedseg.models.layers.blocks import ConvNormAct, Dropout, HeConvNorm
+from feedseg.models.layers.blocks import Dropout, HeConvNorm
 from feedseg.models.layers.conv import Conv, UpConv, max_pool2
-from feedseg.models.layers.pyramid import Pyramid
+from feedseg.models.layers.network import Network
 from feedseg.models.layers.shapes import check_image
 
 Array = jax.Array
@@ -23,7 +26,7 @@ Array = jax.Array
 FORMS = {"torch": "torch", "keras": "keras", "zju": "he"}  # form: initializer
 
 
-class Model(Pyramid):
+class Model(Network):
     """All nodes X(i, j) with i + j < levels, and a 1x1 classifier on X(0, levels - 1).
 
     form:
@@ -33,19 +36,12 @@ class Model(Pyramid):
                 belongs to the optimizer
         zju     as keras with up: transposed 4x4, BN before the ReLU in column 0 only; its filters
                 are 64 to 1024
-    filters: channels per level, the last is the bottom. dropout: rate after every ReLU (0 in the
-    code of torch and zju). bn_momentum, bn_epsilon: where there is BN. Image sides must be
-    multiples of 2^(levels - 1).
-
-    deep_supervision: a classifier on every X(0, j), j > 0; out: `heads` [levels - 1, N, H, W, K] in
-    the order of j. The logits are the last head's, in form zju the mean of all heads.
-    Deviation: zju's transposed kernels start with He's variance for 4 of 16 weights per output,
-    4 / (16 out) where PyTorch's rule gives 2 / (16 out), and its biases start at 0.
+    out: with deep_supervision `heads` [levels - 1, N, H, W, K], of X(0, 1), X(0, 2), ... The logits
+    are the last head's, in form zju the mean of all heads.
     Raises ValueError for an unknown form or a single level.
     """
 
-    num_classes: int
-    form: str = "torch"  # torch | keras (its authors' code) | zju (with UNet 3+)
+    form: str = "torch"  # torch | keras | zju
     filters: tuple[int, ...] = (32, 64, 128, 256, 512)  # zju: (64, 128, 256, 512, 1024)
     dropout: float = 0.0  # rate after every ReLU; keras: 0.5
     deep_supervision: bool = False  # a classifier on every node of the top row
@@ -64,22 +60,19 @@ class Model(Pyramid):
         # with align_corners the sampling points move with the image's size
         return self.form == "torch"
 
-    def _conv(self, features: int, column: int, name: str, train: bool):
+    def _conv(self, x: Array, features: int, column: int, name: str, train: bool) -> Array:
         """Convolution with what follows it up to the ReLU."""
-        momentum, epsilon = self.bn_momentum, self.bn_epsilon
         if self.form == "torch":
-            layer = ConvNormAct(features, momentum=momentum, epsilon=epsilon, name=name)
-        elif self.form == "zju" and column == 0:
-            layer = HeConvNorm(features, 3, True, momentum, epsilon, name=name)
-        else:
-            conv = Conv(features, initializer=FORMS[self.form], name=name)
-            return lambda x: nn.relu(conv(x))
-        return lambda x: layer(x, train=train)
+            return self.conv_norm_act(x, features, name, train=train)
+        if self.form == "zju" and column == 0:
+            layer = HeConvNorm(features, 3, True, self.bn_momentum, self.bn_epsilon, name=name)
+            return layer(x, train=train)
+        return nn.relu(Conv(features, initializer=FORMS[self.form], name=name)(x))
 
     def _block(self, x: Array, row: int, column: int, train: bool) -> Array:
         for index in (1, 2):
             name = f"x{row}_{column}_conv{index}"
-            x = self._conv(self.filters[row], column, name, train)(x)
+            x = self._conv(x, self.filters[row], column, name, train)
             drop = Dropout(self.dropout, name=f"x{row}_{column}_dropout{index}")
             x = drop(x, train=train)
         return x

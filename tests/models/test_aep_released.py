@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from tests.support.aep_weights import from_torch
 from tests.support.networks import FAST_COMPILE, batch, build, compiled
-from tests.support.released_aep import from_torch
 
 # Against NumPy ----------------------------------------------------------------------------------
 

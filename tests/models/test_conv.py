@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from feedseg.models.layers import convolve, shapes
+from feedseg.models.layers import convolve
 from feedseg.models.layers.conv import max_pool2
 from feedseg.models.layers.convolve import Forms, conv2d, up_conv2d
-from feedseg.models.layers.shapes import check_image
 from tests.support.layer_checks import both, normal, pull_back
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -177,12 +176,6 @@ def test_max_pool2_refuses_odd_sides():
         max_pool2(jnp.ones((1, 3, 4, 1)))
 
 
-def test_check_sides_names_the_nearest_size():
-    check_image(jnp.ones((1, 16, 24, 1)), 8)
-    with pytest.raises(ValueError, match=r"33 x 3 must be multiples of 8; nearest: 32 x 8"):
-        check_image(jnp.ones((1, 33, 3, 1)), 8)
-
-
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other devices take the plain form")
 @pytest.mark.parametrize(
     ("side", "channels", "forms"),
@@ -221,13 +214,3 @@ def test_a_1x1_convolution_and_a_bias_are_what_they_say(shape):
     want = jax.jit(lambda *a: pull_back(lambda x, m, b: x @ m + b, a, dy))(x, matrix, bias)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-4)
-
-
-def test_wrong_shapes_are_named():
-    image, other = jnp.ones((16, 16, 1)), jnp.ones((1, 8, 16, 2))
-    with pytest.raises(AssertionError, match=r"image has the shape \(16, 16, 1\), expected \[N, H"):
-        shapes.check_image(image, 8)
-    with pytest.raises(AssertionError, match=r"f \(1, 16, 16, 1\), g \(1, 8, 16, 2\): N, H and W"):
-        shapes.check_same_size(f=image[None], g=other)
-    with pytest.raises(AssertionError, match=r"maps has the shape \(8, 16\), expected \[S, "):
-        shapes.check_stack(maps=other[0, :, :, 0])

@@ -305,7 +305,8 @@ def test_peepholes_have_the_size_of_the_image():
 
 
 def test_receptive_field_counts_every_pass():
-    assert encoder_decoder.reach((1, 1), lambda name: 1, False) == 2 * 2 + 4 + 1
-    assert (
-        encoder_decoder.reach((1, 1), lambda name: 3 if "bottom" in name else 1, True) == 12 + 4 + 2
-    )
+    assert encoder_decoder.reach((1, 1)) == 2 * 2 + 4 + 1
+    thrice = encoder_decoder.reach((1, 1), lambda name: 3 if "bottom" in name else 1)
+    assert thrice == 12 + 4 + 1
+    one_round = dict(rounds=1, filters=(1, 1), layout="c", unit="rcl_shared")
+    assert build("feedback_unet", **one_round).reach == thrice + 1  # extra

@@ -14,6 +14,7 @@ import pytest
 
 from configs import common
 from feedseg import models
+from feedseg.models.layers.network import Network
 from feedseg.runtime.errors import UserError
 from feedseg.training import losses
 from tests.support.networks import NARROW, batch, build, compiled, random_variables, shapes_of
@@ -124,17 +125,17 @@ def test_a_new_file_is_seen(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", models.names())
-def test_every_argument_has_a_default(name):
-    """It is found without importing the network; its switches are listed in this file."""
-    model, config = build(name), models.defaults(name)
-    fields = {field.name for field in dataclasses.fields(model)} - {"parent", "name"}
-    assert config["name"] == name
-    assert fields == set(config) - {"name"} | {"num_classes"}
-    bare = importlib.import_module(f"feedseg.models.{name}").Model(num_classes=3, parent=None)
-    assert config == {"name": name} | {key: getattr(bare, key) for key in config if key != "name"}
+def test_arguments_are_those_of_the_config(name):
+    """The config has all arguments and no others, with their defaults, which are read from the
+    source; their switches are listed in this file."""
+    config = models.defaults(name)
+    model = importlib.import_module(f"feedseg.models.{name}").Model(num_classes=2)
+    fields = {field.name for field in dataclasses.fields(model)} - {"parent", "name", "num_classes"}
+    assert config == {"name": name, **{field: getattr(model, field) for field in fields}}
+    assert isinstance(model, Network) and model.num_classes == 2
     switches = {k for k, v in config.items() if k != "name" and isinstance(v, str | bool)}
-    assert switches <= set(SWITCHES.get(name, {})), "a switch without its values in SWITCHES"
-    for key, values in SWITCHES.get(name, {}).items():
+    assert switches <= set(SWITCHES[name]), "a switch without its values in SWITCHES"
+    for key, values in SWITCHES[name].items():
         assert values[0] == config[key], "the default stands first"
 
 
@@ -143,6 +144,17 @@ def test_what_does_not_fit_is_the_users_error():
         models.build(2, dict(name="unett"))
     with pytest.raises(UserError, match="does not fit network 'aep_net'"):
         models.build(2, dict(models.defaults("aep_net"), depth=3))
+    with pytest.raises(UserError, match="did you mean 'unet'"):
+        models.defaults("unett")
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [("ru_net", "pass_norms"), ("feedback_unet", "rcl_pass_norms")]
+)
+def test_models_from_before_a_field_was_added_are_what_they_were(name, field):
+    older = models.defaults(name)
+    assert older.pop(field) == "shared"
+    assert models.build(2, older) == models.build(2, models.defaults(name))
 
 
 # Shapes -----------------------------------------------------------------------------------------
@@ -210,8 +222,6 @@ def test_outputs_of_a_second_network_with_rounds():
 @pytest.mark.parametrize("name", models.names())
 def test_a_side_that_is_no_multiple_of_the_stride_is_refused(name):
     model = build(name)
-    if model.stride == 1:
-        pytest.skip("takes every size")
     for height, width in itertools.permutations((2 * model.stride, model.stride + 1)):
         with pytest.raises(ValueError, match=f"multiples of {model.stride}"):
             shapes_of(model, (1, height, width, 1))
@@ -219,7 +229,7 @@ def test_a_side_that_is_no_multiple_of_the_stride_is_refused(name):
 
 @pytest.mark.parametrize("name", models.names())
 def test_bfloat16_stays_and_statistics_do_not(name):
-    model = models.build(2, NARROW.get(name) or models.defaults(name))
+    model = models.build(2, NARROW.get(name, models.defaults(name)))
     image = jax.ShapeDtypeStruct((2, model.stride, model.stride, 1), jnp.bfloat16)
     _, variables = shapes_of(model, image.shape)
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import common
 from feedseg import models
 from tests.models.test_convlstm import same_conv
 from tests.support.layer_checks import both
@@ -272,4 +273,4 @@ def test_wrong_arguments():
 def test_narrow_has_a_node_between():
     """The contract tests see a node that joins two others of its row."""
     assert len(NARROW["unet_plus_plus"]["filters"]) >= 3
-    assert models.build(2, models.defaults("unet_plus_plus")).stride == 16
+    assert models.build(2, common.model("unet_plus_plus")).stride == 16

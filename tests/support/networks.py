@@ -74,7 +74,7 @@ def compiled(name: str):
 
     train(variables, image, labels, key) -> (loss, logits, out, changed statistics), gradients.
     """
-    model = models.build(2, NARROW.get(name) or models.defaults(name))
+    model = models.build(2, NARROW.get(name, models.defaults(name)))
 
     def loss_of(params, batch_stats, image, labels, key):
         (logits, out), changed = model.apply(

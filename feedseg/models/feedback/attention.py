@@ -1,4 +1,4 @@
-"""Exact attention over all pixels, in time and memory that images allow.
+"""Exact attention over all pixels, in time and memory that suffice for images.
 
     O_i = sum_j softmax_j(q_i . k_j) v_j
 
@@ -7,12 +7,12 @@ without 1/sqrt(d), as in Feedback Attention (2020), Eqs. 1-3. The matrix of all 
 smooth functions of two numbers (see `scalar_attention`).
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from feedseg.models.feedback.scalar_attention import scalar_attention
+from feedseg.models.layers.shapes import check
 
 Array = jax.Array
 
@@ -26,9 +26,7 @@ def attention(q: Array, k: Array, v: Array, query_block: int) -> Array:
     once; memory grows with query_block x K. One query channel (D = 1) needs far fewer exponentials
     than Q x K.
     """
-    chex.assert_rank((q, k, v), 3)  # [N, pixels, channels]
-    chex.assert_equal_shape_suffix((q, k), 1)
-    chex.assert_equal_shape_prefix((k, v), 2)
+    check("attention", q=(q, "N Q D"), k=(k, "N K D"), v=(v, "N K E"))
     dtype = v.dtype
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     if q.shape[-1] == 1 and q.shape[1] > _FEW:
@@ -46,7 +44,7 @@ def blocked_attention(q: Array, k: Array, v: Array, query_block: int) -> Array:
     """Attention image by image, `query_block` queries at a time; weights are computed again for the
     gradient instead of kept.
     """
-    return lax.map(lambda each: _blocked_image(*each, query_block), (q, k, v))
+    return lax.map(lambda image: _blocked_image(*image, query_block), (q, k, v))
 
 
 def _blocked_image(q: Array, k: Array, v: Array, query_block: int) -> Array:
@@ -56,8 +54,8 @@ def _blocked_image(q: Array, k: Array, v: Array, query_block: int) -> Array:
     k_columns, v_one = k.T, _with_ones(v)
 
     @jax.checkpoint
-    def attend(some):
-        scores = some @ k_columns
+    def attend(block_queries):
+        scores = block_queries @ k_columns
         weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
         return _ratio(weights @ v_one)
 

@@ -5,8 +5,9 @@ import jax
 
 from feedseg.models.feedback.attention import attention
 from feedseg.models.feedback.round_norm import NormConfig
+from feedseg.models.layers.blocks import squeeze_excite
 from feedseg.models.layers.conv import Conv, max_pool2
-from feedseg.models.layers.shapes import check_image, check_same_size
+from feedseg.models.layers.shapes import check, check_sides
 
 Array = jax.Array
 
@@ -27,8 +28,13 @@ class Connection(nn.Module):
         light           fb = G M, or G + G M with light_residual; M = s(BN(conv3(G))), with
                         light_convs = 2 after another conv3, BN, ReLU
     scale: one learned number that starts at 0; use_scale=False: 1. kv_pool: keys and values are
-    the maxima over squares of that side, px (SAGAN's code: 2). output_norm: BN after the output
-    convolution. Source: Feedback Attention (2020), section 3.2, Eqs. 1-3.
+    the maxima over squares of that side, px. output_norm: BN after the output convolution.
+
+    Source: Feedback Attention (2020), section 3.2, Eqs. 1-3. Readings: attention is exact, as the
+    equations sum over all pixels (SAGAN's code, which the paper follows, pools: kv_pool=2); self
+    attention's output convolution has BN, which the text does not mention (output_norm); scale is
+    used in all kinds, though stated for some only (use_scale); of light attention one sentence is
+    known, for which M is the plainest form (light_convs, light_residual).
     """
 
     kind: str
@@ -47,23 +53,23 @@ class Connection(nn.Module):
 
     @nn.compact
     def __call__(self, f: Array, g: Array, t: Array | int, *, train: bool) -> tuple[Array, dict]:
-        """F and G, and the number of uses before this one -> A, and what can be looked at."""
-        check_same_size(f=f, g=g)
+        """F and G, and the number of uses before this one -> A, and maps for inspection."""
+        check("Connection", f=(f, "N H W C"), g=(g, "N H W C"))
         builders = {
             "self": lambda: self._attention(g, g, t, train),
             "source_target": lambda: self._attention(f, g, t, train),
             "add": lambda: (g, {}),
             "conv1x1": lambda: (self._conv(g.shape[-1], "pointwise")(g), {}),
-            "se": lambda: (self._squeeze_excite(g), {}),
+            "se": lambda: (squeeze_excite(g, self.initializer, self.se_biases), {}),
             "light": lambda: (self._light(g, t, train), {}),
         }
         if self.kind not in builders:
             raise ValueError(f"connection={self.kind!r}: choose {', '.join(KINDS)}")
-        fed_back, shown = builders[self.kind]()
+        fed_back, maps = builders[self.kind]()
         if not self.use_scale:
-            return f + fed_back, shown
+            return f + fed_back, maps
         scale = self.param("scale", nn.initializers.zeros, (1,))
-        return f + scale.astype(f.dtype) * fed_back, shown
+        return f + scale.astype(f.dtype) * fed_back, maps
 
     def _conv(self, features: int, name: str, size: int = 1, before_norm: bool = False) -> Conv:
         return Conv(
@@ -92,16 +98,6 @@ class Connection(nn.Module):
             fed_back = self.norms.build("output_norm")(fed_back, t, train=train)
         return fed_back, {"query": query, "key": key}
 
-    def _squeeze_excite(self, g: Array) -> Array:
-        channels = g.shape[-1]
-        squeezed = g.mean((1, 2), keepdims=True)
-        for features, name in ((max(1, channels // 16), "fc1"), (channels, "fc2")):
-            conv = Conv(
-                features, 1, use_bias=self.se_biases, initializer=self.initializer, name=name
-            )
-            squeezed = conv(nn.relu(squeezed) if name == "fc2" else squeezed)
-        return g * nn.sigmoid(squeezed)
-
     def _light(self, g: Array, t, train: bool) -> Array:
         if self.light_convs not in (1, 2):
             raise ValueError(f"light_convs={self.light_convs}: choose 1 or 2")
@@ -123,7 +119,7 @@ def _max_pool(x: Array, side: int) -> Array:
     """Maxima over squares of 1, 2 or 4 px."""
     if side not in (1, 2, 4):
         raise ValueError(f"kv_pool={side}: choose 1, 2 or 4")
-    check_image(x, side)
+    check_sides(x, side)
     while side > 1:
         x, side = max_pool2(x), side // 2
     return x

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import glorot_uniform, orthogonal, zeros
 
 from feedseg.models.layers.convolve import add_bias, conv2d
-from feedseg.models.layers.shapes import check_maps
+from feedseg.models.layers.shapes import check
 
 Array = jax.Array
 State = tuple[Array, Array]
@@ -15,7 +15,7 @@ State = tuple[Array, Array]
 def hard_sigmoid(x: Array) -> Array:
     """`clip(0.2 x + 0.5, 0, 1)`, that of Keras 2 (jax.nn.hard_sigmoid is another one).
 
-    Made of choices: the gradient of a clip would divide by the number of equal values.
+    Made of `where`: the gradient of a clip would divide by the number of equal values.
     """
     y = 0.2 * x + 0.5
     return jnp.where(y < 0, 0, jnp.where(y > 1, 1, y)).astype(x.dtype)
@@ -50,7 +50,6 @@ class ConvLSTM(nn.Module):
 
         Without a state (zeros) nothing recurrent and no forget gate is computed.
         """
-        check_maps(x=x)
         if self.recurrent_activation not in ACTIVATIONS:
             raise ValueError(
                 f"recurrent_activation={self.recurrent_activation!r}: choose "
@@ -58,6 +57,8 @@ class ConvLSTM(nn.Module):
             )
         gate = ACTIVATIONS[self.recurrent_activation]
         size, f = self.kernel_size, self.features
+        states = zip("ch", state or (), strict=False)
+        check("ConvLSTM", x=(x, "N H W C"), **{name: (s, f"N H W {f}") for name, s in states})
         kernel = self.param("kernel", glorot_uniform(), (size, size, x.shape[-1], 4 * f))
         recurrent = self.param("recurrent_kernel", orthogonal(), (size, size, f, 4 * f))
         bias = self.param("bias", self._bias_init, (4 * f,)).astype(x.dtype)

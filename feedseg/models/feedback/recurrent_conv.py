@@ -5,7 +5,7 @@ import jax
 
 from feedseg.models.feedback.round_norm import NormConfig
 from feedseg.models.layers.conv import Conv
-from feedseg.models.layers.shapes import check_maps
+from feedseg.models.layers.shapes import check
 
 Array = jax.Array
 
@@ -14,9 +14,9 @@ PASS_NORMS = ("shared", "separate")
 
 
 class RecurrentConv(nn.Module):
-    """A convolution that sees its input and its own last output, t times after the first pass.
+    """A convolution of its input and its own last output, t times after the first pass.
 
-        shared (Lee's code):  y = P * x (1x1);  h_0 = g(y);  h_s = g(y + h_{s-1})
+        shared (Lee's code):      y = P * x (1x1);  h_0 = g(y);  h_s = g(y + h_{s-1})
                                   with g(z) = ReLU(BN(W * z + b))
         unshared_per_step:        the same, with W, b and BN of its own for every pass
         separate (Liang & Hu):    h_0 = ReLU(BN(Wf * x + b));
@@ -25,7 +25,8 @@ class RecurrentConv(nn.Module):
     for s = 1...t: t = 2 means 3 passes. pass_norms: `shared`, one normalization serves all passes,
     one after the other (Lee's code); `separate`, every pass has its own scale, bias and running
     statistics, as the distributions of h_0 and h_s differ and one running average fits neither.
-    pointwise=False: y = x, which then has `features` channels.
+    pointwise=False: y = x, which then has `features` channels. The papers' equation has two kernels
+    (`separate`), the reference code one (`shared`), which is taken. Nothing is kept between rounds.
     Sources: Liang & Hu (2015), Eq. 3; Alom et al. (2018), Eq. 1; LeeJunHyun/Image_Segmentation;
     unshared: lixiaolei1982/Keras-Implementation-of-U-Net-R2U-Net.
     """
@@ -41,7 +42,7 @@ class RecurrentConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, round_index: Array | int = 0, *, train: bool) -> Array:
-        check_maps(x=x)
+        check("RecurrentConv", x=(x, "N H W C"))
         if self.kernel not in KERNELS:
             raise ValueError(f"rcl kernel {self.kernel!r}: choose {', '.join(KERNELS)}")
         if self.pass_norms not in PASS_NORMS:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from feedseg.models.layers.batch_norm import apply_statistics, normalize
+from feedseg.models.layers.shapes import check
 
 Array = jax.Array
 
@@ -14,14 +15,15 @@ MODES = ("separate", "stats_only", "shared")
 
 
 class RoundNorm(nn.Module):
-    """Batch normalization with what belongs to a round chosen by the number of the round.
+    """Batch normalization with parameters and statistics by round.
 
         y = gamma_t (x - mean_t) / sqrt(var_t + epsilon) + beta_t
 
-    mode: `separate`: each round has its own scale, bias and running statistics (Feedback
-    U-Net (2020), Fig. 5), arrays [rounds, C]; `stats_only`: its own statistics, one scale and bias;
-    `shared`: one of all [C], every use updates the running averages in turn, and any number of
-    rounds can follow. momentum: weight of the old running average. Statistics are float32.
+    mode: `separate`: each round has its own scale, bias and running statistics (Feedback U-Net
+    (2020), Fig. 5, and its released code), arrays [rounds, C]; `stats_only`: its own statistics,
+    one scale and bias (the other reading of Fig. 5); `shared`: one of all [C], every use updates
+    the running averages in turn, and any number of rounds can follow (Feedback Attention (2020),
+    which shares all weights). momentum: weight of the old running average. Statistics are float32.
     """
 
     rounds: int
@@ -32,6 +34,7 @@ class RoundNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, t: Array | int = 0, *, train: bool, relu: bool = False) -> Array:
         """x [..., C] in round t, counted from 0; relu: and ReLU behind it."""
+        check("RoundNorm", x=(x, "... C"))
         if self.mode not in MODES:
             raise ValueError(f"bn_rounds={self.mode!r}: choose {', '.join(MODES)}")
         features = x.shape[-1]

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from feedseg.models.layers.shapes import check
+
 Array = jax.Array
 
 _INTERVALS = 32  # per end: enough for |q k| of 10^6, at which they grow by 1.5
@@ -85,8 +87,8 @@ def _spread(grid: Grid, values: Array) -> Array:
     def fill(x):
         return jnp.pad(x, [(0, rest)] + [(0, 0)] * (x.ndim - 1)).reshape(-1, block, *x.shape[1:])
 
-    def add(total, each):
-        index, weights, value = each
+    def add(total, points):
+        index, weights, value = points
         shares = (weights[:, :, None] * value[:, None]).reshape(block, -1)
         chosen = jax.nn.one_hot(index, 2 * _INTERVALS, dtype=value.dtype)
         return total + jnp.matmul(chosen.T, shares, precision=_EXACT), None
@@ -130,6 +132,7 @@ def scalar_attention(q: Array, k: Array, v: Array) -> Array:
     interpolating polynomials, which would be less exact. Values are counted from that of the key
     at a query's end: where it has all the weight, differences would be lost to rounding else.
     """
+    check("scalar_attention", q=(q, "Q"), k=(k, "K"), v=(v, "K E"))
     return _forward(q, k, v)[0]
 
 

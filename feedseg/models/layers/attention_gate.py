@@ -1,4 +1,4 @@
-"""Additive attention gates: a coarse map decides which pixels of a skip go through.
+"""Additive attention gates: a coarse map decides which pixels of a skip pass.
 
 Attention U-Net (Oktay et al., 2018), Eqs. 1-2. Two released readings: a gate at the skip's own size
 (LeeJunHyun/Image_Segmentation) and the authors' grid gate, which works at half of it
@@ -13,7 +13,7 @@ from feedseg.models.layers import resize
 from feedseg.models.layers.batch_norm import BatchNorm
 from feedseg.models.layers.blocks import HeConvNorm
 from feedseg.models.layers.conv import Conv
-from feedseg.models.layers.shapes import check_maps, check_same_size
+from feedseg.models.layers.shapes import check
 
 Array = jax.Array
 
@@ -31,7 +31,7 @@ class SameSizeGate(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, g: Array, *, train: bool) -> tuple[Array, Array]:
-        check_same_size(x=x, g=g)
+        check("SameSizeGate", x=(x, "N H W C"), g=(g, "N H W G"))
 
         def project(y: Array, features: int, name: str) -> Array:
             y = Conv(features, 1, before_norm=True, name=f"{name}_conv")(y)
@@ -57,7 +57,7 @@ class GridGate(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, g: Array, *, train: bool) -> tuple[Array, Array]:
-        check_maps(x=x, g=g)
+        check("GridGate", g=(g, "N h w G"), x=(x, "N 2h 2w C"))
         channels = x.shape[-1]
         theta = Conv(channels, 2, 2, use_bias=False, initializer="he", name="theta")(x)
         phi = Conv(channels, 1, initializer="he", name="phi")(g)
@@ -83,8 +83,8 @@ class GridGates(nn.Module):
         gated, maps = [], []
         for index in range(1, self.gates + 1):
             gate = GridGate(self.momentum, self.epsilon, name=f"gate{index}")
-            y, shown = gate(x, g, train=train)
+            y, gate_map = gate(x, g, train=train)
             gated.append(y)
-            maps.append(shown)
+            maps.append(gate_map)
         fuse = HeConvNorm(x.shape[-1], 1, True, self.momentum, self.epsilon, name="fuse")
         return fuse(jnp.concatenate(gated, -1), train=train), maps

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
 from feedseg.models.layers.conv import bias_init
-from feedseg.models.layers.shapes import check_stack
+from feedseg.models.layers.shapes import check
 
 
 class Awel(nn.Module):
@@ -14,8 +14,9 @@ class Awel(nn.Module):
 
     maps [S, N, H, W, K] -> [N, H, W, K]. A point-wise 3-D convolution over the S maps, as in
     AEP (2024), Fig. 4. mode: `learned` weights, or `fixed` at 1 without bias (Table 5).
-    use: the `logits` (released code) or their softmax, `probabilities`. init: `torch`
-    U(-1/sqrt S, 1/sqrt S), or `mean` 1/S. The bias moves all classes alike and has no effect.
+    The paper leaves open what is summed and how the weights start. use: the `logits`, as in the
+    released code, or their softmax, `probabilities`. initializer: `torch`, U(-1/sqrt S, 1/sqrt S),
+    as in the released code, or `mean`, 1/S. The bias moves all classes alike and has no effect.
     """
 
     mode: str
@@ -24,7 +25,7 @@ class Awel(nn.Module):
 
     @nn.compact
     def __call__(self, maps: jax.Array) -> jax.Array:
-        check_stack(maps=maps)
+        check("Awel", maps=(maps, "S N H W K"))
         count = maps.shape[0]
         if self.use == "probabilities":
             maps = nn.softmax(maps)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from feedseg.models.layers.convolve import channel_mean
+from feedseg.models.layers.shapes import check
 
 Array = jax.Array
 
@@ -88,6 +89,7 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """x [..., C] -> the same shape."""
+        check("BatchNorm", x=(x, "... C"))
         shape = (x.shape[-1],)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)

@@ -1,4 +1,4 @@
-"""Convolution, batch normalization, ReLU and dropout, in the orders the networks use."""
+"""Convolution + batch normalization + ReLU, dropout, squeeze and excitation."""
 
 import flax.linen as nn
 import jax
@@ -100,3 +100,18 @@ class HeConvNorm(nn.Module):
         )
         norm = BatchNorm(self.momentum, self.epsilon, self.act, _gamma_init, name="norm")
         return norm(conv(x), train=train)
+
+
+def squeeze_excite(x: Array, initializer: str, use_bias: bool = True) -> Array:
+    """`x s(W2 ReLU(W1 mean_hw x + b1) + b2)`, C / 16 hidden units (at least 1), s the sigmoid.
+
+    Call it in a compact method; its layers are fc1 and fc2.
+    Source: Hu et al., Squeeze-and-Excitation Networks (CVPR 2018), Eqs. 2-4.
+    """
+
+    def layer(y: Array, features: int, name: str) -> Array:
+        return Conv(features, 1, use_bias=use_bias, initializer=initializer, name=name)(y)
+
+    channels = x.shape[-1]
+    hidden = nn.relu(layer(x.mean((1, 2), keepdims=True), max(1, channels // 16), "fc1"))
+    return x * nn.sigmoid(layer(hidden, channels, "fc2"))

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from feedseg.models.layers.shapes import check
+
 Array = jax.Array
 
 _TAN_22 = 13573  # tan(22.5 degrees) in units of 2^-15, rounded as OpenCV has it
@@ -89,6 +91,7 @@ def canny(gray: Array, low: int, high: int) -> Array:
     Source: Canny (1986) in the form of OpenCV's `Canny(image, low, high)`, with which it agrees
     bit for bit.
     """
+    check("canny", grey=(gray, "N H W"))
     if not 0 <= low <= high:
         raise ValueError(f"canny thresholds {low} and {high}: choose 0 <= low <= high")
     if not jnp.issubdtype(gray.dtype, jnp.integer):
@@ -104,6 +107,7 @@ def grey8(image: Array) -> Array:
     Each channel is rounded to 8 bits; the mean over the channels is rounded down, as a cast to 8
     bits does. Values outside [0, 1] are clipped. No gradient.
     """
+    check("grey8", image=(image, "N H W C"))
     scaled = lax.stop_gradient(image).astype(jnp.float32) * 255
     channels = jnp.round(jnp.clip(scaled, 0, 255)).astype(jnp.int32)
     return channels.sum(-1) // image.shape[-1]

@@ -10,22 +10,23 @@ from jax import lax
 from jax.nn.initializers import variance_scaling, zeros
 
 from feedseg.models.layers.convolve import add_bias, are_plain, conv2d, product, up_conv2d
-from feedseg.models.layers.shapes import check_maps
+from feedseg.models.layers.shapes import check
 
 Array = jax.Array
 
 
 def _larger(a: Array, b: Array) -> Array:
-    """The larger one, NaN if one is NaN; of equal ones the first gets the gradient."""
+    """The larger value, NaN if one is NaN; of equal ones the first gets the gradient."""
     return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
 def max_pool2(x: Array) -> Array:
-    """2x2 maximum with stride 2, sides even.
+    """2x2 maximum with stride 2: [N, H, W, C] with even sides to [N, H/2, W/2, C].
 
-    Made of choices, which is also fast on the CPU: the gradient of a maximum over an axis asks
+    Made of `where`, which is also fast on the CPU: the gradient of a maximum over an axis asks
     which values equal it, and is 0 / 0 where a compiler has computed and rounded them twice.
     """
+    check("max_pool2", x=(x, "N H W C"))
     n, h, w, c = x.shape
     if are_plain():
         return x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
@@ -68,12 +69,12 @@ def _with_bias(y: Array, bias: Array, before_norm: bool) -> Array:
 
 
 class Conv(nn.Module):
-    """Convolution with bias; "same" padding for odd kernels, (kernel - stride) / 2 for even ones.
+    """Convolution with bias: [N, H, W, C] to [N, H / stride, W / stride, features].
 
-    valid: no padding, the map loses (kernel - 1) / 2 pixels on each side.
-
-    A bias that a batch normalization follows has no effect on the output and a gradient of exactly
-    zero; `before_norm` says so, which keeps rounding noise out of it.
+    "Same" padding for odd kernels, (kernel - stride) / 2 for even ones; valid: no padding, the map
+    loses (kernel - 1) / 2 pixels on each side.
+    before_norm: a batch normalization follows, to which the bias makes no difference; its gradient
+    is set to exactly zero, which keeps rounding noise out of it.
     """
 
     features: int
@@ -86,7 +87,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        check_maps(x=x)
+        check("Conv", x=(x, "N H W C"))
         size, channels = self.kernel_size, x.shape[-1]
         kernel = self.param(
             "kernel", kernel_init(self.initializer), (size, size, channels, self.features)
@@ -105,7 +106,10 @@ class Conv(nn.Module):
 
 
 class UpConv(nn.Module):
-    """Transposed convolution with stride 2 and bias, kernel 2, 3 or 4 px, doubling the sides."""
+    """Transposed convolution with stride 2 and bias: [N, H, W, C] to [N, 2H, 2W, features].
+
+    kernel_size: 2, 3 or 4 px.
+    """
 
     features: int
     kernel_size: int = 2
@@ -114,7 +118,7 @@ class UpConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        check_maps(x=x)
+        check("UpConv", x=(x, "N H W C"))
         size, channels = self.kernel_size, x.shape[-1]
         kernel = self.param(
             "kernel",

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from feedseg.models.layers.shapes import check
+
 Array = jax.Array
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -28,7 +30,7 @@ _plain = contextvars.ContextVar("plain", default=False)
 
 @contextlib.contextmanager
 def plain_forms() -> Iterator[None]:
-    """What is traced in here is written as simply as can be, for programs that run elsewhere."""
+    """Operations traced inside take their simplest form, for programs that run elsewhere."""
     token = _plain.set(True)
     try:
         yield
@@ -37,12 +39,23 @@ def plain_forms() -> Iterator[None]:
 
 
 def are_plain() -> bool:
-    """Whether `plain_forms` are wanted."""
+    """Whether `plain_forms` is active."""
     return _plain.get()
 
 
 def _for_cpu() -> bool:
     return jax.default_backend() == "cpu" and not are_plain()
+
+
+def channel_mean(x: Array) -> Array:
+    """Mean of each channel, x [..., C] -> [C], over the pixels of a row first.
+
+    Several cores share the rows; the factor between the two sums keeps the compiler from merging
+    them into one, of which each channel would be one core's work.
+    """
+    if x.ndim > 2:
+        x = x.sum(-2) * (1 / x.shape[-2])
+    return x.mean(tuple(range(x.ndim - 1)))
 
 
 class Forms(NamedTuple):
@@ -194,6 +207,7 @@ def conv2d(x: Array, kernel: Array, stride: int = 1, padding: Padding = ((0, 0),
     x [N, H, W, C], kernel [k, k, C, F]. On the CPU it and its gradients take the forms that are
     fastest there, equal to rounding; everywhere else the compiler's own are used.
     """
+    check("conv2d", x=(x, "N H W C"), kernel=(kernel, "k k C F"))
     forms = Forms()
     if _for_cpu():
         forms = _choose(x.shape, kernel.shape, stride, padding)
@@ -219,6 +233,7 @@ _product.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _product_gradients)
 
 def product(x: Array, matrix: Array) -> Array:
     """A 1x1 convolution: x [N, H, W, C] times matrix [C, F]."""
+    check("product", x=(x, "N H W C"), matrix=(matrix, "C F"))
     return _product(x, matrix) if _for_cpu() else x @ matrix
 
 
@@ -250,6 +265,7 @@ def up_conv2d(x: Array, kernel: Array) -> Array:
     of the output, which are then interleaved: exact, and the gradient is fast.
     Raises ValueError for another kernel size.
     """
+    check("up_conv2d", x=(x, "N H W C"), kernel=(kernel, "k k C F"))
     n, h, w, c = x.shape
     f = kernel.shape[-1]
     if kernel.shape[0] not in (2, 3, 4):
@@ -283,14 +299,3 @@ def _phase_convolution() -> Callable[[Array, Array], Array]:
     if _for_cpu():
         return _make(Forms(blocks=True), 1, padding)
     return lambda x, kernel: _convolve(x, kernel, 1, padding)
-
-
-def channel_mean(x: Array) -> Array:
-    """Mean of each channel, x [..., C] -> [C], over the pixels of a row first.
-
-    Several cores share the rows; the factor between the two sums keeps the compiler from making
-    them one, of which each channel would be one core's work.
-    """
-    if x.ndim > 2:
-        x = x.sum(-2) * (1 / x.shape[-2])
-    return x.mean(tuple(range(x.ndim - 1)))

@@ -1,4 +1,4 @@
-"""The DenseNet encoder: every layer sees the maps of all layers before it in its block.
+"""The DenseNet encoder: every layer takes the maps of all layers before it in its block.
 
 Huang et al., Densely Connected Convolutional Networks (CVPR 2017).
 """
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from feedseg.models.layers import receptive_field as field
 from feedseg.models.layers.batch_norm import BatchNorm
 from feedseg.models.layers.conv import Conv
-from feedseg.models.layers.shapes import check_maps
+from feedseg.models.layers.shapes import check
 
 Array = jax.Array
 
@@ -65,7 +65,7 @@ class DenseNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, Array, Array, Array]:
-        check_maps(image=image)
+        check("DenseNet", image=(image, "N H W C"))
         x = self._conv(image, 2 * self.growth, 7, "conv0", stride=2)
         x, maps = self._norm(x, "norm0", train, relu=False), []
         for block in (1, 2, 3):

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from feedseg.models.layers.shapes import check_maps
+from feedseg.models.layers.shapes import check
 
 Array = jax.Array
 
@@ -60,7 +60,7 @@ class DropBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        check_maps(x=x)
+        check("DropBlock", x=(x, "N H W C"))
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep={self.keep}: choose a probability above 0, at most 1")
         if self.block < 1 or self.block % 2 == 0:

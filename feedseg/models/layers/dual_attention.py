@@ -8,33 +8,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from feedseg.models.layers.blocks import ConvNormAct
+from feedseg.models.layers.blocks import ConvNormAct, squeeze_excite
 from feedseg.models.layers.conv import Conv
-from feedseg.models.layers.shapes import check_maps
+from feedseg.models.layers.shapes import check
 
 Array = jax.Array
 
-REDUCTION = 16  # channels per hidden unit of the channel attention
 NARROWING = 4  # channels per channel inside the spatial attention
 
 
 class ChannelAttention(nn.Module):
-    """Squeeze and excitation: `x s(W2 ReLU(W1 mean_hw x + b1) + b2)`, C / 16 hidden units.
-
-    s: sigmoid. At least one hidden unit.
-    Source: Hu et al., Squeeze-and-Excitation Networks (CVPR 2018), Eqs. 2-4.
-    """
+    """`squeeze_excite` with biases, under a name of its own."""
 
     initializer: str
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        check_maps(x=x)
-        channels = x.shape[-1]
-        hidden = max(1, channels // REDUCTION)
-        squeezed = x.mean((1, 2), keepdims=True)
-        squeezed = nn.relu(Conv(hidden, 1, initializer=self.initializer, name="fc1")(squeezed))
-        return x * nn.sigmoid(Conv(channels, 1, initializer=self.initializer, name="fc2")(squeezed))
+        return squeeze_excite(x, self.initializer)
 
 
 class DualAttention(nn.Module):
@@ -54,6 +44,7 @@ class DualAttention(nn.Module):
 
     @nn.compact
     def __call__(self, deep: Array, skip: Array, *, train: bool) -> Array:
+        check("DualAttention", deep=(deep, "N h w C"), skip=(skip, "N 2h 2w S"))
         kind = dict(initializer=self.initializer, momentum=self.momentum, epsilon=self.epsilon)
         up = ConvNormAct(deep.shape[-1], 4, up=True, name="up", **kind)(deep, train=train)
         fused = ConvNormAct(self.features, name="fuse", **kind)(

@@ -14,7 +14,7 @@ from feedseg.models.layers.batch_norm import BatchNorm
 from feedseg.models.layers.blocks import ConvNormAct
 from feedseg.models.layers.conv import Conv
 from feedseg.models.layers.resize import bilinear
-from feedseg.models.layers.shapes import check_same_size
+from feedseg.models.layers.shapes import check
 
 Array = jax.Array
 
@@ -55,7 +55,7 @@ class GatedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, texture: Array, *, train: bool) -> Array:
-        check_same_size(x=x, texture=texture)
+        check("GatedConv", x=(x, "N H W C"), texture=(texture, "N H W 1"))
 
         def norm(x: Array, name: str) -> Array:
             return BatchNorm(self.momentum, self.epsilon, name=name)(x, train=train)
@@ -87,6 +87,7 @@ class ShapeStream(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Sequence[Array], height: int, width: int, *, train: bool) -> Array:
+        check("ShapeStream", **{f"c{i}": (x, f"N H{i} W{i} C{i}") for i, x in enumerate(maps, 2)})
         kind = (self.initializer, self.momentum, self.epsilon)
 
         def conv(x: Array, features: int, name: str, before_norm: bool = False) -> Array:

@@ -1,4 +1,4 @@
-"""Weights of the networks that AEP's authors released, as variables of `feedseg.models.aep`."""
+"""Weights of the released AEP networks (PyTorch) as variables of `feedseg.models.aep`."""
 
 import jax
 import jax.numpy as jnp
