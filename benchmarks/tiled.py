@@ -17,7 +17,7 @@ another input than windows as in training; the difference says how much that mat
 and nothing of the tiles. The effect of windows is given by `shifted_difference` and
 `shifted_labels`: the same pixels in windows that lie a quarter of a window further, and by `seam`:
 the mean step of probabilities across the borders of windows / the mean step elsewhere, 1 where no
-border shows. `..._of_centers`: the same if a quarter of a window were cut off on each side instead.
+border shows. `..._of_centres`: the same if a quarter of a window were cut off on each side instead.
 """
 
 import argparse
@@ -158,7 +158,7 @@ def of_windows(model: JaxPredictor, image: np.ndarray) -> dict:
     kept = [span.keep for span in plan.rows[1:]]
     inner = slice(3 * shift, side - 3 * shift)  # where no window ends with the image
     numbers = {}
-    for name, way, borders in (("", by_tiles, blended), ("_of_centers", centers, kept)):
+    for name, way, borders in (("", by_tiles, blended), ("_of_centres", centers, kept)):
         result = way(model, image)
         moved = np.full_like(result, np.nan)
         moved[shift:-shift, shift:-shift] = way(model, image[shift:-shift, shift:-shift])

@@ -41,7 +41,7 @@ def test_windows_are_compared_with_the_whole_with_shifted_ones_and_with_centers(
     assert (found["rule"], found["tile"], found["overlap"]) == ("blended windows", 16, 8)
     assert found["max_difference"] > 0.01
     assert 0 < found["shifted_difference"] < 1 and 0 <= found["shifted_labels"] < 0.5
-    assert 2 * found["seam"] < found["seam_of_centers"]
+    assert 2 * found["seam"] < found["seam_of_centres"]
 
 
 def test_seams_by_hand():

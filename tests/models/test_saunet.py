@@ -83,7 +83,7 @@ def plain_saunet(model, image, canny_image, p, s, train):
         return plain.bilinear(x, 2 * x.shape[1], 2 * x.shape[2])
 
     c2, c3, c4, c5 = maps
-    x = plain.conv_norm_act(plain.pool(c5, np.max), p["center"], s["center"], train)
+    x = plain.conv_norm_act(plain.pool(c5, np.max), p["centre"], s["centre"], train)
     for level, skip in ((5, c5), (4, double(c4)), (3, double(c3)), (2, double(c2))):
         x = plain_dual_attention(x, skip, p[f"dec{level}"], s[f"dec{level}"], train)
     x = plain.conv_norm_act(x, p["dec1_conv"], s["dec1_conv"], train)
