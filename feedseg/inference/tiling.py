@@ -60,6 +60,10 @@ class Plan(NamedTuple):
     columns: tuple[Span, ...]
     overlap: int = 0  # px over which windows are blended; 0: every pixel is kept from one tile
 
+    @property
+    def num_tiles(self) -> int:
+        return len(self.rows) * len(self.columns)
+
 
 def smallest_tile(halo: int, stride: int) -> int:
     """The smallest tile side that keeps anything of a tile cut on both sides, px."""

@@ -110,7 +110,7 @@ class Model(Network):
 
     def _decode(self, c2: Array, c3: Array, c4: Array, c5: Array, train: bool) -> Array:
         *widths, conv, last = self.decoder
-        x = self._layer(max_pool2(c5), widths[0], "centre", train)
+        x = self._layer(max_pool2(c5), widths[0], "centre", train)  # spelt as in stored weights
         skips = (c5, _double(c4), _double(c3), _double(c2))
         for level, features, skip in zip((5, 4, 3, 2), widths, skips, strict=True):
             block = DualAttention(features, name=f"dec{level}", **self._kind())

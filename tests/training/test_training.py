@@ -22,7 +22,6 @@ from PIL import Image
 
 from feedseg import main
 from feedseg.datasets import synthetic
-from feedseg.evaluation import figures
 from feedseg.inference.predict import predict
 from feedseg.inference.trained import load_run
 from feedseg.runs.checkpoint import read_tree, saved_steps
@@ -222,7 +221,7 @@ def test_figures_that_cannot_be_drawn_lose_no_result(tmp_path, monkeypatch, caps
     def fails(*_):
         raise ValueError("five channels are no picture")
 
-    monkeypatch.setattr(figures, "panel", fails)
+    monkeypatch.setattr(result, "panel", fails)
     assert run(tmp_path / "run", "--config.train.epochs=1") == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["complete"]
     assert "warning: not all figures could be drawn (ValueError: five" in capsys.readouterr().out
