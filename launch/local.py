@@ -17,7 +17,7 @@ from pathlib import Path
 
 from feedseg.experiments import sweep, trials
 from feedseg.runtime.errors import guarded
-from launch.runs import Place, RunStatus, look, of_tasks
+from launch.runs import RunPlace, RunStatus, look, of_tasks
 from launch.status import duration, totals
 
 _DRAW_EVERY_S = 2.0
@@ -27,7 +27,7 @@ _MOST_LINES = 20  # of running runs in the overview
 class Board:
     """Permanent lines on a terminal, and below them an overview that is redrawn in place."""
 
-    def __init__(self, places: Sequence[Place], stream=sys.stdout):
+    def __init__(self, places: Sequence[RunPlace], stream=sys.stdout):
         self._places, self._stream = places, stream
         self._lines = 0  # of the overview on the screen
         self._drawn = float("-inf")

@@ -29,7 +29,7 @@ _ERROR = re.compile(r"feedseg: |[\w.]*(Error|Exception)\b")
 _NO_ERROR = re.compile(r"feedseg: stopped by|feedseg: interrupted|.* is in use by ")
 
 
-class Place(NamedTuple):
+class RunPlace(NamedTuple):
     """A run's directory; of a sweep also its task's number and the files with its output."""
 
     path: Path
@@ -40,7 +40,7 @@ class Place(NamedTuple):
 class RunStatus(NamedTuple):
     """The current state of a run; unknown numbers are None."""
 
-    place: Place
+    place: RunPlace
     state: str  # one of STATES
     note: str = ""
     epoch: int | None = None
@@ -54,12 +54,12 @@ class RunStatus(NamedTuple):
     where: str = ""
 
 
-def places(names: Sequence[Path]) -> list[Place]:
+def places(names: Sequence[Path]) -> list[RunPlace]:
     """The runs of sweeps (files) and folders; UserError if there are none."""
     result = []
     for name in names:
         if name.is_dir():
-            result += [Place(path) for path in _below(name)]
+            result += [RunPlace(path) for path in _below(name)]
         else:
             result += of_tasks(name, trials.read_plan(name))
     if not result:
@@ -67,10 +67,10 @@ def places(names: Sequence[Path]) -> list[Place]:
     return list({place.path: place for place in result}.values())
 
 
-def of_tasks(file: Path, tasks: Sequence[trials.Task]) -> list[Place]:
+def of_tasks(file: Path, tasks: Sequence[trials.Task]) -> list[RunPlace]:
     """The runs of a sweep."""
     return [
-        Place(trial.workdir, index, (task[0].workdir / CONSOLE, log_path(file, index, task)))
+        RunPlace(trial.workdir, index, (task[0].workdir / CONSOLE, log_path(file, index, task)))
         for index, task in enumerate(tasks)
         for trial in task
     ]
@@ -88,7 +88,7 @@ def _below(root: Path) -> list[Path]:
     return folders
 
 
-def look(place: Place, silent_s: float = SILENT_S) -> RunStatus:
+def look(place: RunPlace, silent_s: float = SILENT_S) -> RunStatus:
     """The run in a directory.
 
     silent_s: after this time without a heartbeat a process on another machine counts as dead.
@@ -116,7 +116,7 @@ def look(place: Place, silent_s: float = SILENT_S) -> RunStatus:
     )
 
 
-def _state(place: Place, beat: dict, result: dict, silent_s: float) -> tuple[str, str]:
+def _state(place: RunPlace, beat: dict, result: dict, silent_s: float) -> tuple[str, str]:
     """One of STATES, and a note."""
     path, age_s = place.path, time.time() - beat.get("time", 0)
     if (path / "result.json").exists():

@@ -8,7 +8,7 @@ import numpy as np
 
 from feedseg.inference import bundled, ensemble, model_file, trained
 from feedseg.inference import example as examples
-from feedseg.inference.trained import JaxPredictor, Parts
+from feedseg.inference.trained import JaxPredictor, ModelParts
 from feedseg.runs import config as configs
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime.errors import UserError
@@ -149,10 +149,10 @@ def _assembled(content: model_file.Package, where: Path, rounds: int = 0) -> Jax
     return ensemble.together(members, names, settings["rule"], weights)
 
 
-def _parts(content: model_file.Package) -> Parts:
+def _parts(content: model_file.Package) -> ModelParts:
     described = content.manifest
     settings = configs.from_plain(described["network"]).to_dict()
-    return Parts(settings, content.variables, described["compute_dtype"], described["facts"])
+    return ModelParts(settings, content.variables, described["compute_dtype"], described["facts"])
 
 
 def _scores(run: Path) -> dict:

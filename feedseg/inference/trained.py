@@ -57,7 +57,7 @@ def load_run(run: Path, checkpoint: str = "best", rounds: int = 0) -> JaxPredict
     return assemble(read_run(run, checkpoint), _folder(run, checkpoint), rounds)
 
 
-class Parts(NamedTuple):
+class ModelParts(NamedTuple):
     """What a trained model is made of. settings: `config.model`; facts: as in data.json."""
 
     settings: dict
@@ -66,16 +66,16 @@ class Parts(NamedTuple):
     facts: dict
 
 
-def read_run(run: Path, checkpoint: str = "best") -> Parts:
+def read_run(run: Path, checkpoint: str = "best") -> ModelParts:
     """The parts of a run's model; UserError as in `load_run`."""
     directory = RunDir(run)
     config = configs.from_plain(read_json(directory.config))
     facts = read_json(directory.data)
     variables = read_variables(run, checkpoint)
-    return Parts(config.model.to_dict(), variables, config.train.compute_dtype, facts)
+    return ModelParts(config.model.to_dict(), variables, config.train.compute_dtype, facts)
 
 
-def assemble(parts: Parts, where: Path, rounds: int = 0) -> JaxPredictor:
+def assemble(parts: ModelParts, where: Path, rounds: int = 0) -> JaxPredictor:
     """The model of these parts, which come from `where`; rounds: as in `load_run`.
 
     Raises UserError if they do not fit together.

@@ -39,7 +39,9 @@ class Model(Network):
     @nn.compact
     def __call__(self, image: Array, *, train: bool) -> tuple[Array, dict]:
         check_image(image, self.stride)
-        parts = encoder_decoder.Parts(self._block, encoder_decoder.up_conv(self.initializer), train)
+        parts = encoder_decoder.UnetParts(
+            self._block, encoder_decoder.up_conv(self.initializer), train
+        )
         x = encoder_decoder.u_net(parts, image, self.filters)
         outputs = 1 if self.num_classes == 2 else self.num_classes
         z = Conv(outputs, 3, initializer=self.initializer, name="classifier")(x)

@@ -57,7 +57,7 @@ class Model(Network):
         unit, up = partial(self._unit, train=train), encoder_decoder.up_conv(self.initializer)
         if self.up == "nearest":
             up = partial(self._nearest_up, train=train)
-        parts = encoder_decoder.Parts(unit, up, train, self.dropout)
+        parts = encoder_decoder.UnetParts(unit, up, train, self.dropout)
         x = encoder_decoder.u_net(parts, image, self.filters)
         return Conv(self.num_classes, 1, initializer=self.initializer, name="classifier")(x), {}
 

@@ -135,6 +135,6 @@ class Model(Network):
             return jnp.concatenate([up, skip], -1)
 
         up = encoder_decoder.up_conv(self.initializer, 3)
-        parts = encoder_decoder.Parts(block, up, train, join=up_first)
+        parts = encoder_decoder.UnetParts(block, up, train, join=up_first)
         x = encoder_decoder.u_net(parts, image, self.filters)
         return Conv(self.num_classes, 1, initializer=self.initializer, name="classifier")(x), out

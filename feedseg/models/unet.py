@@ -16,7 +16,7 @@ import jax
 
 from feedseg.models.layers import encoder_decoder
 from feedseg.models.layers.conv import Conv
-from feedseg.models.layers.encoder_decoder import Parts, pair, up_conv
+from feedseg.models.layers.encoder_decoder import UnetParts, pair, up_conv
 from feedseg.models.layers.network import Network
 from feedseg.models.layers.shapes import check_image
 
@@ -43,7 +43,7 @@ class Model(Network):
         check_image(image, self.stride)
         kind = dict(use_bias=self.conv_bias, initializer=self.initializer)
         conv = partial(self.conv_norm_act, train=train, **kind)
-        parts = Parts(pair(conv), up_conv(self.initializer), train, self.dropout)
+        parts = UnetParts(pair(conv), up_conv(self.initializer), train, self.dropout)
         x = encoder_decoder.u_net(parts, image, self.filters)
         if self.extra_conv:
             x = conv(x, self.filters[0], "extra_conv")

@@ -86,7 +86,9 @@ class Model(Network):
             x = UpConv(features, initializer="he", name=name)(x)
             return nn.relu(x) if self.up_activation else x
 
-        parts = encoder_decoder.Parts(encoder_decoder.pair(conv), up, train, self.dropout, _join)
+        parts = encoder_decoder.UnetParts(
+            encoder_decoder.pair(conv), up, train, self.dropout, _join
+        )
         x = encoder_decoder.u_net(parts, image, self.filters)
         return Conv(self.num_classes, 1, initializer="he", name="classifier")(x)
 

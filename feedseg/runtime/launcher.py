@@ -14,7 +14,7 @@ _PLAIN = {
 }
 
 
-class Place(NamedTuple):
+class ProcessPlace(NamedTuple):
     """Where a process stands among the others.
 
     coordinator: host:port of process 0. devices: which of the visible GPUs are this process's
@@ -27,7 +27,7 @@ class Place(NamedTuple):
     devices: tuple[int, ...] | None = None
 
 
-def find(environ: Mapping[str, str]) -> Place | None:
+def find(environ: Mapping[str, str]) -> ProcessPlace | None:
     """The place of this process by its environment; None: it runs alone.
 
     Open MPI's variables come before SLURM's, which mpirun inherits from the job around it, and
@@ -50,7 +50,7 @@ def find(environ: Mapping[str, str]) -> Place | None:
         )
     if not 0 <= values["process"] < count:
         raise UserError(f"FEEDSEG_PROCESS={values['process']}: 0 to {count - 1} of {count}")
-    return Place(devices=_devices(environ), **values)
+    return ProcessPlace(devices=_devices(environ), **values)
 
 
 def _plain(environ: Mapping[str, str]) -> dict:

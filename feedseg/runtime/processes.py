@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from feedseg.runtime import errors
 from feedseg.runtime.errors import FeedsegError, UserError
-from feedseg.runtime.launcher import ALONE, Place, find, port
+from feedseg.runtime.launcher import ALONE, ProcessPlace, find, port
 
 PATIENCE_S = 120  # to wait for all processes to be there
 HEARTBEAT_S = 20  # a process silent for so long is dead; the others ended in 12 to 19 s
@@ -45,7 +45,7 @@ def start() -> None:
         connect(place)
 
 
-def connect(place: Place, patience_s: float = PATIENCE_S) -> None:
+def connect(place: ProcessPlace, patience_s: float = PATIENCE_S) -> None:
     """Meet the other processes at their coordinator."""
     _check_coordinator(place)
     host = place.coordinator.rpartition(":")[0]
@@ -68,7 +68,7 @@ def connect(place: Place, patience_s: float = PATIENCE_S) -> None:
     late.cancel()
 
 
-def _check_coordinator(place: Place) -> None:
+def _check_coordinator(place: ProcessPlace) -> None:
     """Raises UserError for an unknown host, and in process 0 for a port in use."""
     host, number = place.coordinator.rpartition(":")[0].strip("[]"), port(place.coordinator)
     try:
@@ -84,7 +84,7 @@ def _check_coordinator(place: Place) -> None:
         ) from None
 
 
-def _give_up(place: Place, patience_s: float) -> None:
+def _give_up(place: ProcessPlace, patience_s: float) -> None:
     _say(
         f"process {place.process} of {place.processes} has waited {patience_s:.0f} s at "
         f"{place.coordinator} and not all were there; check that all were started and reach that "

@@ -19,7 +19,7 @@ from feedseg.runs.heartbeat import Heartbeat
 from feedseg.runs.lock import WorkdirLock
 from feedseg.runtime.errors import Diverged, Stopped, UserError
 from launch import local, plan, runs, slurm, status, submit, task
-from launch.runs import Place
+from launch.runs import RunPlace
 from tests.support import tiny
 
 TINY = str(Path(tiny.__file__))
@@ -99,7 +99,7 @@ def write_run(path: Path, *, beat: dict | None = None, result: dict | None = Non
     if beat is not None:
         usual = {"step": 23, "total_steps": 40, "time": time.time(), "host": socket.gethostname()}
         (path / heartbeat.NAME).write_text(json.dumps({**usual, "pid": 1, "job": "", **beat}))
-    return Place(path)
+    return RunPlace(path)
 
 
 def state(*args, **options) -> str:
@@ -108,7 +108,7 @@ def state(*args, **options) -> str:
 
 def test_states_without_a_process(tmp_path):
     old = time.time() - 3600
-    assert runs.look(Place(tmp_path / "nowhere")).state == "open"
+    assert runs.look(RunPlace(tmp_path / "nowhere")).state == "open"
     assert state(tmp_path / "done", result={"complete": True}) == "done"
     assert state(tmp_path / "damaged", result={"complete": False}) == "failed"
     assert state(tmp_path / "new") == "open"
@@ -145,7 +145,7 @@ def test_of_several_runs_with_one_log_each_gets_its_own_line(tmp_path):
     log = tmp_path / "log.txt"
     first, second = (write_run(tmp_path / name).path for name in "ab")
     log.write_text(f"feedseg: {first}: no data\nfeedseg: {second}: NaN\n")
-    found = [runs.look(Place(path, 0, (log,))) for path in (first, second)]
+    found = [runs.look(RunPlace(path, 0, (log,))) for path in (first, second)]
     assert [run.note for run in found] == [f"{first}: no data", f"{second}: NaN"]
 
 
@@ -211,7 +211,7 @@ def test_all_runs_below_a_folder_less_those_set_aside(planned, tmp_path, capsys)
 
 def test_exit_codes_of_the_status(tmp_path):
     def code(*states: str) -> int:
-        return status.exit_code([runs.RunStatus(Place(tmp_path), each) for each in states])
+        return status.exit_code([runs.RunStatus(RunPlace(tmp_path), each) for each in states])
 
     assert code("done", "done") == 0
     assert code("done", "running", "failed", "open") == 1

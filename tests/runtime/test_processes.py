@@ -20,7 +20,7 @@ from feedseg.inference.trained import read_variables
 from feedseg.runs.checkpoint import saved_steps
 from feedseg.runs.lock import WorkdirLock
 from feedseg.runtime.errors import UserError
-from feedseg.runtime.launcher import Place, find
+from feedseg.runtime.launcher import ProcessPlace, find
 from tests.support import tiny
 
 # `python -m feedseg.main` in which one process sends itself a signal before a step of its own.
@@ -246,8 +246,8 @@ def test_different_arguments_and_wrong_ones_are_told_once(tmp_path):
 def test_a_process_whose_others_do_not_come_gives_up_with_a_message(tmp_path):
     code = (
         "import sys; from feedseg.runtime.processes import connect\n"
-        "from feedseg.runtime.launcher import Place\n"
-        "connect(Place(f'127.0.0.1:{sys.argv[1]}', 2, int(sys.argv[2])), patience_s=1)"
+        "from feedseg.runtime.launcher import ProcessPlace\n"
+        "connect(ProcessPlace(f'127.0.0.1:{sys.argv[1]}', 2, int(sys.argv[2])), patience_s=1)"
     )
     for index in "01":
         command = [sys.executable, "-c", code, str(free_port()), index]
@@ -313,7 +313,7 @@ PLAIN = {"FEEDSEG_COORDINATOR": "a:70", "FEEDSEG_PROCESSES": "2", "FEEDSEG_PROCE
 
 
 def test_srun_gives_rank_and_first_node():
-    assert find(STEP) == Place("gpu07:61540", 4, 3, (1,))
+    assert find(STEP) == ProcessPlace("gpu07:61540", 4, 3, (1,))
     assert find(STEP | {"SLURM_STEP_NODELIST": "n1,n2"}).coordinator == "n1:61540"
     assert find(STEP | {"SLURM_STEP_NODELIST": "n1"}).coordinator == "n1:61540"
     assert find(STEP | {"SLURM_STEP_ID": "1"}).coordinator != "gpu07:61540"
@@ -351,7 +351,7 @@ def test_gpus_that_cannot_be_shared_evenly_are_refused():
 
 
 def test_open_mpi_comes_before_the_slurm_job_around_it():
-    assert find(STEP | MPI | {"CUDA_VISIBLE_DEVICES": ""}) == Place("10.1.0.4:61442", 4, 2)
+    assert find(STEP | MPI | {"CUDA_VISIBLE_DEVICES": ""}) == ProcessPlace("10.1.0.4:61442", 4, 2)
     six = {"OMPI_MCA_orte_hnp_uri": "4096.0;tcp6://[fe80::1,fe80::2]:43370"}
     assert find(MPI | six).coordinator == "[fe80::1]:61441"
 
@@ -378,9 +378,9 @@ def test_one_process_is_alone(environ):
 
 
 def test_plain_variables_in_both_spellings():
-    assert find(PLAIN) == find(PLAIN | STEP)._replace(devices=None) == Place("a:70", 2, 1)
+    assert find(PLAIN) == find(PLAIN | STEP)._replace(devices=None) == ProcessPlace("a:70", 2, 1)
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    assert find(dict(zip(names, PLAIN.values(), strict=True))) == Place("a:70", 2, 1)
+    assert find(dict(zip(names, PLAIN.values(), strict=True))) == ProcessPlace("a:70", 2, 1)
     assert find(STEP | {"JAX_COORDINATOR_ADDRESS": "h:9"}).coordinator == "h:9"
 
 

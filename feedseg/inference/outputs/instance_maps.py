@@ -25,7 +25,7 @@ class InstanceMaps:
         self._planes = Planes(path, shape, 1, np.uint32)
         self._page = np.zeros(shape[1:], np.uint8)
         self._row = 0
-        self._parts: list[run_lengths.Parts] = []
+        self._parts: list[run_lengths.Components] = []
 
     def __enter__(self) -> "InstanceMaps":
         return self
@@ -52,21 +52,23 @@ class InstanceMaps:
         ids, table = paths
         most = max(len(parts.area) for parts in self._parts)
         imagej.write_instances(ids, self._planes.slabs(), calibration, self._shape, most, axes)
-        one = run_lengths.Parts(0, 1, 0, 0, 0, 1, 1, 0)
+        one = run_lengths.Components(0, 1, 0, 0, 0, 1, 1, 0)
         columns = list(self._row_of(1, 1, one, calibration))
         object_tables.write_csv(table, columns, self._rows(calibration))
 
     def _rows(self, calibration: Calibration | None) -> Iterator[dict]:
         for page, parts in enumerate(self._parts, 1):
             for number, values in enumerate(zip(*parts, strict=True), 1):
-                yield self._row_of(page, number, run_lengths.Parts(*map(int, values)), calibration)
+                yield self._row_of(
+                    page, number, run_lengths.Components(*map(int, values)), calibration
+                )
 
-    def _row_of(self, page: int, number: int, part: run_lengths.Parts, calibration) -> dict:
+    def _row_of(self, page: int, number: int, part: run_lengths.Components, calibration) -> dict:
         shape = object_tables.shape(part, *self._shape[1:], calibration)
         return {"page": page, "instance": number, **shape}
 
 
-def parts_of(ids: np.ndarray) -> run_lengths.Parts:
+def parts_of(ids: np.ndarray) -> run_lengths.Components:
     """Size and place of the instances 1..n of a page [H, W], in this order."""
     starts, stops = run_lengths.find(ids)
     number = ids.ravel()[starts]

@@ -5,13 +5,13 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from feedseg.inference.outputs.run_lengths import Parts
+from feedseg.inference.outputs.run_lengths import Components
 from feedseg.io.calibration import Calibration
 from feedseg.runtime import tables
 from feedseg.runtime.files import write_atomically
 
 
-def shape(part: Parts, height: int, width: int, calibration: Calibration | None) -> dict:
+def shape(part: Components, height: int, width: int, calibration: Calibration | None) -> dict:
     """Columns of one object on a page of height x width px.
 
     area_px; centroid_x_px, centroid_y_px; bbox_x_px, bbox_y_px (first column and row),

@@ -28,7 +28,7 @@ class Page(NamedTuple):
     area: np.ndarray  # px per class
     components: np.ndarray  # number per class, small ones and ignored classes too
     too_small: np.ndarray  # number per class below the smallest area
-    objects: run_lengths.Parts  # by class, then by first pixel
+    objects: run_lengths.Components  # by class, then by first pixel
 
 
 def check_connectivity(connectivity: int) -> None:
@@ -84,7 +84,7 @@ class ComponentStats:
         self._last = None  # the last row seen, [1, W]
         self._open = run_lengths.nothing()  # components that touch it
         self._above = np.zeros(0, np.int64)  # component, by index into _open, of each of its runs
-        self._found: list[run_lengths.Parts] = []  # components that end above it
+        self._found: list[run_lengths.Components] = []  # components that end above it
         self._area, self._components, self._too_small = np.zeros(
             (3, len(self.class_names)), np.int64
         )
@@ -126,7 +126,7 @@ class ComponentStats:
         self._open = run_lengths.take(joined, still_open)
         self._finish(run_lengths.take(joined, joined.bottom < self._height))
 
-    def _finish(self, whole: run_lengths.Parts) -> None:
+    def _finish(self, whole: run_lengths.Components) -> None:
         """Counts whole components and keeps those to be listed."""
         classes, small = len(self.class_names), whole.area < self._min_area
         self._components += np.bincount(whole.class_id, minlength=classes)
@@ -172,16 +172,16 @@ class ComponentStats:
         for number, page in enumerate(self._finished_pages(), 1):
             count = [0] * len(self.class_names)
             for values in zip(*page.objects, strict=True):
-                part = run_lengths.Parts(*map(int, values))
+                part = run_lengths.Components(*map(int, values))
                 count[part.class_id] += 1
                 yield self._object(number, count[part.class_id], part, page.height, page.width)
 
     def object_columns(self) -> list[str]:
         """The keys of the rows of `objects`."""
-        return list(self._object(1, 1, run_lengths.Parts(0, 1, 0, 0, 0, 1, 1, 0), 1, 1))
+        return list(self._object(1, 1, run_lengths.Components(0, 1, 0, 0, 0, 1, 1, 0), 1, 1))
 
     def _object(
-        self, page: int, number: int, part: run_lengths.Parts, height: int, width: int
+        self, page: int, number: int, part: run_lengths.Components, height: int, width: int
     ) -> dict:
         return {
             "page": page,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Parts(NamedTuple):
+class Components(NamedTuple):
     """Components or pieces of them, one int64 [n] per quantity; pixels count from 0."""
 
     class_id: np.ndarray
@@ -19,21 +19,21 @@ class Parts(NamedTuple):
     first: np.ndarray  # first pixel in raster order, y * page width + x
 
 
-_JOIN = Parts(
+_JOIN = Components(
     np.minimum, np.add, np.add, np.add, np.minimum, np.maximum, np.maximum, np.minimum
 )  # how pieces become one
 
 
-def take(parts: Parts, index) -> Parts:
-    return Parts(*(values[index] for values in parts))
+def take(parts: Components, index) -> Components:
+    return Components(*(values[index] for values in parts))
 
 
-def together(several: Iterable[Parts]) -> Parts:
-    return Parts(*map(np.concatenate, zip(*several, strict=True)))
+def together(several: Iterable[Components]) -> Components:
+    return Components(*map(np.concatenate, zip(*several, strict=True)))
 
 
-def nothing() -> Parts:
-    return Parts(*np.zeros((len(Parts._fields), 0), np.int64))
+def nothing() -> Components:
+    return Components(*np.zeros((len(Components._fields), 0), np.int64))
 
 
 def find(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +70,7 @@ def components(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
     return connected_components(edges, directed=False)[1]
 
 
-def pieces(starts, stops, classes, width: int, top: int) -> Parts:
+def pieces(starts, stops, classes, width: int, top: int) -> Components:
     """Runs as pieces of components; `top` is the page row of flat index 0."""
     row, left = np.divmod(starts, width)
     row += top
@@ -79,12 +79,12 @@ def pieces(starts, stops, classes, width: int, top: int) -> Parts:
     sum_x = (left + right - 1) * length // 2
     first = row * width + left
     class_id = classes.astype(np.int64)
-    return Parts(class_id, length, sum_x, row * length, left, right, row + 1, first)
+    return Components(class_id, length, sum_x, row * length, left, right, row + 1, first)
 
 
-def joined(pieces: Parts, group: np.ndarray) -> Parts:
+def joined(pieces: Components, group: np.ndarray) -> Components:
     """One part per group, numbered from 0 without gaps."""
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     columns = zip(_JOIN, pieces, strict=True)
-    return Parts(*(join.reduceat(values[order], starts) for join, values in columns))
+    return Components(*(join.reduceat(values[order], starts) for join, values in columns))

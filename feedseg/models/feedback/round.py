@@ -161,7 +161,7 @@ class Round(Settings):
         if before == 1:
             after = conv(after, self.filters[0], f"{block}_conv2")
         up = encoder_decoder.up_conv(self.initializer)
-        parts = encoder_decoder.Parts(encoder_decoder.pair(conv), up, train, self.dropout)
+        parts = encoder_decoder.UnetParts(encoder_decoder.pair(conv), up, train, self.dropout)
         features = encoder_decoder.below(parts, after, self.filters)
         if self.extra_conv:
             features = conv(features, self.filters[0], "extra_conv")

@@ -19,7 +19,7 @@ def skip_first(skip: Array, up: Array) -> Array:
     return jnp.concatenate([skip, up], -1)
 
 
-class Parts(NamedTuple):
+class UnetParts(NamedTuple):
     """The layers of the network; call them in a compact method.
 
     block: the convolutions of enc1, enc2, ... bottom, ... dec2, dec1. up: doubles the sides, under
@@ -62,7 +62,7 @@ def first_block(filters: Sequence[int]) -> str:
     return "enc1" if len(filters) > 1 else "bottom"
 
 
-def u_net(parts: Parts, image: Array, filters: Sequence[int]) -> Array:
+def u_net(parts: UnetParts, image: Array, filters: Sequence[int]) -> Array:
     """From the image to the map before the classifier, [N, H, W, filters[0]].
 
     filters: channels per level from the top, the last is the bottom.
@@ -70,7 +70,7 @@ def u_net(parts: Parts, image: Array, filters: Sequence[int]) -> Array:
     return below(parts, parts.block(image, filters[0], first_block(filters)), filters)
 
 
-def below(parts: Parts, top: Array, filters: Sequence[int]) -> Array:
+def below(parts: UnetParts, top: Array, filters: Sequence[int]) -> Array:
     """`u_net` from the first block's output on."""
     check("U-Net", top=(top, f"N H W {filters[0]}"))
     *widths, bottom = filters
