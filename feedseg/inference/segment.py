@@ -23,51 +23,51 @@ _WINDOWS_AHEAD = 4  # scaled while the network is busy, so that a row of them is
 NOT_FINITE = 255  # stands for a class where the probabilities are no numbers
 
 
-def tiles_for(trained: Predictor, height: int, width: int, tile: int = 0) -> tiling.Plan:
+def tiles_for(predictor: Predictor, height: int, width: int, tile: int = 0) -> tiling.Plan:
     """Tiles of an image; a network of whole images gets windows as in its training.
 
     tile: side, px, 0: chosen. Raises UserError for one that this network cannot take.
     """
-    if not trained.window:
-        side = tile or trained.tile or tiling.automatic_tile(trained.halo, trained.stride)
-        mirrored = trained.margin > 0
-        return tiling.plan(height, width, side, trained.halo, trained.stride, mirrored=mirrored)
-    if tile not in (0, trained.window):
+    if not predictor.window:
+        side = tile or predictor.tile or tiling.automatic_tile(predictor.halo, predictor.stride)
+        mirrored = predictor.margin > 0
+        return tiling.plan(height, width, side, predictor.halo, predictor.stride, mirrored=mirrored)
+    if tile not in (0, predictor.window):
         raise UserError(
             f"--tile {tile}: this network depends on the size of what it sees at once, "
-            f"{trained.window} px as in training; leave it out"
+            f"{predictor.window} px as in training; leave it out"
         )
-    return tiling.windows(height, width, trained.window)
+    return tiling.windows(height, width, predictor.window)
 
 
-def tile_rule(trained: Predictor) -> str:
+def tile_rule(predictor: Predictor) -> str:
     """A note on how images are tiled; empty where tiling is exact."""
-    if not trained.window:
+    if not predictor.window:
         return ""
-    layout = tiling.windows(1, 1, trained.window)
+    layout = tiling.windows(1, 1, predictor.window)
     return (
-        f"this network looks at {trained.window} px at once, as in training: windows of "
-        f"{trained.window} px, blended over {layout.overlap} px"
+        f"this network looks at {predictor.window} px at once, as in training: windows of "
+        f"{predictor.window} px, blended over {layout.overlap} px"
     )
 
 
-def fitting(file: ImageSource, trained: Predictor) -> ImageSource:
+def fitting(file: ImageSource, predictor: Predictor) -> ImageSource:
     """An image with the model's number of channels and in its range, checked as it is read."""
 
     def rows(page: int, start: int, stop: int) -> np.ndarray:
-        pixels = fit_channels(file.path, file.rows(page, start, stop), trained.channels)
-        check_range(file.path, pixels, trained.normalization)
+        pixels = fit_channels(file.path, file.rows(page, start, stop), predictor.channels)
+        check_range(file.path, pixels, predictor.normalization)
         return pixels
 
-    shape = (file.count, file.height, file.width, trained.channels)
+    shape = (file.count, file.height, file.width, predictor.channels)
     return ImageSource(file.path, shape, file.dtype, rows)
 
 
 def predict_rows(
-    trained: Predictor, source: ImageSource, tile: int = 0, rotations: int = 0, done: int = 0
+    predictor: Predictor, source: ImageSource, tile: int = 0, rotations: int = 0, done: int = 0
 ) -> Iterator[np.ndarray]:
     """Probabilities of an image, page after page from top to bottom, [rows, W, K] float32; of a
-    model that gives class ids (`trained.only_labels`) these, [rows, W, 1] uint8.
+    model that gives class ids (`predictor.only_labels`) these, [rows, W, 1] uint8.
 
     done: rows, counted over all pages, that are passed over.
     Every page by its own limits. With rotations a page is one slab: it is turned as a whole.
@@ -77,9 +77,9 @@ def predict_rows(
     for page in range(done // source.height, source.count):
         begun, first = False, max(0, done - page * source.height)
         while True:
-            layout = tiles_for(trained, source.height, source.width, tile)
+            layout = tiles_for(predictor, source.height, source.width, tile)
             try:
-                for slab in _page_slabs(trained, source, page, layout, tile, rotations, first):
+                for slab in _page_slabs(predictor, source, page, layout, tile, rotations, first):
                     _check_finite(source.path, slab)
                     begun = True
                     yield slab
@@ -87,7 +87,7 @@ def predict_rows(
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
                     raise
-                smaller = _half(trained, layout)
+                smaller = _half(predictor, layout)
                 if begun or not smaller:
                     advice = f"; try --tile {smaller}" if smaller else " for the smallest tiles"
                     raise UserError(f"{source.path}: out of memory{advice}") from None
@@ -95,11 +95,11 @@ def predict_rows(
             print(f"{source.path}: out of memory, now tiles of {tile} px", file=sys.stderr)
 
 
-def _half(trained: Predictor, layout: tiling.Plan) -> int:
+def _half(predictor: Predictor, layout: tiling.Plan) -> int:
     """Half the tile side, at least the smallest that is of use; 0 if there is none."""
-    least = tiling.smallest_tile(trained.halo, trained.stride)
-    half = max(least, round_up(max(layout.window) // 2, trained.stride))
-    return half if half < max(layout.window) and not trained.window else 0
+    least = tiling.smallest_tile(predictor.halo, predictor.stride)
+    half = max(least, round_up(max(layout.window) // 2, predictor.stride))
+    return half if half < max(layout.window) and not predictor.window else 0
 
 
 def _check_finite(path: Path, slab: np.ndarray) -> None:
@@ -109,7 +109,7 @@ def _check_finite(path: Path, slab: np.ndarray) -> None:
 
 
 def _page_slabs(
-    trained: Predictor,
+    predictor: Predictor,
     source: ImageSource,
     page: int,
     layout: tiling.Plan,
@@ -118,7 +118,7 @@ def _page_slabs(
     first: int,
 ) -> Iterator[np.ndarray]:
     """Slabs of one page from its row `first` on."""
-    contracts = trained.contracts or ((trained.normalization, trained.percentiles),)
+    contracts = predictor.contracts or ((predictor.normalization, predictor.percentiles),)
     limits = [percentiles.limits(source, page, *each) for each in contracts]
 
     def read(start: int, stop: int) -> np.ndarray:
@@ -128,15 +128,15 @@ def _page_slabs(
         return np.concatenate([normalize.apply(raw, *each) for each in limits], -1)
 
     def network(image: np.ndarray) -> np.ndarray:
-        plan = tiles_for(trained, *image.shape[:2], tile)
-        return tiling.apply_tiled(image, trained.apply, plan)
+        plan = tiles_for(predictor, *image.shape[:2], tile)
+        return tiling.apply_tiled(image, predictor.apply, plan)
 
     if rotations > 1:
         return iter([rotation.mean(network, scaled(read(0, source.height)), rotations)[first:]])
     layout = tiling.below(layout, first)
     # Pixels are scaled window by window: a row of them is held only as it is stored.
     seen = map(scaled, tiling.inputs(read, layout))
-    found = tiling.slabs(ahead(seen, _WINDOWS_AHEAD), trained.apply, layout)
+    found = tiling.slabs(ahead(seen, _WINDOWS_AHEAD), predictor.apply, layout)
     return _without(found, first - (layout.rows[0].keep - layout.margin))
 
 

@@ -34,17 +34,17 @@ class Segmenter:
     """
 
     def __init__(self, model: backends.Where, *, checkpoint: str = "best", rounds: int = 0):
-        self.trained = backends.read(model, checkpoint, rounds)
+        self.predictor = backends.read(model, checkpoint, rounds)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of their ids."""
-        return self.trained.class_names
+        return self.predictor.class_names
 
     @property
     def class_colors(self) -> tuple[tuple[int, int, int], ...]:
         """RGB 0-255 of the classes in the order of their ids."""
-        return self.trained.class_colors
+        return self.predictor.class_colors
 
     def predict(
         self,
@@ -63,8 +63,8 @@ class Segmenter:
         `feedseg.inference.predict.predict`.
         Raises UserError for arrays that the model cannot take.
         """
-        pages, single = _pages(np.asarray(image), self.trained.channels)
-        model = backends.for_images(self.trained, dihedral, uncertainty)
+        pages, single = _pages(np.asarray(image), self.predictor.channels)
+        model = backends.for_images(self.predictor, dihedral, uncertainty)
         source = ImageSource(
             Path("image"), pages.shape, pages.dtype, lambda page, a, b: pages[page, a:b]
         )

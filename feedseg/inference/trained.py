@@ -214,14 +214,14 @@ def _inside(model, dtype: str, jit: Callable) -> tuple[Callable | None, int]:
     return jit(apply), margin
 
 
-def for_tiles(trained: JaxPredictor) -> JaxPredictor:
+def for_tiles(predictor: JaxPredictor) -> JaxPredictor:
     """The model as tiles need it: one of unpadded convolutions sees true neighbors only."""
-    if not trained.inside:
-        return trained
-    return trained._replace(apply=trained.inside, halo=trained.margin)
+    if not predictor.inside:
+        return predictor
+    return predictor._replace(apply=predictor.inside, halo=predictor.margin)
 
 
-def dihedral_mean(trained: JaxPredictor) -> JaxPredictor:
+def dihedral_mean(predictor: JaxPredictor) -> JaxPredictor:
     """The same model with its probabilities averaged over 8 rotations and mirrors of the image.
 
         p(x) = 1/8 sum_g g^-1 q(g x)
@@ -230,33 +230,33 @@ def dihedral_mean(trained: JaxPredictor) -> JaxPredictor:
     """
 
     def answers(image):
-        return list(tta.orientations(trained.apply, image))
+        return list(tta.orientations(predictor.apply, image))
 
-    return trained._replace(
+    return predictor._replace(
         apply=lambda image: sum(answers(image)) / 8,
         answers=lambda image: jnp.stack(answers(image)),
     )
 
 
-def with_disagreement(trained: JaxPredictor) -> JaxPredictor:
+def with_disagreement(predictor: JaxPredictor) -> JaxPredictor:
     """The same model whose `apply` gives one channel more: how far its answers disagree, bits.
 
     Raises UserError if the model gives only one answer.
     """
-    if trained.answers is None:
+    if predictor.answers is None:
         raise UserError(
             "this model gives one answer only, which cannot disagree; add --dihedral to compare "
             "its answers to 8 rotations and mirrors"
         )
 
     def apply(image):
-        spread = uncertainty.disagreement(trained.answers(image))
-        return jnp.concatenate([trained.apply(image), spread[..., None]], -1)
+        spread = uncertainty.disagreement(predictor.answers(image))
+        return jnp.concatenate([predictor.apply(image), spread[..., None]], -1)
 
-    return trained._replace(apply=apply)
+    return predictor._replace(apply=apply)
 
 
-def only_labels(trained: JaxPredictor) -> JaxPredictor:
+def only_labels(predictor: JaxPredictor) -> JaxPredictor:
     """The same model whose `apply` gives class ids, [N, H, W, 1] uint8, so that little leaves the
     device; `segment.NOT_FINITE` where the probabilities are no numbers.
     """
@@ -267,4 +267,4 @@ def only_labels(trained: JaxPredictor) -> JaxPredictor:
         ids = probabilities.argmax(-1, keepdims=True)
         return jnp.where(whole, ids, NOT_FINITE).astype(jnp.uint8)
 
-    return trained._replace(apply=lambda image: chosen(trained.apply(image)))
+    return predictor._replace(apply=lambda image: chosen(predictor.apply(image)))

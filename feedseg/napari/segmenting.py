@@ -79,15 +79,15 @@ def steps(source: ImageSource, shape: tuple[int, ...], request: Request, stop: E
     Returns a Result. Raises Cancelled, and UserError for what the model cannot take.
     """
     mark = bundled.fingerprint(request.model)
-    trained = _model(request.model, mark, request.dihedral, request.uncertainty)
-    classes, rule = len(trained.class_names), request.instances
+    predictor = _model(request.model, mark, request.dihedral, request.uncertainty)
+    classes, rule = len(predictor.class_names), request.instances
     if rule:
-        rule.check(trained.class_names)
+        rule.check(predictor.class_names)
         rule.check_memory(*shape[-2:])
     labels = np.zeros((source.count * source.height, source.width), np.uint8)
     spread = np.zeros(labels.shape, np.float32) if request.uncertainty else None
     row = 0
-    for slab in _slabs(source, trained, request.tile, stop):
+    for slab in _slabs(source, predictor, request.tile, stop):
         stop_row = row + len(slab)
         labels[row:stop_row] = slab[..., :classes].argmax(-1)
         if spread is not None:
@@ -98,10 +98,10 @@ def steps(source: ImageSource, shape: tuple[int, ...], request: Request, stop: E
     return Result(
         labels,
         None if spread is None else spread.reshape(shape),
-        _instances(labels, rule, trained, stop) if rule else None,
-        trained.class_names,
-        trained.class_colors,
-        segment.tile_rule(trained),
+        _instances(labels, rule, predictor, stop) if rule else None,
+        predictor.class_names,
+        predictor.class_colors,
+        segment.tile_rule(predictor),
     )
 
 
@@ -113,31 +113,31 @@ def _model(where: str, fingerprint: str, dihedral: bool, uncertainty: bool):
     return backends.load(where, dihedral=dihedral, uncertainty=uncertainty)
 
 
-def _slabs(source: ImageSource, trained, tile: int, stop: Event):
+def _slabs(source: ImageSource, predictor, tile: int, stop: Event):
     def apply(image):
         if stop.is_set():
             raise Cancelled
-        return trained.apply(image)
+        return predictor.apply(image)
 
-    stoppable = trained._replace(apply=apply)
+    stoppable = predictor._replace(apply=apply)
     try:
-        yield from segment.predict_rows(stoppable, segment.fitting(source, trained), tile)
+        yield from segment.predict_rows(stoppable, segment.fitting(source, predictor), tile)
     except UserError as error:
-        what, sign, _ = str(error).partition(f"channel(s), the model takes {trained.channels}")
+        what, sign, _ = str(error).partition(f"channel(s), the model takes {predictor.channels}")
         if not sign:
             raise
         own = "a layer holds one channel or RGB; use `feedseg predict` for such files"
-        remedy = _REMEDIES.get((source.channels, trained.channels), own)
+        remedy = _REMEDIES.get((source.channels, predictor.channels), own)
         raise UserError(f"{what}{sign}; {remedy}") from None
 
 
-def _instances(labels: np.ndarray, rule: InstanceSpec, trained, stop: Event) -> np.ndarray:
+def _instances(labels: np.ndarray, rule: InstanceSpec, predictor, stop: Event) -> np.ndarray:
     """Ids of every page, int32 [..., H, W] as the labels."""
     ids = np.zeros(labels.shape, np.int32)
     for page in np.ndindex(labels.shape[:-2]):
         if stop.is_set():
             raise Cancelled
-        ids[page] = rule.find(labels[page], trained.class_names)
+        ids[page] = rule.find(labels[page], predictor.class_names)
     return ids
 
 

@@ -20,9 +20,9 @@ from feedseg.io.writers import labels as labels_writer
 class Outputs:
     """What a job asks for; temporary files are removed with `files`."""
 
-    def __init__(self, job: ImageTask, source: ImageSource, trained: Predictor, files: ExitStack):
-        self._job, self._source, self._trained = job, source, trained
-        self._names = trained.class_names
+    def __init__(self, job: ImageTask, source: ImageSource, predictor: Predictor, files: ExitStack):
+        self._job, self._source, self._predictor = job, source, predictor
+        self._names = predictor.class_names
         self._calibration = images.read_calibration(job.image)
         self._axes = page_axes(job.image)
         self._shape = (source.count, source.height, source.width)
@@ -72,7 +72,7 @@ class Outputs:
 
         Raises UserError if one cannot be written.
         """
-        job, colors = self._job, self._trained.class_colors
+        job, colors = self._job, self._predictor.class_colors
         labels_writer.write_labels(
             job.labels, labels, self._names, colors, self._calibration, self._shape, self._axes
         )
