@@ -49,7 +49,7 @@ def export(
 ) -> str:
     """Write the model of a run, a model file or a name as a package; returns what to know, a line.
 
-    card: of `package.manifest`, and `authors`, names with ; between them. example: an image file
+    card: of `model_file.manifest`, and `authors`, names with ; between them. example: an image file
     whose middle is the test input; without one the model file's own, or waves. tile: px, the only
     side it then takes; 0: any where possible. pixel_type: of the images, one of `PIXEL_TYPES`, of
     which dtype_range takes the largest value to 1; uint8 if not given.

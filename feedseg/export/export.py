@@ -29,7 +29,7 @@ def export(
     where: a run directory; for other forms than feedseg's own also a model file or a name of
     `feedseg models`. card, example: as in `loading.export`. tile: px, of the only square that a
     program takes; 0: any size where the network can be written so. pixel_type: as in
-    `bioimageio_export.export`.
+    `bioimageio.export`.
     Raises UserError if the name ends in no known form, the file exists, or the model cannot be
     written in this form.
     """

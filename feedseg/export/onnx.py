@@ -3,7 +3,7 @@
     image [1, H, W, C] float32 in [0, 1] -> probabilities [1, H, W, K]
 
 H and W are multiples of the stride, or, where the network cannot be written so, `tile` px each.
-What `feedseg predict` needs to know stands in the file's metadata (`onnx_backend.KEY`, JSON).
+What `feedseg predict` needs to know stands in the file's metadata (`onnx_runtime.KEY`, JSON).
 `feedseg.inference.onnx_runtime` reads it, without JAX.
 """
 

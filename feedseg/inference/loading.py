@@ -68,7 +68,7 @@ def export(
 ) -> Path:
     """Write the model of a run as one file; returns its path.
 
-    card: what people should know, see `package.manifest`. example: an image file whose middle
+    card: what people should know, see `model_file.manifest`. example: an image file whose middle
     proves the model and is its picture; without one, waves. The scores are those of result.json,
     where the run is finished and its best checkpoint is asked for.
     Raises UserError if the run has no whole model, `to` exists, or it cannot be written.

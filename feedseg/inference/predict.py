@@ -59,26 +59,25 @@ def predict(
     model: a run directory, a model file, or the name of a bundled one; the probabilities of
     several are averaged (`loading.load`).
     channels: of the images, counted from 1, that the model is to see; none: all.
-    probabilities: `<stem>_probabilities.tif`, a channel per class, of this type (`planes.TYPES`).
-    uncertainty: `<stem>_uncertainty.tif`, how far the answers of ensemble members, rounds or
-    orientations (with dihedral) disagree, float, in bits (`inference.uncertainty.disagreement`).
-    overlay: `<stem>_overlay.png`, the first page tinted by class, at most 2048 px wide and high.
-    tables: `<stem>_classes.csv` and `<stem>_objects.csv`, areas and connected components, in the
-    image's unit too where it has one (`feedseg.inference.outputs.objects`).
-    instances: `<stem>_instances.tif` and `.csv`, ids, sizes and places of single objects.
-    form: of the labels, tiff (for Fiji), ome-tiff or ome-zarr (`<stem>_labels.ome.zarr`).
-    tile: side of the square the network sees at once, px; 0 chooses it.
-    checkpoint: `best` (highest validation mean IoU) or `latest`.
-    dihedral: average the probabilities over 8 rotations and mirrors (8 times the work).
-    rotations: average them over so many rotations by equal angles (see `inference.rotation`).
-    rounds: of a network with feedback, 0: as trained.
-    backend: jax, or onnx for a file that ends in .onnx, which needs no JAX; none: by the file.
-    Given again, it goes on where it was stopped: what this model made of the same images with the
-    same options is left as it is, and so are the rows made of an image, unless probabilities or
-    uncertainty are asked for. Memory grows little with the width of an image and not with its
-    height or its pages; with `rotations` and `instances` with the whole page.
-    Returns the files written. Raises UserError, naming the file, for bad images, for images that
-    do not fit the model, and for existing files unless `overwrite`.
+    probabilities: `<stem>_probabilities.tif`, a channel per class, of this type
+    (`channel_maps.TYPES`). uncertainty: `<stem>_uncertainty.tif`, how far the answers of ensemble
+    members, rounds or orientations (with dihedral) disagree, float, in bits
+    (`inference.uncertainty.disagreement`). overlay: `<stem>_overlay.png`, the first page tinted by
+    class, at most 2048 px wide and high. tables: `<stem>_classes.csv` and `<stem>_objects.csv`,
+    areas and connected components, in the image's unit too where it has one
+    (`feedseg.inference.outputs.objects`). instances: `<stem>_instances.tif` and `.csv`, ids, sizes
+    and places of single objects. form: of the labels, tiff (for Fiji), ome-tiff or ome-zarr
+    (`<stem>_labels.ome.zarr`). tile: side of the square the network sees at once, px; 0 chooses it.
+    checkpoint: `best` (highest validation mean IoU) or `latest`. dihedral: average the
+    probabilities over 8 rotations and mirrors (8 times the work). rotations: average them over so
+    many rotations by equal angles (see `inference.rotation`). rounds: of a network with feedback,
+    0: as trained. backend: jax, or onnx for a file that ends in .onnx, which needs no JAX; none: by
+    the file. Given again, it goes on where it was stopped: what this model made of the same images
+    with the same options is left as it is, and so are the rows made of an image, unless
+    probabilities or uncertainty are asked for. Memory grows little with the width of an image and
+    not with its height or its pages; with `rotations` and `instances` with the whole page. Returns
+    the files written. Raises UserError, naming the file, for bad images, for images that do not fit
+    the model, and for existing files unless `overwrite`.
     """
     if rotations < 0:
         raise UserError(f"--rotations {rotations}: must not be below 0")

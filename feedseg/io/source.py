@@ -1,6 +1,6 @@
 """Images of any size, read by slabs of rows in bounded memory; bad files raise `BadImage`.
 
-What `image_io.read_array` gives at once comes piece by piece, pixel for pixel and refusal for
+What `images.read_array` gives at once comes piece by piece, pixel for pixel and refusal for
 refusal. Memory: the slab, `tiff_rows.KEPT_BYTES` of decoded strips or tiles, or one row of them
 where that is more (a page stored as one compressed strip has to be decoded as a whole).
 """
@@ -24,7 +24,7 @@ class ImageSource:
     """An image file to be read by rows; use it in a `with` block or close it.
 
     count: pages; height, width: px; channels; dtype: uint8, uint16 or float32. All as in
-    `image_io.read_array(path)`, [count, height, width, channels].
+    `images.read_array(path)`, [count, height, width, channels].
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ImageSource:
         self._read, self._alpha, self.close = read, alpha, close
 
     def rows(self, page: int, start: int, stop: int) -> np.ndarray:
-        """`image_io.read_array(path)[page, start:stop]`, [stop - start, W, C].
+        """`images.read_array(path)[page, start:stop]`, [stop - start, W, C].
 
         Raises BadImage naming the file for damaged, transparent, NaN or infinite pixels and for
         values that do not fit `dtype`, if the rows hold any.
@@ -70,7 +70,7 @@ def open_source(path: Path) -> ImageSource:
     """The image to be read by rows: TIFF, OME-Zarr and .npy of any size, pictures as a whole.
 
     Several threads may read a source. Raises BadImage naming the file for what
-    `image_io.read_array` refuses, as far as it shows without decoding; the rest when it is met.
+    `images.read_array` refuses, as far as it shows without decoding; the rest when it is met.
     """
     path = Path(path)
     suffix = path.suffix.lower() if path.is_file() else ""

@@ -24,7 +24,7 @@ RECORD = "feedseg-predict.json"
 class OutputOptions(NamedTuple):
     """What to write of an image beside its labels."""
 
-    probabilities: str = ""  # their type, of `planes.TYPES`; none: no probabilities
+    probabilities: str = ""  # their type, of `channel_maps.TYPES`; none: no probabilities
     uncertainty: bool = False
     overlay: bool = False
     tables: bool = False
