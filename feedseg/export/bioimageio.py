@@ -25,6 +25,7 @@ from feedseg.export import bioimageio_readme, bioimageio_spec, onnx, portable
 from feedseg.export.bioimageio_spec import OPTIONS
 from feedseg.inference import bundled, loading, model_file, onnx_runtime
 from feedseg.inference import example as examples
+from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.io import normalize
 from feedseg.io.colors import overlay
@@ -61,8 +62,8 @@ def export(
         raise UserError(f"{to}: this needs {', '.join(missing)}; pip install 'feedseg[bioimageio]'")
     model = loading.load(where, checkpoint)
     kind = _pixel_type(to, model, pixel_type)
-    about = portable.about(where, checkpoint, card)
-    bioimageio_readme.check(about["card"])
+    about = portable.model_card(where, checkpoint, card)
+    bioimageio_readme.check(about.card)
     data, side = onnx.graph(model, to, about, tile)
     off = portable.check(to, model, side, onnx_runtime.session(data))
     image = _example(model, where, example)
@@ -131,7 +132,7 @@ def _raw(image: np.ndarray, model: JaxPredictor, kind: str) -> np.ndarray:
 
 
 def _write_text(
-    folder: Path, to: Path, data: bytes, model: JaxPredictor, kind: str, about: dict
+    folder: Path, to: Path, data: bytes, model: JaxPredictor, kind: str, about: ModelCard
 ) -> dict[str, Path]:
     """The weights and the README, by name."""
     paths = {name: folder / name for name in ("weights.onnx", "README.md")}

@@ -2,6 +2,7 @@
 
 import re
 
+from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.tables import markdown
@@ -46,22 +47,22 @@ def channels(count: int) -> list[str]:
     return named.get(count, [f"channel {i + 1}" for i in range(count)])
 
 
-def readme(name: str, model: JaxPredictor, kind: str, about: dict) -> str:
+def readme(name: str, model: JaxPredictor, kind: str, about: ModelCard) -> str:
     """README.md: what the model is for, how to give it images, its scores, and its limits.
 
-    kind: pixel type of the images. about: of `portable.about`.
+    kind: pixel type of the images. about: its card.
     """
-    card = about["card"]
+    card = about.card
     parts = [
         f"# {name}",
         card.get("description", ""),
         "Semantic segmentation: each pixel's probabilities of "
         + ", ".join(f"{i} {each}" for i, each in enumerate(model.class_names))
-        + f". Network {about['network']['name']}, trained on {about['data'] or 'unnamed data'}.",
+        + f". Network {about.network['name']}, trained on {about.data or 'unnamed data'}.",
         "## Images",
         _images(model, kind),
         "## Validation",
-        _scores(about["scores"]),
+        _scores(about.scores),
         *_rest(card),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

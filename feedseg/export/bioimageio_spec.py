@@ -8,6 +8,7 @@ import numpy as np
 
 from feedseg.export import bioimageio_readme, onnx, portable
 from feedseg.inference import tiling
+from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.runtime.errors import UserError, one_line
 
@@ -22,11 +23,11 @@ OPTIONS = {
 
 
 def describe(
-    to: Path, model: JaxPredictor, side: int, kind: str, about: dict, paths: dict[str, Path]
+    to: Path, model: JaxPredictor, side: int, kind: str, about: ModelCard, paths: dict[str, Path]
 ) -> Any:
     """The model's description as bioimageio.spec has it, of the files in `paths`.
 
-    side: px, 0: any. kind: pixel type of the images. about: of `portable.about`.
+    side: px, 0: any. kind: pixel type of the images. about: its card.
     Raises UserError, naming the option that gives the field, if it is not taken.
     """
     from bioimageio.spec.model import v0_5
@@ -34,8 +35,8 @@ def describe(
 
     fields = {
         "name": name_of(to, about),
-        **bioimageio_readme.fields(about["card"]),
-        "tags": ["semantic-segmentation", "microscopy", about["network"]["name"], "2d"],
+        **bioimageio_readme.fields(about.card),
+        "tags": ["semantic-segmentation", "microscopy", about.network["name"], "2d"],
         "documentation": {"source": paths["README.md"]},
         "covers": [{"source": paths["cover.png"]}],
         "inputs": [_input(model, side, kind, paths)],
@@ -98,10 +99,10 @@ def _output(model: JaxPredictor, paths: dict[str, Path]) -> dict:
     }
 
 
-def name_of(to: Path, about: dict) -> str:
+def name_of(to: Path, about: ModelCard) -> str:
     """The model's name there: the file's and the network's."""
     stem = re.sub(r"[^\w+() -]", "-", to.name.removesuffix(SUFFIX), flags=re.ASCII)
-    return f"{stem} ({about['network']['name']} by feedseg)"
+    return f"{stem} ({about.network['name']} by feedseg)"
 
 
 def preprocessing(model: JaxPredictor, kind: str) -> list[dict]:

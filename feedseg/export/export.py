@@ -52,7 +52,7 @@ def export(
     if example:
         raise UserError(f"--example {example}: a {suffix} file has none; leave it out")
     model = loading.load(where, checkpoint)
-    about = portable.about(where, checkpoint, card)
+    about = portable.model_card(where, checkpoint, card)
     off = _PROGRAMS[suffix](model, to, about, tile=tile)
     return f"{_said(to)}; its probabilities differ from the model's by at most {off:.1g}"
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from feedseg.datasets.tools.overlay_sheet import stretch
 from feedseg.inference import model_file
+from feedseg.inference.model_file import ModelCard
 from feedseg.io.colors import color_labels, overlay
 from feedseg.io.style import drawing
 from feedseg.runtime.errors import UserError
@@ -54,11 +55,12 @@ def picture(model: Path, to: Path) -> Path:
 
 def caption(described: dict) -> str:
     """What model.json says about scores, licences, citation and limits, in lines of text."""
-    about, final = described["card"], described["scores"].get("final", {})
+    card = ModelCard.of(described)
+    about, final = card.card, card.scores.get("final", {})
     score = f"mean IoU {100 * final['miou']:.1f} on its own test part. " if "miou" in final else ""
     parts = [
         about.get("description", ""),
-        f"{score}Network {described['network']['name']}, data {described['data'] or 'unnamed'}.",
+        f"{score}Network {card.network['name']}, data {card.data or 'unnamed'}.",
         *(
             f"{key.replace('_', ' ').capitalize()}: {about[key]}"
             for key in _CAPTION

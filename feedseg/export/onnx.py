@@ -20,6 +20,7 @@ import numpy as np
 
 from feedseg.export import jaxpr, portable
 from feedseg.inference import onnx_runtime
+from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.runtime import files
 from feedseg.runtime.errors import UserError
@@ -29,25 +30,25 @@ OPSET = 21
 _NEEDED = ("jax2onnx", "onnx", "onnxruntime")
 
 
-def export(model: JaxPredictor, to: Path, about: dict, *, tile: int = 0) -> float:
+def export(model: JaxPredictor, to: Path, card: ModelCard, *, tile: int = 0) -> float:
     """Write a model as an ONNX file; returns how far onnxruntime's probabilities are from JAX's.
 
-    about: of `portable.about`. tile: px, the only side it then takes; 0: any where possible.
+    tile: px, the only side it then takes; 0: any where possible.
     Raises UserError if a library is missing, the network cannot be converted, the file does not
     give what the model gives, or it cannot be written.
     """
-    data, side = graph(model, to, about, tile)
+    data, side = graph(model, to, card, tile)
     off = portable.check(to, model, side, onnx_runtime.session(data))
     write_atomically(to, lambda temporary: temporary.write_bytes(data))
     return off
 
 
-def graph(model: JaxPredictor, to: Path, about: dict, tile: int = 0) -> tuple[bytes, int]:
+def graph(model: JaxPredictor, to: Path, card: ModelCard, tile: int = 0) -> tuple[bytes, int]:
     """The ONNX file's bytes, and the side that it takes, px (0: any); UserError as in `export`."""
     if missing := [name for name in _NEEDED if not find_spec(name)]:
         raise UserError(f"{to}: this needs {', '.join(missing)}; pip install 'feedseg[onnx]'")
     converted, side = portable.convert(model, tile, _checked)
-    facts = {"format": onnx_runtime.FORMAT, **portable.facts(model, side, about)}
+    facts = {"format": onnx_runtime.FORMAT, **portable.facts(model, side, card)}
     entry = converted.metadata_props.add()
     entry.key, entry.value = onnx_runtime.KEY, files.to_json(facts)
     return converted.SerializeToString(), side

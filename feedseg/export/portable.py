@@ -10,6 +10,7 @@ import numpy as np
 
 import feedseg
 from feedseg.inference import bundled, loading, model_file, tiling
+from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.models.layers import convolve
 from feedseg.runs import config as configs
@@ -107,8 +108,8 @@ def check(to: Path, model: JaxPredictor, side: int, program: Callable) -> float:
     return off
 
 
-def facts(model: JaxPredictor, side: int, about: dict) -> dict:
-    """What a user of the program needs to know. about: `network`, `data`, `card`, `scores`."""
+def facts(model: JaxPredictor, side: int, card: ModelCard) -> dict:
+    """What a user of the program needs to know."""
     return {
         "feedseg": feedseg.__version__,
         "class_names": model.class_names,
@@ -121,21 +122,18 @@ def facts(model: JaxPredictor, side: int, about: dict) -> dict:
         "halo": model.halo,
         "tile": side,
         "whole_image": bool(model.window),
-        **about,
+        **card._asdict(),
     }
 
 
-def about(where: Path, checkpoint: str, card: dict) -> dict:
-    """What is known of the model of a run or a model file, with new entries in its card."""
+def model_card(where: Path, checkpoint: str, texts: dict[str, str]) -> ModelCard:
+    """The card of a run's model or of a model file, with new texts in it."""
     path = bundled.find(where)
     if model_file.is_package(path):
-        described = model_file.read_manifest(path)
-        known = {key: described[key] for key in ("network", "data", "card", "scores")}
-    else:
-        run = RunDir(path)
-        scores = read_json(run.result)["metrics"] if run.result.exists() else {}
-        network = configs.from_plain(read_json(run.config)).model.to_dict()
-        data = read_json(run.data).get("name", "")
-        known = {"network": network, "data": data, "card": {}}
-        known["scores"] = scores if checkpoint == "best" else {}
-    return {**known, "card": {**known["card"], **card}}
+        known = ModelCard.of(model_file.read_manifest(path))
+        return known._replace(card={**known.card, **texts})
+    run = RunDir(path)
+    best = checkpoint == "best" and run.result.exists()
+    scores = read_json(run.result)["metrics"] if best else {}
+    network = configs.from_plain(read_json(run.config)).model.to_dict()
+    return ModelCard(network, read_json(run.data).get("name", ""), dict(texts), scores)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from feedseg.export import portable
+from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.runtime import files
 from feedseg.runtime.errors import UserError
@@ -56,10 +57,10 @@ print("largest difference from the expected probabilities", abs(probabilities - 
 '''
 
 
-def export(model: JaxPredictor, to: Path, about: dict, *, tile: int = 0) -> float:
+def export(model: JaxPredictor, to: Path, card: ModelCard, *, tile: int = 0) -> float:
     """Write a model as a StableHLO program; returns how far it is from the model, largest.
 
-    about: of `portable.about`. tile: px, the only side it then takes; 0: any where possible.
+    tile: px, the only side it then takes; 0: any where possible.
     Raises UserError if flatbuffers is missing, the program does not give what the model gives, or
     the file cannot be written.
     """
@@ -71,7 +72,7 @@ def export(model: JaxPredictor, to: Path, about: dict, *, tile: int = 0) -> floa
     off = portable.check(to, model, side, again.call)
     image, answer = portable.test_pair(model, side)
     facts = {"format": "feedseg stablehlo", "platforms": program.platforms}
-    facts |= portable.facts(model, side, about)
+    facts |= portable.facts(model, side, card)
     members = {
         "model.stablehlo": data,
         "model.json": files.to_json(facts, indent=1).encode(),

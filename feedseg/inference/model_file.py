@@ -52,6 +52,24 @@ _UNREADABLE = (
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the time of every file in it
 
 
+class ModelCard(NamedTuple):
+    """What people should know of a model, whatever file it is written to.
+
+    network: `config.model`; data: name of its data set; card: texts under `description`, `licence`,
+    `data_licence`, `citation`, `limits`, `authors`; scores: by output, on its own test part.
+    """
+
+    network: dict
+    data: str
+    card: dict[str, str]
+    scores: dict[str, dict]
+
+    @classmethod
+    def of(cls, manifest: dict) -> "ModelCard":
+        """The card in the manifest of a model file."""
+        return cls(*(manifest[field] for field in cls._fields))
+
+
 class Package(NamedTuple):
     """The content of a package, checked against its digests."""
 
