@@ -25,7 +25,7 @@ class Awel(nn.Module):
 
     @nn.compact
     def __call__(self, maps: jax.Array) -> jax.Array:
-        check("Awel", maps=(maps, "S N H W K"))
+        check("Awel", maps=(maps, "... K"))
         count = maps.shape[0]
         if self.use == "probabilities":
             maps = nn.softmax(maps)
