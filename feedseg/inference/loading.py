@@ -71,7 +71,8 @@ def export(
     card: what people should know, see `model_file.manifest`. example: an image file whose middle
     proves the model and is its picture; without one, waves. The scores are those of result.json,
     where the run is finished and its best checkpoint is asked for.
-    Raises UserError if the run has no whole model, `to` exists, or it cannot be written.
+    Raises UserError if the run has no whole model or `to` exists, SaveFailed if it cannot be
+    written.
     """
     to = target(to, overwrite)
     parts = trained.read_run(Path(run), checkpoint)

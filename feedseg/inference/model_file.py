@@ -119,7 +119,7 @@ def write(
 
     members: the packages of an ensemble's members.
 
-    Raises UserError if it cannot be written, and what `check` raises.
+    Raises SaveFailed if it cannot be written, and what `check` raises.
     """
     from safetensors.numpy import save
 

@@ -1,0 +1,1 @@
+"""Image files: reading by rows, normalization, calibration, colors."""

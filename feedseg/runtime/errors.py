@@ -15,7 +15,7 @@ class FeedsegError(Exception):
 
 
 class UserError(FeedsegError):
-    """Something in the command, the configuration or the input files has to be mended."""
+    """Something in the command, the configuration or the input files has to be fixed."""
 
     exit_code = 2
 

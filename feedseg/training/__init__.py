@@ -1,0 +1,1 @@
+"""Training: read `train` first, then `step` (loss, gradient, update) and `setup`."""

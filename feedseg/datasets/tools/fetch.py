@@ -52,7 +52,8 @@ def verify(folder: Path, downloads: tuple[Download, ...]) -> None:
 def download(downloads: tuple[Download, ...], target: Path, note: str) -> None:
     """All files below `target`, which must not exist or be empty, with `note` in CITATION.txt.
 
-    Raises UserError if a file cannot be had, differs from its checksum or cannot be written.
+    Raises UserError if a file cannot be had or differs from its checksum, SaveFailed if it cannot
+    be written.
     """
     from tqdm import tqdm
 

@@ -47,7 +47,7 @@ class InstanceMaps:
         """The ids as TIFF, 16-bit where they fit, else 32-bit, and the table as CSV.
 
         axes: of the pages, as `page_axes` gives them.
-        Raises UserError if one cannot be written.
+        Raises SaveFailed if one cannot be written.
         """
         ids, table = paths
         most = max(len(parts.area) for parts in self._parts)

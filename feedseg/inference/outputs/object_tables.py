@@ -63,7 +63,7 @@ def table_paths(stem: Path) -> tuple[Path, Path]:
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
     """A CSV file: UTF-8, commas, decimal points, a header; numbers to 12 digits.
 
-    It appears when whole. Raises UserError naming the file if it cannot be written.
+    It appears when whole. Raises SaveFailed naming the file if it cannot be written.
     """
 
     def write(temporary: Path) -> None:

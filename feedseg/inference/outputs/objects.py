@@ -206,7 +206,7 @@ def write_tables(paths: tuple[Path, Path], measure: ComponentStats) -> None:
     """The rows of `ComponentStats.classes` and `ComponentStats.objects` as two CSV files.
 
     paths: see `object_tables.table_paths`. Each file appears when whole.
-    Raises UserError naming the file if it cannot be written.
+    Raises SaveFailed naming the file if it cannot be written.
     """
     classes, objects = paths
     object_tables.write_csv(objects, measure.object_columns(), measure.objects())

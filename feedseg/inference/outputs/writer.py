@@ -70,7 +70,7 @@ class Outputs:
     def write(self, labels: Iterable[np.ndarray]) -> None:
         """All files; labels: what `add` returned, slab by slab, which may be made on the way.
 
-        Raises UserError if one cannot be written.
+        Raises SaveFailed if one cannot be written.
         """
         job, colors = self._job, self._predictor.class_colors
         labels_writer.write_labels(

@@ -16,7 +16,7 @@ def require(form: str, folder: Path) -> None:
 def write_labels(path: Path, *arguments, **more) -> None:
     """Write a `LabelImage`, made of the arguments, in the format that the name's end stands for.
 
-    Raises UserError if it cannot be written, ValueError for labels of another form or a name of
+    Raises SaveFailed if it cannot be written, ValueError for labels of another form or a name of
     none.
     """
     name = Path(path).name.lower()
