@@ -7,7 +7,7 @@ largest difference over the largest number, or over 1 where all are smaller.
 import os
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import jax
@@ -24,9 +24,13 @@ from feedseg.models.feedback import attention as attentions
 
 MOST = 1e-4
 CLASSES = 4
+_NETWORKS_SHARE = 0.75  # of the time, for the networks' logits
 _TOYS = ("unet",)
 _TESTS = ("layers", "attention", "conv", "convlstm", "round_norm", "batch_norm")
-_QUICK = {"xla_backend_optimization_level": 1}  # of the reference, which runs once
+_QUICK = {  # compile quickly what runs once
+    "cpu": {"xla_backend_optimization_level": 1},
+    "gpu": {"xla_gpu_autotune_level": 0},
+}
 
 
 def measure_all(recorder: Recorder) -> None:
@@ -36,11 +40,7 @@ def measure_all(recorder: Recorder) -> None:
         others = [name for name in names if name not in _TOYS]
         recorder.leave_out(", ".join(others), "toy size: their own tests compile them")
         names = [name for name in names if name in _TOYS]
-    with ThreadPoolExecutor(2 if recorder.dry else max(1, measure.cores() - 2)) as pool:
-        found: dict[str, Future] = {name: pool.submit(_logits, name) for name in names}
-        for name in names:
-            seconds = max(1.0, recorder.left())
-            recorder.measure(name, lambda name=name, s=seconds: found[name].result(s), least_s=2)
+    _networks(recorder, names)
     side = 16 if recorder.dry else 64
     for channels in (8, 64):
         case = f"attention {side} x {side} px, {channels} channels, all queries"
@@ -52,6 +52,19 @@ def measure_all(recorder: Recorder) -> None:
     recorder.measure("tests", lambda: _tests(recorder), least_s=10)
 
 
+def _networks(recorder: Recorder, names: list[str]) -> None:
+    """Logits of every network, compiled side by side; each is kept as soon as it is there."""
+    pool = ThreadPoolExecutor(2 if recorder.dry else max(1, measure.cores() - 2))
+    pending: dict[Future, str] = {pool.submit(_logits, name): name for name in names}
+    try:
+        for future in as_completed(list(pending), _NETWORKS_SHARE * recorder.left()):
+            recorder.measure(pending.pop(future), future.result)
+    except TimeoutError:
+        for name in pending.values():
+            recorder.leave_out(name, "not compiled in time")
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
 def _logits(name: str) -> dict:
     """Logits of a network with equal weights and image on both devices."""
     model = models.build(CLASSES, common.model(name))
@@ -59,7 +72,8 @@ def _logits(name: str) -> dict:
     image = np.random.default_rng(1).random((1, side, side, 1), np.float32)
     variables = plausible_variables(model, image.shape)
     results = []
-    for device, options in ((jax.devices("cpu")[0], _QUICK), (jax.devices()[0], None)):
+    for device in (jax.devices("cpu")[0], jax.devices()[0]):
+        options = _QUICK.get(device.platform)
         forward = jax.jit(lambda v, x: models.forward(model, v, x)[0], compiler_options=options)
         placed = jax.device_put((variables, image), device)
         results.append(np.asarray(forward(*placed)))

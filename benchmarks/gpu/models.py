@@ -5,8 +5,8 @@ from functools import partial
 import jax
 
 from benchmarks import measure, together
+from benchmarks.gpu.compiling import TOY
 from benchmarks.gpu.recorder import Recorder
-from benchmarks.gpu.steps import TOY
 from feedseg.runs import config as configs
 
 _CONFIGS = {

@@ -2,8 +2,9 @@
 
 Every row is a process (`benchmarks.gpu.row`): all of them compile side by side, then each is timed
 alone, then all train for as many epochs as the time allows, the same number for all rows of a
-group. Where that is below `_LEAST_EPOCHS`, the rows that cost most are left out. The files of
-every run are kept in the cases; `benchmarks.gpu.report` writes them out as run directories.
+group. Where that is below `_LEAST_EPOCHS`, the rows that cost most are left out. A later group gets
+what the earlier ones leave. The files of every run are kept in the cases; `benchmarks.gpu.report`
+writes them out as run directories.
 """
 
 import json
@@ -25,7 +26,7 @@ _SEEDS = (0, 1, 2)
 _LEAST_EPOCHS = 24  # fewer say nothing of a method
 _RESERVE = 1.25  # of the measured times, for what they do not hold
 _END_S = 12.0  # before the limit: runs that are still going on are stopped and kept as they are
-_FIRST_SHARE = 0.65  # of the time for the first group
+_LEAST_S = 120.0  # that a group is begun with
 KEPT, METRICS = ("result.json", "config.json", "data.json"), "metrics.jsonl"
 
 _DRY_CHANGES = (
@@ -53,11 +54,12 @@ def measure_all(recorder: Recorder) -> None:
         groups = _dry(Path(folder)) if recorder.dry else _groups(Path(folder))
         form = _form(recorder)
         recorder.facts(runs_in_a_program=form)
-        for number, (name, specs) in enumerate(groups.items()):
+        for name, specs in groups.items():
             specs = _with_data(name, specs, recorder)
-            share = _FIRST_SHARE if number < len(groups) - 1 else 1.0
-            if specs:
-                _group(recorder, name, specs, form, share * recorder.left())
+            if specs and recorder.left() < _LEAST_S and not recorder.dry:
+                recorder.leave_out(name, f"{recorder.left():.0f} s are left")
+            elif specs:
+                _group(recorder, name, specs, form)
 
 
 def _groups(root: Path) -> dict[str, list[Spec]]:
@@ -138,13 +140,12 @@ def _with_data(group: str, specs: list[Spec], recorder: Recorder) -> list[Spec]:
 # A group --------------------------------------------------------------------------------------
 
 
-def _group(recorder: Recorder, name: str, specs: list[Spec], form: str, seconds: float) -> None:
-    ends = recorder.left() - seconds + _END_S  # what is left of the piece when the group ends
+def _group(recorder: Recorder, name: str, specs: list[Spec], form: str) -> None:
     rows = {spec: Row(spec.runs, form, recorder.log(spec.name)) for spec in specs}
     try:
         with ThreadPoolExecutor(len(rows)) as pool:
             ready = {
-                spec: pool.submit(row.answer, max(1.0, (recorder.left() - ends) / 2))
+                spec: pool.submit(row.answer, max(1.0, (recorder.left() - _END_S) / 2))
                 for spec, row in rows.items()
             }
             compiled = {spec: future.result() for spec, future in ready.items()}
@@ -152,12 +153,12 @@ def _group(recorder: Recorder, name: str, specs: list[Spec], form: str, seconds:
         for spec, answer in compiled.items():
             if "ready" in answer:
                 rows[spec].ask("time")
-                answer = rows[spec].answer(max(1.0, recorder.left() - ends))
+                answer = rows[spec].answer(max(1.0, recorder.left() - _END_S))
             if "epoch_s" in answer:
                 costs[spec] = answer
             else:
                 recorder.add(f"{name}: {spec.name}", rows=spec.rows, **answer)
-        chosen, epochs = _plan(costs, recorder.left() - ends, recorder.dry)
+        chosen, epochs = _plan(costs, recorder.left() - _END_S, recorder.dry)
         recorder.add(
             f"{name}: epochs",
             epochs=epochs,
@@ -173,7 +174,7 @@ def _group(recorder: Recorder, name: str, specs: list[Spec], form: str, seconds:
         lock = threading.Lock()
         with ThreadPoolExecutor(max(1, len(chosen))) as pool:
             for spec in chosen:
-                limit = recorder.left() - ends
+                limit = recorder.left() - _END_S
                 pool.submit(_train, recorder, lock, name, spec, rows[spec], epochs, limit)
     finally:
         for row in rows.values():
