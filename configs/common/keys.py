@@ -17,12 +17,13 @@ def base() -> ConfigDict:
                 name="synthetic",  # a file of feedseg/datasets
                 crop_size=256,  # px; 0: no crops, all images padded to one size
                 truth="masks",  # which ground truth; the data set's file lists its choices
-                channels="as_is",  # as_is | gray
+                channels="as_is",  # as_is | grey
                 degrade="none",  # none | noise | contrast | blur
                 degrade_seed=0,  # pseudo low quality is made once with this seed
                 filter="none",  # none | median3 | median9 | gaussian3 | ... | frangi
-                normalization="dtype_range",  # dtype_range | image_percentile
-                percentiles=(1.0, 99.8),  # for image_percentile, in percent
+                normalization="dtype_range",  # dtype_range | image_percentile (of each channel
+                # where they are no color) | channel_percentile
+                percentiles=(1.0, 99.8),  # for the last two, in percent
                 dihedral_copies=False,  # store 8 rotated and mirrored copies of every item
                 classes=(),  # folder: names of the classes, in order of their ids
                 foreground=(),  # names of classes that together become one; the others: background
@@ -31,6 +32,8 @@ def base() -> ConfigDict:
                 border_class="",  # class between the cells, for border_cross_entropy; empty: none
                 border_weight=10.0,  # w0
                 border_sigma_px=5.0,  # sigma
+                axes="",  # folder: of TIFF and .npy files that state none: YXC, CYX, PYX, ...
+                interpret="auto",  # folder: auto | stored | displayed, see feedseg/io/reading.py
                 label_map="",  # folder: "0:0,255:1" from gray value to class id
                 synthetic_count=60,  # images
                 synthetic_size=256,  # px
@@ -44,6 +47,8 @@ def base() -> ConfigDict:
                 folds=3,
                 counts=(0, 0, 0),  # train, val, test: items (random), source images (others)
                 group_by_source=False,  # keep the items of one image in one part
+                group="",  # folder: pattern (regular expression) for file names whose images
+                # belong together, such as a patient or a well: "(P[0-9]+)_"; empty: by file
                 test_augmented=True,  # keep dihedral copies in val and test
                 seed=0,  # of the permutation, the same for all runs of a table
             ),

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from feedseg.cli.values import names
+from feedseg.cli.values import add_reading, names
 
 
 def add_verbs(verbs) -> None:
@@ -17,6 +17,9 @@ def add_verbs(verbs) -> None:
            help="folder for the overlays and the fingerprint")
     option("--label-map", default="", help='mapping from gray values to class ids: "0:0,255:1"')
     option("--classes", default="", help="class names in the order of their ids: a,b,c")
+    option("--group", default="", metavar="PATTERN",
+           help='regular expression for file names whose images belong together: "(P[0-9]+)_"')
+    add_reading(verb)
 
     verb = verbs.add_parser("fetch", help="download a public data set and verify its checksums")
     verb.set_defaults(action=_fetch)
@@ -33,7 +36,9 @@ def _check(args: argparse.Namespace) -> int:
     from feedseg.datasets.tools.check import check
 
     classes = names(args.classes)
-    return check(args.data, output=args.output, map_text=args.label_map, classes=classes)
+    reading = dict(axes=args.axes, interpret=args.interpret)
+    named = dict(map_text=args.label_map, classes=classes, group=args.group)
+    return check(args.data, output=args.output, **named, **reading)
 
 
 def _fetch(args: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from feedseg.cli.values import numbers
+from feedseg.cli.values import add_reading, numbers, value_range
 from feedseg.io.writers.formats import formats
 from feedseg.runtime.errors import UserError
 
@@ -32,6 +32,14 @@ def add_verbs(verbs) -> None:
     option("--rotations", type=int, default=0,
            help="test-time augmentation: average over this many equally spaced rotations")
     option("--rounds", type=int, default=0, help="number of feedback rounds (0: as in training)")
+    option("--scale", type=float, default=1.0,
+           help="size of the images for the network: 0.5 halves them, results keep their size")
+    option("--normalization", default="", metavar="RULE",
+           help="of gray values, instead of the model's: image_percentile, channel_percentile, "
+                "dtype_range")
+    option("--range", default="", metavar="LOW-HIGH",
+           help="gray values that become black and white, for example 0-4095 for 12 bit")
+    add_reading(verb)
     option("--backend", choices=("jax", "onnx"), default="",
            help="inference backend; onnx runs .onnx files without JAX")
     _add_outputs(verb)
@@ -75,6 +83,11 @@ def _predict(args: argparse.Namespace) -> int:
         rotations=args.rotations,
         rounds=args.rounds,
         backend=args.backend,
+        normalization=args.normalization,
+        value_range=value_range(args.range),
+        scale=args.scale,
+        axes=args.axes,
+        interpret=args.interpret,
     )
     print(f"wrote {len(files)} file(s) in {args.output}" if files else "all results exist already")
     return 0

@@ -1,4 +1,7 @@
-"""Option values that several verbs share: comma-separated lists."""
+"""Option values that several verbs share: comma-separated lists and ranges."""
+
+import argparse
+import re
 
 from feedseg.runtime.errors import UserError
 
@@ -14,3 +17,29 @@ def numbers(text: str) -> tuple[int, ...]:
         return tuple(map(int, names(text)))
     except ValueError:
         raise UserError(f"{text!r}: expected integers separated by commas") from None
+
+
+def value_range(text: str) -> tuple[float, ...]:
+    """The two numbers of a range such as `0-4095` or `-1.5-3`; () of an empty text.
+
+    Raises UserError for anything else.
+    """
+    if not text:
+        return ()
+    number = r"(-?[0-9.]+(?:e[+-]?[0-9]+)?)"
+    match = re.fullmatch(f"{number}-{number}", text.replace(" ", ""), re.IGNORECASE)
+    try:
+        return float(match[1]), float(match[2])
+    except (TypeError, ValueError):
+        raise UserError(f"{text!r}: expected a range such as 0-4095") from None
+
+
+def add_reading(verb: argparse.ArgumentParser) -> None:
+    """Options on how files are read."""
+    # fmt: off
+    option = verb.add_argument
+    option("--axes", default="",
+           help="axes of TIFF and .npy files, where they do not state them: YXC, CYX, PYX, ...")
+    option("--interpret", default="auto",
+           help="whether images are turned, inverted (MinIsWhite) and colored as their file says: "
+                "auto (by the program that wrote it), stored (not) or displayed (always)")

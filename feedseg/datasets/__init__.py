@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from feedseg.datasets.common import targets
-from feedseg.datasets.common.dataset import Dataset, assemble
+from feedseg.datasets.common.dataset import VOID, Dataset, assemble, crop_side
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.suggest import did_you_mean
 
@@ -68,11 +68,27 @@ def find_root(name: str, data_dir: str) -> Path | None:
     )
 
 
+def _require_plain(name: str, options) -> None:
+    """Raises UserError for options that a data set of known files does not take."""
+    given = {"split.group": options.group, "data.axes": options.axes}
+    given["data.interpret"] = "" if options.interpret == "auto" else options.interpret
+    for key, value in given.items():
+        if value:
+            raise UserError(f"{key}={value}: is for data.name=folder; {name} knows its files")
+
+
 def load(config) -> Dataset:
     """The data set of a run, prepared: `config.data`, `config.data_dir` and `config.split.fold`."""
     name = config.data.name
     root = find_root(name, config.data_dir)
     options = config.data.copy_and_resolve_references()
     with options.unlocked():
-        options.fold = config.split.fold
-    return assemble(name, targets.prepare(module(name).load(root, options), options), options)
+        options.fold, options.group = config.split.fold, config.split.group
+    if name != "folder":
+        _require_plain(name, options)
+    raw = targets.prepare(module(name).load(root, options), options)
+    if config.split.scheme == "auto":
+        with options.unlocked():
+            labels = (s.label for s in raw.sections if (s.label != VOID).any())
+            options.crop_size = crop_side([label.shape for label in labels], options.crop_size)
+    return assemble(name, raw, options)

@@ -5,6 +5,8 @@
 
 import colorsys
 import json
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +15,11 @@ import numpy as np
 from feedseg.datasets.common import label_map, pairing, readers
 from feedseg.datasets.common.dataset import VOID, RawData, Section
 from feedseg.datasets.common.pairing import Pair, shorten
-from feedseg.io.images import read_label
+from feedseg.io.calibration import micrometers, read_calibration
+from feedseg.io.images import is_color, read_label
+from feedseg.io.reading import ReadOptions, label_options
 from feedseg.runtime.errors import BadImage, UserError
+from feedseg.runtime.notes import note
 
 FOLDERS = ()  # the data directory itself
 CLASSES = ()  # found in the labels
@@ -59,7 +64,12 @@ def load(root: Path, options) -> RawData:
     pairing.require_complete(files, root)
     described = describe(root, options.classes)
     rules = label_map.parse(options.label_map)
-    read = {pair: _read(pair, options.channels, rules, described.ignore) for pair in files.pairs}
+    how = ReadOptions(options.axes, options.interpret).checked()
+    group_of = grouping(root, files.pairs, options.get("group", ""))
+    read = {
+        pair: _read(pair, options.channels, rules, described.ignore, how, group_of[pair])
+        for pair in files.pairs
+    }
     _require_one_kind(read)
     num_classes = _num_classes(read, len(described.names), options.label_map)
     parts = {
@@ -72,7 +82,55 @@ def load(root: Path, options) -> RawData:
         for section in group
     ]
     names = described.names or tuple(f"class{index}" for index in range(num_classes))
-    return RawData(sections, names, palette(num_classes), parts)
+    first = files.pairs[0].image
+    counts = [label_map.objects_of(s.label) for s in sections if s.label.any()]
+    if not rules and (remark := label_map.instances(counts)):
+        note("instances", f"{root}: {remark} (--config.data.label_map)")
+    return RawData(
+        sections,
+        names,
+        palette(num_classes),
+        parts,
+        color=is_color(first, how),
+        pixel_um=_pixel_um(pair.image for pair in files.pairs),
+    )
+
+
+def grouping(root: Path, pairs: Sequence[Pair], pattern: str = "") -> dict[Pair, str]:
+    """The group of each pair: as its list says, else by the pattern, else its file.
+
+    pattern: a regular expression for the path below `root`, whose first group in parentheses, or
+    else all of it, names the group. Raises UserError for an invalid one, or a file that it misses.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"split.group={pattern!r}: is no regular expression ({error})") from None
+    groups = {}
+    for pair in pairs:
+        inside = pair.image.is_relative_to(root)
+        path = (pair.image.relative_to(root) if inside else pair.image).as_posix()
+        match = expression.search(path) if pattern else None
+        if pattern and not match:
+            raise UserError(f"split.group={pattern!r}: does not fit {path}")
+        named = match[1] if match and match.groups() else match and match[0]
+        groups[pair] = pair.group or named or str(pair.image)
+    return groups
+
+
+def _pixel_um(paths: Iterable[Path]) -> float | None:
+    """The side of a pixel that all images state, micrometers; None if one states none or another.
+
+    A damaged calibration is none: the image was read.
+    """
+    sizes = set()
+    for path in paths:
+        try:
+            sizes.add(micrometers(read_calibration(path)))
+        except BadImage:
+            return None
+    sizes = {size and float(f"{size:.4g}") for size in sizes}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def describe(root: Path, classes: tuple[str, ...] = ()) -> Description:
@@ -124,14 +182,20 @@ def _from_json(path: Path) -> Description:
 
 
 def _read(
-    pair: Pair, channels: str, rules: list[label_map.Rule], ignore: int | None
+    pair: Pair,
+    channels: str,
+    rules: list[label_map.Rule],
+    ignore: int | None,
+    how: ReadOptions,
+    group: str,
 ) -> list[Section]:
     """Sections of one pair of files, labels as stored or mapped by `rules`."""
-    images = readers.read_pages(pair.image, channels)
-    labels = read_label(pair.label)
+    images = readers.read_pages(pair.image, channels, how)
+    labels = read_label(pair.label, label_options(how))
     if len(images) != len(labels):
         raise UserError(
-            f"{pair.label}: {len(labels)} pages, its image {pair.image.name} has {len(images)}"
+            f"{pair.label}: {len(labels)} pages, its image {pair.image.name} has {len(images)}; "
+            "if its channels are taken for pages, name its axes: --config.data.axes=CYX or YXC"
         )
     try:
         labels = label_map.apply(labels, rules) if rules else labels
@@ -143,7 +207,7 @@ def _read(
     return [
         readers.section(
             f"{pair.name}_p{i:03d}" if numbered else pair.name, image, label, pair.label
-        )
+        )._replace(group=group)
         for i, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
 

@@ -125,7 +125,7 @@ def _fitted(image: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
 
 def _raw(image: np.ndarray, model: JaxPredictor, kind: str) -> np.ndarray:
     """Grey values of the type for an image in [0, 1]; whole ones where percentiles are taken."""
-    if model.normalization == "image_percentile":
+    if model.normalization in normalize.PERCENTILES:
         return np.rint(255 * image).astype(np.float32)
     top = 1.0 if kind == "float32" else np.iinfo(kind).max
     return (image if kind == "float32" else np.rint(top * image)).astype(kind)

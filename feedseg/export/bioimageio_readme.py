@@ -4,6 +4,7 @@ import re
 
 from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
+from feedseg.io import normalize
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.tables import markdown
 
@@ -69,7 +70,7 @@ def readme(name: str, model: JaxPredictor, kind: str, about: ModelCard) -> str:
 
 
 def _images(model: JaxPredictor, kind: str) -> str:
-    if model.normalization == "image_percentile":
+    if model.normalization in normalize.PERCENTILES:
         low, high = model.percentiles
         gray = f"The {low:g} and {high:g} percentile of each whole image become 0 and 1; any type."
     elif kind == "float32":

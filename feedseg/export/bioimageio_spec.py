@@ -10,6 +10,7 @@ from feedseg.export import bioimageio_readme, onnx, portable
 from feedseg.inference import tiling
 from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
+from feedseg.io import normalize
 from feedseg.runtime.errors import UserError, one_line
 
 SUFFIX = ".bioimageio.zip"
@@ -113,10 +114,11 @@ def preprocessing(model: JaxPredictor, kind: str) -> list[dict]:
     images of integers, 1e-6 for an image that fills [0, 1].
     """
     to_float = {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}
-    if model.normalization == "image_percentile":
+    if model.normalization in normalize.PERCENTILES:
         low, high = model.percentiles
         percentiles = {"min_percentile": low, "max_percentile": high}
-        scaled = {"axes": ["y", "x", "channel"], "eps": 1e-6, **percentiles}
+        channel = ["channel"] if model.normalization == "image_percentile" else []
+        scaled = {"axes": ["y", "x", *channel], "eps": 1e-6, **percentiles}
         steps = [{"id": "scale_range", "kwargs": scaled}]
     elif kind == "float32":
         steps = []

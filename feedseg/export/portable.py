@@ -118,6 +118,7 @@ def facts(model: JaxPredictor, side: int, card: ModelCard) -> dict:
         "normalization": model.normalization,
         "percentiles": model.percentiles,
         "contracts": model.contracts,
+        "training_images": model.training_images.plain(),
         "stride": model.stride,
         "halo": model.halo,
         "tile": side,

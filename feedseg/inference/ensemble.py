@@ -141,7 +141,7 @@ _SAME = {
 
 def _contract(member: JaxPredictor) -> tuple[str, tuple[float, float]]:
     """Rule and percentiles; where these do not count any will do."""
-    counted = member.normalization == "image_percentile"
+    counted = member.normalization != "dtype_range"
     return member.normalization, member.percentiles if counted else (0.0, 100.0)
 
 

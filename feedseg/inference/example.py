@@ -22,7 +22,7 @@ def crop(model: JaxPredictor, path: Path) -> np.ndarray:
     Raises UserError for an image that the model cannot take or that is too small.
     """
     with open_source(path) as file:
-        source = segment.fitting(file, model)
+        source = segment.FittingImage(file, model)
         limits = percentiles.limits(source, 0, model.normalization, model.percentiles)
         page = normalize.apply(source.rows(0, 0, source.height), *limits)
     side = model.window or max(SIDE // model.stride, 1) * model.stride

@@ -37,6 +37,7 @@ _MANIFEST, _WEIGHTS = "model.json", "weights.safetensors"
 _INPUT, _OUTPUT = "test_input.npy", "test_output.npy"
 _CHECKED = (_WEIGHTS, _INPUT, _OUTPUT)
 _FACTS = ("class_names", "class_colors", "channels", "size_px", "normalization", "percentiles")
+_LATER_FACTS = ("training_images",)  # which files of older versions lack
 _KINDS = {"format": str, "version": int, "network": dict, "compute_dtype": str, "facts": dict}
 _FACT_KINDS = {**dict.fromkeys(_FACTS, list), "channels": int, "normalization": str}
 _UNREADABLE = (
@@ -99,7 +100,8 @@ def manifest(
         "feedseg": feedseg.__version__,
         "network": dict(settings),
         "compute_dtype": dtype,
-        "facts": {key: facts[key] for key in _FACTS},
+        "facts": {key: facts[key] for key in _FACTS}
+        | {key: facts[key] for key in _LATER_FACTS if key in facts},
         "data": facts.get("name", ""),
         "card": dict(card or {}),
         "scores": dict(scores or {}),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from feedseg.inference import tta
+from feedseg.inference.predictor import TrainingImages
 from feedseg.inference.uncertainty import disagreement
 from feedseg.runtime.errors import UserError, one_line
 
@@ -47,6 +48,7 @@ class OnnxPredictor(NamedTuple):
     percentiles: tuple[float, float]
     contracts: tuple[tuple[str, tuple[float, float]], ...]  # see `feedseg.inference.trained`
     margin: int = 0
+    training_images: TrainingImages = TrainingImages()
 
 
 def load(path: Path) -> OnnxPredictor:
@@ -78,6 +80,7 @@ def load(path: Path) -> OnnxPredictor:
         normalization=facts["normalization"],
         percentiles=tuple(facts["percentiles"]),
         contracts=tuple((kind, tuple(limits)) for kind, limits in facts["contracts"]),
+        training_images=TrainingImages.of(facts),
     )
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from feedseg.inference import backends, segment
+from feedseg.inference import backends, remarks, rescaling, segment
 from feedseg.inference.bundled import fingerprint
 from feedseg.inference.outputs import channel_maps
 from feedseg.inference.outputs.instances import InstanceSpec
@@ -25,6 +26,7 @@ from feedseg.inference.outputs.plan import (
 )
 from feedseg.inference.outputs.writer import Outputs
 from feedseg.inference.predictor import Predictor
+from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.io.source import open_source, with_channels
 from feedseg.io.writers import labels as labels_writer
 from feedseg.runtime.errors import UserError
@@ -50,6 +52,11 @@ def predict(
     rotations: int = 0,
     rounds: int = 0,
     backend: str = "",
+    normalization: str = "",
+    value_range: tuple[float, float] = (),
+    scale: float = 1.0,
+    axes: str = "",
+    interpret: str = "auto",
     progress: bool = True,
 ) -> list[Path]:
     """Segments images with a trained model: files, folders of them, patterns.
@@ -72,13 +79,19 @@ def predict(
     probabilities over 8 rotations and mirrors (8 times the work). rotations: average them over so
     many rotations by equal angles (see `inference.rotation`). rounds: of a network with feedback,
     0: as trained. backend: jax, or onnx for a file that ends in .onnx, which needs no JAX; none: by
-    the file. Given again, it goes on where it was stopped: what this model made of the same images
-    with the same options is left as it is, and so are the rows made of an image, unless
+    the file. normalization, value_range: of gray values, instead of the model's
+    (`segment.with_normalization`). scale: the network sees images so many times as large
+    (`feedseg.inference.rescaling`). axes, interpret: how files are read
+    (`feedseg.io.reading.ReadOptions`).
+    Given again, it goes on where it was stopped: what this model made of the same images with the
+    same options is left as it is, and so are the rows made of an image, unless
     probabilities or uncertainty are asked for. Memory grows little with the width of an image and
     not with its height or its pages; with `rotations` and `instances` with the whole page. Returns
     the files written. Raises UserError, naming the file, for bad images, for images that do not fit
     the model, and for existing files unless `overwrite`.
     """
+    how = ReadOptions(axes, interpret).checked()
+    rescaling.check(scale)
     if rotations < 0:
         raise UserError(f"--rotations {rotations}: must not be below 0")
     if probabilities not in ("", *channel_maps.TYPES):
@@ -91,6 +104,7 @@ def predict(
         **dict(tile=tile, rotations=rotations, dihedral=dihedral),
         **dict(rounds=rounds, checkpoint=checkpoint, channels=list(channels)),
         "wanted": [probabilities, instances and list(instances)],
+        "read": [normalization, list(value_range), scale, *how],
     }
     record = Record(Path(output), made_with)
     if not overwrite:
@@ -98,24 +112,36 @@ def predict(
         refuse_existing([job for job in jobs if not record.began(job)])
     if not jobs:
         return []
-    only_labels = not probabilities and not uncertainty and rotations < 2
+    only_labels = not probabilities and not uncertainty and rotations < 2 and scale == 1
     kind = dict(dihedral=dihedral, uncertainty=uncertainty, only_labels=only_labels)
     predictor = backends.load(model, checkpoint, rounds, backend=backend, **kind)
+    predictor = segment.with_normalization(predictor, normalization, value_range)
     if instances:
         instances.check(predictor.class_names)
     if progress and (rule := segment.tile_rule(predictor)):
         print(rule, file=sys.stderr, flush=True)
-    how = dict(channels=channels, tile=tile, rotations=rotations)
-    return predict_files(predictor, jobs, **how, progress=progress, record=record)
+    options = ImageOptions(tuple(channels), tile, rotations, scale, how)
+    return predict_files(predictor, jobs, options, progress=progress, record=record)
+
+
+class ImageOptions(NamedTuple):
+    """How every image is read and seen; see `predict`."""
+
+    channels: tuple[int, ...] = ()
+    tile: int = 0
+    rotations: int = 0
+    scale: float = 1.0
+    how: ReadOptions = AS_STATED
+
+
+AS_TRAINED = ImageOptions()
 
 
 def predict_files(
     predictor: Predictor,
     jobs: list[ImageTask],
+    options: ImageOptions = AS_TRAINED,
     *,
-    channels: Sequence[int] = (),
-    tile: int = 0,
-    rotations: int = 0,
     progress: bool = True,
     record: Record | None = None,
 ) -> list[Path]:
@@ -127,9 +153,9 @@ def predict_files(
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
-    written, failures = [], []
+    written, failures, empty = [], [], []
     form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} {rate_fmt} [{remaining} left]"
-    total = 1e-6 + sum(_megapixels(job.image) for job in jobs) if progress and terminal else None
+    total = 1e-6 + _total(jobs, options.how) if progress and terminal else None
     with tqdm(
         total=total,
         desc="compiling",
@@ -139,16 +165,19 @@ def predict_files(
     ) as bar:
         for job in jobs:
             try:
-                written += _predict_file(predictor, job, channels, tile, rotations, bar, record)
+                nothing = _predict_file(predictor, job, options, bar, record)
             except UserError as error:
                 failures.append(error)
                 if len(jobs) > 1:
                     print(f"feedseg: {error}", file=sys.stderr, flush=True)
                 continue
+            written += job.outputs()
+            empty += [job.image] if nothing else []
             if record:
                 record.add(job)
             if progress and not terminal:
                 print(f"{job.image} -> {job.labels}", file=sys.stderr, flush=True)
+    remarks.on_nothing(empty, len(jobs), predictor)
     if len(failures) > 1:
         raise UserError(f"{len(failures)} of {len(jobs)} images failed, the first: {failures[0]}")
     if failures:
@@ -156,10 +185,15 @@ def predict_files(
     return written
 
 
-def _megapixels(path: Path) -> float:
+def _total(jobs: list[ImageTask], how: ReadOptions) -> float:
+    """Megapixels of all images."""
+    return sum(_megapixels(job.image, how) for job in jobs)
+
+
+def _megapixels(path: Path, how: ReadOptions) -> float:
     """Of all pages of an image; 0 where it cannot be read, an error that follows."""
     try:
-        with open_source(path) as source:
+        with open_source(path, how) as source:
             return source.count * source.height * source.width / 1e6
     except UserError:
         return 0.0
@@ -168,28 +202,33 @@ def _megapixels(path: Path) -> float:
 def _predict_file(
     predictor: Predictor,
     job: ImageTask,
-    channels: Sequence[int],
-    tile: int,
-    rotations: int,
+    options: ImageOptions,
     bar,
     record: Record | None,
-) -> list[Path]:
-    """Outputs of one image file, streamed from slab to slab."""
-    with open_source(job.image) as file, ExitStack() as files:
-        source = segment.fitting(with_channels(file, channels), predictor)
-        outputs = Outputs(job, source, predictor, files)
+) -> bool:
+    """Writes the outputs of one image file, streamed from slab to slab; whether it is all of the
+    first class.
+    """
+    tile, rotations, scale, how = options[1:]
+    found, sizes = np.zeros(256, bool), remarks.SizeCheck()
+    with open_source(job.image, how) as file, ExitStack() as files:
+        source = segment.FittingImage(with_channels(file, options.channels), predictor)
+        outputs = Outputs(job, source, predictor, files, how)
+        remarks.on_pixel_size(job.image, outputs.calibration, predictor, scale)
         bar.set_description(job.image.name, refresh=False)
 
         kept = files.enter_context(_kept(job, record))
 
         def missing(done: int) -> Iterator[np.ndarray]:
-            return segment.predict_rows(predictor, source, tile, rotations, done)
+            return segment.predict_rows(predictor, source, tile, rotations, done, scale)
 
         def labels() -> Iterator[np.ndarray]:
             for result in kept.then(source.width, missing):
                 bar.update(result.shape[0] * result.shape[1] / 1e6)
                 ids = outputs.add(result)
                 kept.add(ids)
+                sizes.add(ids)
+                found[np.unique(ids)] = True
                 yield ids
 
         rows = ahead(labels())
@@ -198,7 +237,9 @@ def _predict_file(
         if record:
             record.begin(job)
         outputs.write(chain([first], rows))
-    return job.outputs()
+    remarks.on_range(job.image, source.brightest, source.dtype, predictor)
+    sizes.say(job.image, source.height, predictor, scale)
+    return not found[1:].any()
 
 
 def _kept(job: ImageTask, record: Record | None) -> Unfinished:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg.inference import rotation, tiling
+from feedseg.inference import rescaling, tiling
 from feedseg.inference.predictor import Predictor
 from feedseg.io import normalize, percentiles
 from feedseg.io.source import ImageSource
@@ -51,26 +51,65 @@ def tile_rule(predictor: Predictor) -> str:
     )
 
 
-def fitting(file: ImageSource, predictor: Predictor) -> ImageSource:
-    """An image with the model's number of channels and in its range, checked as it is read."""
+class FittingImage(ImageSource):
+    """An image with the model's number of channels and in its range, checked as it is read.
 
-    def rows(page: int, start: int, stop: int) -> np.ndarray:
-        pixels = fit_channels(file.path, file.rows(page, start, stop), predictor.channels)
-        check_range(file.path, pixels, predictor.normalization)
+    brightest: the largest gray value read so far; given_channels: of the file.
+    """
+
+    def __init__(self, file: ImageSource, predictor: Predictor):
+        self._file, self._predictor, self.brightest = file, predictor, 0.0
+        self.given_channels = file.channels
+        shape = (file.count, file.height, file.width, predictor.channels)
+        super().__init__(file.path, shape, file.dtype, self._fit)
+
+    def _fit(self, page: int, start: int, stop: int) -> np.ndarray:
+        path, predictor = self.path, self._predictor
+        pixels = fit_channels(path, self._file.rows(page, start, stop), predictor.channels)
+        check_range(path, pixels, predictor.normalization)
+        self.brightest = max(self.brightest, float(pixels.max()))
         return pixels
 
-    shape = (file.count, file.height, file.width, predictor.channels)
-    return ImageSource(file.path, shape, file.dtype, rows)
+
+def with_normalization(
+    predictor: Predictor, kind: str = "", limits: tuple[float, float] = ()
+) -> Predictor:
+    """The model with another rule for gray values than that of its training.
+
+    kind: of `normalize.KINDS`; limits: raw values that become 0 and 1, instead of a kind.
+    Raises UserError for an unknown kind, both, or limits that are no range.
+    """
+    if not kind and not limits:
+        return predictor
+    if kind and limits:
+        raise UserError("--normalization and --range exclude each other; give one of them")
+    if limits and not limits[0] < limits[1]:
+        raise UserError(f"--range {limits[0]:g}-{limits[1]:g}: the first must be below the second")
+    if kind and kind not in normalize.RULES:
+        raise UserError(f"--normalization {kind}: choose one of {', '.join(normalize.RULES)}")
+
+    def other(_, percentiles: tuple[float, float]) -> tuple[str, tuple[float, float]]:
+        return ("range", tuple(limits)) if limits else (kind, percentiles)
+
+    rule, values = other(predictor.normalization, predictor.percentiles)
+    contracts = tuple(other(*each) for each in predictor.contracts)
+    return predictor._replace(normalization=rule, percentiles=values, contracts=contracts)
 
 
 def predict_rows(
-    predictor: Predictor, source: ImageSource, tile: int = 0, rotations: int = 0, done: int = 0
+    predictor: Predictor,
+    source: ImageSource,
+    tile: int = 0,
+    rotations: int = 0,
+    done: int = 0,
+    scale: float = 1.0,
 ) -> Iterator[np.ndarray]:
     """Probabilities of an image, page after page from top to bottom, [rows, W, K] float32; of a
     model that gives class ids (`predictor.only_labels`) these, [rows, W, 1] uint8.
 
-    done: rows, counted over all pages, that are passed over.
-    Every page by its own limits. With rotations a page is one slab: it is turned as a whole.
+    done: rows, counted over all pages, that are passed over. scale: the network sees pages so
+    many times as large, bilinear, and its probabilities come back to the size of the image.
+    Every page by its own limits. With rotations or a scale a page is one slab.
     Where memory does not suffice the tiles are halved, with a warning.
     Raises UserError naming the file if the smallest are too large, or the model gives NaN.
     """
@@ -79,7 +118,8 @@ def predict_rows(
         while True:
             layout = tiles_for(predictor, source.height, source.width, tile)
             try:
-                for slab in _page_slabs(predictor, source, page, layout, tile, rotations, first):
+                slabs = _page_slabs(predictor, source, page, layout, tile, rotations, first, scale)
+                for slab in slabs:
                     _check_finite(source.path, slab)
                     begun = True
                     yield slab
@@ -116,6 +156,7 @@ def _page_slabs(
     tile: int,
     rotations: int,
     first: int,
+    scale: float,
 ) -> Iterator[np.ndarray]:
     """Slabs of one page from its row `first` on."""
     contracts = predictor.contracts or ((predictor.normalization, predictor.percentiles),)
@@ -131,8 +172,9 @@ def _page_slabs(
         plan = tiles_for(predictor, *image.shape[:2], tile)
         return tiling.apply_tiled(image, predictor.apply, plan)
 
-    if rotations > 1:
-        return iter([rotation.mean(network, scaled(read(0, source.height)), rotations)[first:]])
+    if rotations > 1 or scale != 1:
+        whole = rescaling.apply(network, scaled(read(0, source.height)), scale, rotations)
+        return iter([whole[first:]])
     layout = tiling.below(layout, first)
     # Pixels are scaled window by window: a row of them is held only as it is stored.
     seen = map(scaled, tiling.inputs(read, layout))

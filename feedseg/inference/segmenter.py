@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg.inference import backends, segment
-from feedseg.io import images
+from feedseg.inference import backends, remarks, rescaling, segment
+from feedseg.io import images, reading
 from feedseg.io.source import ImageSource
+from feedseg.runtime import notes
 from feedseg.runtime.errors import UserError
 
 
@@ -54,41 +55,55 @@ class Segmenter:
         rotations: int = 0,
         tile: int = 0,
         uncertainty: bool = False,
+        axes: str = "",
+        normalization: str = "",
+        value_range: tuple[float, float] = (),
+        scale: float = 1.0,
     ) -> Segmentation:
         """Classes of every pixel of an image or of a stack of images.
 
         image: [H, W] or [P, H, W] gray, [H, W, C] or [P, H, W, C] with the model's number of
         channels; raw values as a microscope gives them, 8 or 16 bit or float: they are scaled as
-        in training, every page by itself. dihedral, rotations, tile, uncertainty: see
-        `feedseg.inference.predict.predict`.
-        Raises UserError for arrays that the model cannot take.
+        in training, every page by itself. An array [H, W, 3 or 4] is one image in color, as in
+        files. axes: their letters, such as YXC, CYX or PYX, where that is not so (see
+        `feedseg.io.reading.ReadOptions`). dihedral, rotations, tile, uncertainty, normalization,
+        value_range, scale: see `feedseg.inference.predict.predict`.
+        Raises UserError for arrays that the model cannot take or whose axes may mean two things.
         """
-        pages, single = _pages(np.asarray(image), self.predictor.channels)
+        rescaling.check(scale)
+        pages, before = _pages(np.asarray(image), self.predictor.channels, axes)
         model = backends.for_images(self.predictor, dihedral, uncertainty)
+        model = segment.with_normalization(model, normalization, value_range)
         source = ImageSource(
             Path("image"), pages.shape, pages.dtype, lambda page, a, b: pages[page, a:b]
         )
-        found = segment.predict_rows(model, segment.fitting(source, model), tile, rotations)
-        results = np.concatenate(list(found)).reshape(*pages.shape[:3], -1)
-        results = results[0] if single else results
-        probabilities = results[..., : len(model.class_names)]
+        with notes.fresh():
+            seen = segment.FittingImage(source, model)
+            found = list(segment.predict_rows(model, seen, tile, rotations, scale=scale))
+            results = np.concatenate(found).reshape(*pages.shape[:3], -1)
+            probabilities = results[..., : len(model.class_names)]
+            labels = probabilities.argmax(-1).astype(np.uint8)
+            remarks.on_result(seen, labels.reshape(-1, labels.shape[-1]), model, scale)
+        results, probabilities, labels = (
+            each.reshape(*before, *each.shape[1:]) for each in (results, probabilities, labels)
+        )
         return Segmentation(
-            labels=probabilities.argmax(-1).astype(np.uint8),
+            labels=labels,
             probabilities=probabilities,
             uncertainty=results[..., -1] if uncertainty else None,
             class_names=model.class_names,
         )
 
 
-def _pages(image: np.ndarray, channels: int) -> tuple[np.ndarray, bool]:
-    """[P, H, W, C] and whether it is one image; a last axis of C counts as channels."""
-    if 0 in image.shape or image.ndim not in (2, 3, 4):
-        raise UserError(f"image: shape {image.shape} is not that of an image or a stack of images")
-    color = image.ndim > 2 and image.shape[-1] == channels
-    if image.ndim == 4 and not color:
-        raise UserError(f"image: {image.shape[-1]} channel(s), the model takes {channels}")
-    if not color and channels != 1:
-        raise UserError(f"image: shape {image.shape} has not the {channels} channels of the model")
-    array = images.plain_type(Path("image"), image if color else image[..., None])
-    single = array.ndim == 3
-    return (array[None] if single else array), single
+def _pages(image: np.ndarray, channels: int, axes: str) -> tuple[np.ndarray, tuple[int, ...]]:
+    """[P, H, W, C] and the sizes of the axes that P stands for."""
+    if 0 in image.shape:
+        raise UserError(f"image: shape {image.shape} is that of an empty image")
+    axes = reading.ReadOptions(axes).checked().axes
+    if axes:
+        reading.named("image", axes, image.shape)
+    else:
+        axes = reading.guessed("image", image.shape, channels)
+    pages = images.plain_type(Path("image"), reading.to_pages(image, axes))
+    sizes = zip(axes, image.shape, strict=True)
+    return pages, tuple(size for axis, size in sizes if axis not in "YXCS")

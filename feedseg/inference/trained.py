@@ -11,6 +11,7 @@ import numpy as np
 
 from feedseg import models
 from feedseg.inference import tta, uncertainty
+from feedseg.inference.predictor import TrainingImages
 from feedseg.inference.segment import NOT_FINITE
 from feedseg.runs import config as configs
 from feedseg.runs.checkpoint import read_tree
@@ -44,6 +45,7 @@ class JaxPredictor(NamedTuple):
     # once by each of them, its channels one after the other
     contracts: tuple[tuple[str, tuple[float, float]], ...] = ()
     tile: int = 0  # any
+    training_images: TrainingImages = TrainingImages()
 
 
 def load_run(run: Path, checkpoint: str = "best", rounds: int = 0) -> JaxPredictor:
@@ -182,6 +184,7 @@ def make_predictor(
         percentiles=tuple(facts["percentiles"]),
         inside=(lambda image: inside(variables, image)) if inside else None,
         margin=margin,
+        training_images=TrainingImages.of(facts),
     )
 
 

@@ -46,6 +46,16 @@ def symbol(unit: str) -> str | None:
     return short if short in _LENGTHS else None
 
 
+_MICROMETERS = {"pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "µm": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_MICROMETERS["in"] = 25400.0
+
+
+def micrometers(calibration: Calibration | None) -> float | None:
+    """Height of a pixel in micrometers; None where it or its unit is not known."""
+    unit = _MICROMETERS.get(symbol(calibration.unit) or "") if calibration else None
+    return calibration.pixel_height * unit if unit else None
+
+
 def ngff_unit(unit: str) -> str | None:
     """OME-NGFF's name of a unit of length, e.g. "micrometer"; None if it knows none."""
     return _LENGTHS.get(symbol(unit) or "")

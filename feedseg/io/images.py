@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg.io import ngff
+from feedseg.io import appearance, ngff, reading, tiff
 from feedseg.io.calibration import Calibration, read_calibration
+from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.io.tiff import MAX_BYTES, check_size, read_tiff
 from feedseg.io.zarr_rows import ZarrRows
 from feedseg.runtime.errors import BadImage, UserError, one_line
@@ -33,28 +34,29 @@ _ONE_CHANNEL = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
 _GREY_STEP = {2: 85, 4: 17}  # Pillow spreads 2- and 4-bit gray over 0-255
 
 
-def read_array(path: Path) -> np.ndarray:
+def read_array(path: Path, how: ReadOptions = AS_STATED) -> np.ndarray:
     """Pixels of an image file or of an OME-Zarr folder, [P, H, W, C] uint8, uint16 or float32.
 
     P counts the pages of a stack, C the channels. Other integer types are converted where their
     values fit 16 bits, 1-bit images become 0 and 1, double precision becomes single. A palette
-    becomes gray or RGB. An opacity channel is dropped if every pixel is opaque.
+    becomes gray or RGB. An opacity channel is dropped if every pixel is opaque. Images are turned
+    and inverted as their file says (`feedseg.io.appearance`); how: see `ReadOptions`.
     Raises BadImage naming the file if it is damaged, not an image, holds NaN or infinite pixels,
     or if a conversion would lose something.
     """
     path = Path(path)
-    array, alpha = _read(path, as_label=False)
+    array, alpha = _read(path, how, as_label=False)
     return plain_type(path, drop_alpha(path, array) if alpha else array)
 
 
-def read_label(path: Path) -> np.ndarray:
+def read_label(path: Path, how: ReadOptions = AS_STATED) -> np.ndarray:
     """Label image, [P, H, W] of an unsigned integer type; palette files give their indices.
 
     Whole-numbered floating point values and channels that repeat one another are accepted.
     Raises BadImage for colors, fractions, negative values, or what `read_array` refuses.
     """
     path = Path(path)
-    array, alpha = _read(path, as_label=True)
+    array, alpha = _read(path, how, as_label=True)
     array = plain_type(path, drop_alpha(path, array) if alpha else array, label=True)
     if array.shape[3] > 1 and not (array == array[..., :1]).all():
         raise BadImage(
@@ -98,28 +100,45 @@ def is_image(path: Path) -> bool:
     return (path.is_file() and path.suffix.lower() in SUFFIXES) or ngff.is_zarr(path)
 
 
-def _read(path: Path, as_label: bool) -> tuple[np.ndarray, bool]:
-    """Pixels [P, H, W, C] as stored and whether the last channel is an opacity."""
+def is_color(path: Path, how: ReadOptions = AS_STATED) -> bool:
+    """Whether three channels of an image are red, green and blue, not three stains."""
+    path = Path(path)
+    if path.suffix.lower() in TIFF and path.is_file():
+        return tiff.strictly(path, lambda file: tiff.is_rgb(tiff.main_series(path, file).keyframe))
+    return path.suffix.lower() in PICTURES or (path.suffix.lower() == ".npy" and not how.axes)
+
+
+def refuse_axes(path: Path, how: ReadOptions) -> None:
+    """Raises BadImage where axes are named for a file that states its own."""
+    if how.axes:
+        raise BadImage(f"{path}: states its axes itself; leave out --axes {how.axes}")
+
+
+def _read(path: Path, how: ReadOptions, as_label: bool) -> tuple[np.ndarray, bool]:
+    """Pixels [P, H, W, C] and whether the last channel is an opacity."""
     suffix = path.suffix.lower()
     if ngff.is_zarr(path):
+        refuse_axes(path, how)
         return ZarrRows(path).whole(), False
     if not path.is_file():
         raise BadImage(f"{path}: no such file")
     if suffix in TIFF:
-        array, alpha = read_tiff(path)
+        array, alpha = read_tiff(path, how, as_label)
     elif suffix in PICTURES:
-        array, alpha = _read_picture(path, as_label)
+        refuse_axes(path, how)
+        array, alpha = _read_picture(path, how, as_label)
     elif suffix == ".npy":
-        array, alpha = _read_npy(path), False
+        array, alpha = _read_npy(path, how), False
     else:
         raise BadImage(f"{path}: not a known image type; use {_EXPECTED}")
     return array, alpha
 
 
-def map_npy(path: Path, limit: float = MAX_BYTES) -> np.ndarray:
+def map_npy(path: Path, limit: float = MAX_BYTES, how: ReadOptions = AS_STATED) -> np.ndarray:
     """Read-only map [P, H, W, C] of a .npy file, its values as stored.
 
-    The file holds [H, W], [H, W, 3 or 4], [P, H, W] or [P, H, W, C]; limit: its bytes allowed.
+    The file holds [H, W], [H, W, 3 or 4], [P, H, W] or [P, H, W, C], or the axes that `how` names;
+    limit: its bytes allowed.
     Raises BadImage naming the file if it is damaged, too large or no such array.
     """
     try:
@@ -136,23 +155,18 @@ def map_npy(path: Path, limit: float = MAX_BYTES) -> np.ndarray:
         ) from None
     if 0 in array.shape:
         raise BadImage(f"{path}: the image is empty, its shape is {array.shape}")
-    if array.ndim == 2:
-        return array[None, ..., None]
-    if array.ndim == 3:
-        return array[None] if array.shape[2] in (3, 4) else array[..., None]
-    if array.ndim == 4:
-        return array
-    raise BadImage(f"{path}: shape {array.shape} is not that of an image or a stack of images")
+    axes = reading.named(path, how.axes, array.shape) if how.axes else ""
+    return reading.to_pages(array, axes or reading.guessed(path, array.shape))
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def _read_npy(path: Path, how: ReadOptions) -> np.ndarray:
     try:
-        return np.array(map_npy(path))
+        return np.array(map_npy(path, how=how))
     except MemoryError:
         raise BadImage(f"{path}: larger than the memory; split or crop the image") from None
 
 
-def _read_picture(path: Path, as_label: bool) -> tuple[np.ndarray, bool]:
+def _read_picture(path: Path, how: ReadOptions, as_label: bool) -> tuple[np.ndarray, bool]:
     """Pixels [1, H, W, C] of a PNG, JPG or BMP file and whether the last one is an opacity."""
     from PIL import Image
 
@@ -160,7 +174,9 @@ def _read_picture(path: Path, as_label: bool) -> tuple[np.ndarray, bool]:
         with Image.open(path) as image:
             image.verify()  # checksums; the file has to be opened anew afterwards
         with Image.open(path) as image:
-            array, alpha = _picture_array(path, image, as_label)
+            indices = as_label or how.interpret == "stored"
+            array, alpha = _picture_array(path, image, indices)
+            orientation = int(image.getexif().get(appearance.ORIENTATION) or 1)
     except UserError:
         raise
     except Exception as error:  # Pillow's plugins raise many types on damaged input
@@ -170,7 +186,11 @@ def _read_picture(path: Path, as_label: bool) -> tuple[np.ndarray, bool]:
             f"{path}: damaged or unsupported picture ({one_line(error)}); "
             "copy the file again or save it as TIFF"
         ) from None
-    return (array[None, ..., None] if array.ndim == 2 else array[None]), alpha
+    pages = array[None, ..., None] if array.ndim == 2 else array[None]
+    if 1 < orientation <= 8 and how.interpret != "stored":
+        appearance.say_turned(path, orientation)
+        pages = appearance.turned(pages, orientation)
+    return pages, alpha
 
 
 def _picture_array(path: Path, image, as_label: bool) -> tuple[np.ndarray, bool]:

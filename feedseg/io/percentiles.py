@@ -12,43 +12,53 @@ _COUNT_AT_ONCE = 2**18  # values; NumPy counts integers of 8 bytes
 
 def limits(
     source: ImageSource, page: int, kind: str, percentiles: tuple[float, float], height: int = 0
-) -> tuple[float, float]:
-    """`normalize.limits` of a page that is read by slabs: the same two numbers.
+) -> normalize.Limits:
+    """`normalize.limits` of a page that is read by slabs: the same numbers.
 
     height: rows of a slab; 0: `slab_height`. The percentiles of integers are read off the exact
     histogram of the page; for float32 the page is read twice.
     Raises UserError for an unknown kind, BadImage as `ImageSource.rows` does.
     """
-    if kind != "image_percentile":
+    if kind not in normalize.PERCENTILES:
         return normalize.limits(np.empty(0, source.dtype), kind, percentiles)
-    low, high = _percentiles(source, page, percentiles, height or slab_height(source))
-    return normalize.limits(np.array([low, high]), kind, (0, 100))
+    height = height or slab_height(source)
+    each = range(source.channels) if kind == "channel_percentile" else [slice(None)]
+    found = [_percentiles(source, page, percentiles, height, channel) for channel in each]
+    return normalize.limits(np.stack(found, -1), kind, (0, 100))
 
 
 def _percentiles(
-    source: ImageSource, page: int, percentiles: tuple[float, float], height: int
+    source: ImageSource,
+    page: int,
+    percentiles: tuple[float, float],
+    height: int,
+    channel: int | slice,
 ) -> np.ndarray:
     """`np.percentile(page, percentiles)`: linear between the order statistics around a place.
 
     place = (n - 1) q / 100, below = floor(place), w = place - below;
     value = x[below] + w (x[below + 1] - x[below]), counted from the nearer end to be exact there.
     """
-    last = source.height * source.width * source.channels - 1
+    joint = source.channels if isinstance(channel, slice) else 1
+    last = source.height * source.width * joint - 1
     place = last * np.true_divide(percentiles, 100)
     below = np.floor(place).astype(np.int64)
     ranks = np.concatenate([below, np.minimum(below + 1, last)])
-    ordered = _ordered(source, page, ranks, height)
+    ordered = _ordered(source, page, ranks, height, channel)
     start, stop = ordered[: len(below)], ordered[len(below) :]
     weight, step = place - below, stop - start
     return np.where(weight < 0.5, start + step * weight, stop - step * (1 - weight))
 
 
-def _ordered(source: ImageSource, page: int, ranks: np.ndarray, height: int) -> np.ndarray:
-    """The values at these places of the sorted page."""
+def _ordered(
+    source: ImageSource, page: int, ranks: np.ndarray, height: int, channel: int | slice
+) -> np.ndarray:
+    """The values at these places of the sorted page, or of one of its channels."""
 
     def values() -> Iterator[np.ndarray]:
         for start in range(0, source.height, height):
-            rows = source.rows(page, start, min(start + height, source.height)).ravel()
+            pixels = source.rows(page, start, min(start + height, source.height))
+            rows = np.ascontiguousarray(pixels[..., channel]).ravel()
             for at in range(0, rows.size, _COUNT_AT_ONCE):
                 yield rows[at : at + _COUNT_AT_ONCE]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg.io import images, ngff, tiff
+from feedseg.io import appearance, images, ngff, tiff
+from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.io.tiff_rows import TiffRows, plane_table
 from feedseg.io.zarr_rows import ZarrRows
 from feedseg.runtime.errors import UserError
@@ -66,8 +67,9 @@ class ImageSource:
         self.close()
 
 
-def open_source(path: Path) -> ImageSource:
-    """The image to be read by rows: TIFF, OME-Zarr and .npy of any size, pictures as a whole.
+def open_source(path: Path, how: ReadOptions = AS_STATED) -> ImageSource:
+    """The image to be read by rows: TIFF, OME-Zarr and .npy of any size; pictures, and TIFF files
+    that are to be turned, as a whole. how: see `ReadOptions`.
 
     Several threads may read a source. Raises BadImage naming the file for what
     `images.read_array` refuses, as far as it shows without decoding; the rest when it is met.
@@ -75,15 +77,16 @@ def open_source(path: Path) -> ImageSource:
     path = Path(path)
     suffix = path.suffix.lower() if path.is_file() else ""
     if suffix == ".npy":
-        return _npy_source(path)
+        return _npy_source(path, how)
     if ngff.is_zarr(path):
+        images.refuse_axes(path, how)
         reader = ZarrRows(path)
         return ImageSource(path, reader.shape, reader.dtype, reader.rows, close=reader.close)
-    return (_tiff_source(path) if suffix in images.TIFF else None) or _whole_source(path)
+    return (_tiff_source(path, how) if suffix in images.TIFF else None) or _whole_source(path, how)
 
 
-def _whole_source(path: Path) -> ImageSource:
-    array = images.read_array(path)
+def _whole_source(path: Path, how: ReadOptions) -> ImageSource:
+    array = images.read_array(path, how)
 
     def read(page: int, start: int, stop: int) -> np.ndarray:
         return array[page, start:stop].copy()
@@ -91,31 +94,41 @@ def _whole_source(path: Path) -> ImageSource:
     return ImageSource(path, array.shape, array.dtype, read)
 
 
-def _npy_source(path: Path) -> ImageSource:
+def _npy_source(path: Path, how: ReadOptions) -> ImageSource:
     def read(page: int, start: int, stop: int) -> np.ndarray:
         # Mapped anew each time: a map that stays keeps every page it ever read.
-        return np.array(images.map_npy(path, math.inf)[page, start:stop])
+        return np.array(images.map_npy(path, math.inf, how)[page, start:stop])
 
-    mapped = images.map_npy(path, math.inf)
+    mapped = images.map_npy(path, math.inf, how)
     return ImageSource(path, mapped.shape, mapped.dtype, read)
 
 
-def _tiff_source(path: Path) -> ImageSource | None:
-    """A TIFF file by rows, or None if its pages do not consist of whole [Y, X] planes."""
+def _tiff_source(path: Path, how: ReadOptions) -> ImageSource | None:
+    """A TIFF file by rows, or None if its pages are no whole [Y, X] planes, or to be turned."""
     with ExitStack() as files:
         with tiff.strict(path):
             file = files.enter_context(tiff.open_tiff(path))
             series = tiff.main_series(path, file)
             tiff.check_header(path, series, math.inf)
-            planes = plane_table(path, series)
-            if planes is None:
+            planes = plane_table(series, tiff.axes_of(path, series, how))
+            seen = appearance.of(path, file, series.keyframe, how, label=False)
+            if planes is None or seen.orientation > 1:
                 return None
             reader = TiffRows(path, file, series, planes)
             alpha = tiff.has_alpha(series.keyframe)
         files.pop_all()
+    bits = series.keyframe.bitspersample
+
+    def read(page: int, start: int, stop: int) -> np.ndarray:
+        stored = reader.rows(page, start, stop)
+        return appearance.applied(path, stored, seen, False, bits, how.interpret)
+
     _, _, height, width, samples = series.keyframe.shaped
-    shape = (len(planes), height, width, planes.shape[1] * samples)
-    return ImageSource(path, shape, series.dtype, reader.rows, alpha, reader.close)
+    channels, kind = planes.shape[1] * samples, series.dtype
+    if seen.palette is not None:
+        channels, kind = seen.palette.shape[1], seen.palette.dtype
+    shape = (len(planes), height, width, channels)
+    return ImageSource(path, shape, kind, read, alpha, reader.close)
 
 
 def with_channels(source: ImageSource, chosen: Sequence[int]) -> ImageSource:
@@ -145,7 +158,7 @@ def slab_height(source: ImageSource) -> int:
 PageAxes = tuple[tuple[str, int], ...]
 
 
-def page_axes(path: Path) -> PageAxes:
+def page_axes(path: Path, how: ReadOptions = AS_STATED) -> PageAxes:
     """Name ("t" or "z") and length of the axes that the pages of an image run along, slowest first.
 
     TIFF and OME-Zarr state them; other pages are slices. An axis of length 1 is one where an
@@ -155,13 +168,13 @@ def page_axes(path: Path) -> PageAxes:
     if ngff.is_zarr(path):
         return ZarrRows(path).page_axes
     if path.suffix.lower() in (".tif", ".tiff"):
-        return tiff.strictly(path, lambda file: _of_series(tiff.main_series(path, file)))
-    with open_source(path) as source:
+        return tiff.strictly(path, lambda file: _of_series(path, tiff.main_series(path, file), how))
+    with open_source(path, how) as source:
         return _slices(source.count)
 
 
-def _of_series(series) -> PageAxes:
-    axes = zip(series.axes, series.shape, strict=True)
+def _of_series(path: Path, series, how: ReadOptions) -> PageAxes:
+    axes = zip(tiff.axes_of(path, series, how), series.shape, strict=True)
     found = tuple((axis.lower(), size) for axis, size in axes if axis not in "YXSC" and size > 1)
     known = [axis for axis, _ in found] in (["t"], ["z"], ["t", "z"], ["z", "t"])
     return found if known else _slices(math.prod(size for _, size in found))

@@ -17,6 +17,8 @@ from typing import TypeVar
 import numpy as np
 import tifffile
 
+from feedseg.io import appearance, reading
+from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.runtime.errors import BadImage, UserError, one_line
 
 MAX_BYTES = 8 * 2**30  # decoded size of one file
@@ -185,29 +187,37 @@ def has_alpha(page) -> bool:
     return (rgb and page.samplesperpixel == 4) or (extra and page.samplesperpixel == 2)
 
 
-def to_pages(path: Path, array: np.ndarray, axes: str) -> np.ndarray:
-    """Array [P, H, W, C] from tifffile's axes: Y, X; S or C are channels, all else are pages."""
-    if len(axes) != array.ndim or "Y" not in axes or "X" not in axes:
+def is_rgb(page) -> bool:
+    """Whether the samples of a page are colors."""
+    photometric = tifffile.PHOTOMETRIC
+    return page.photometric in (photometric.RGB, photometric.YCBCR, photometric.PALETTE)
+
+
+def axes_of(path: Path, series: tifffile.TiffPageSeries, how: ReadOptions = AS_STATED) -> str:
+    """The axes of an image, as named by `how` or by the file: Y, X; S or C are channels.
+
+    Raises BadImage for axes that are not those of an image, or where pages of a few px in width
+    are channels more likely.
+    """
+    if how.axes:
+        return reading.named(path, how.axes, series.shape)
+    axes, shape = series.axes, series.shape
+    if len(axes) != len(shape) or "Y" not in axes or "X" not in axes:
         raise BadImage(f"{path}: axes {axes} are not those of an image; save as a plain TIFF")
-    channels = [i for i, axis in enumerate(axes) if axis in "SC"]
-    if sum(array.shape[i] > 1 for i in channels) > 1:
+    channels = [size for axis, size in zip(axes, shape, strict=True) if axis in "SC"]
+    if sum(size > 1 for size in channels) > 1:
         raise BadImage(f"{path}: channels of RGB images (axes {axes}); split the channels")
-    y, x = axes.index("Y"), axes.index("X")
-    pages = [i for i in range(array.ndim) if i not in (y, x, *channels)]
-    moved = array.transpose(*pages, y, x, *channels)
-    height, width = array.shape[y], array.shape[x]
-    return moved.reshape(
-        math.prod(array.shape[i] for i in pages),
-        height,
-        width,
-        math.prod(array.shape[i] for i in channels),
-    )
+    if axes in ("QYX", "IYX"):
+        reading.guessed(path, (*shape[:2], 2 if shape[2] in (3, 4) else shape[2]))
+    return axes
 
 
-def read_tiff(path: Path) -> tuple[np.ndarray, bool]:
-    """Pixels [P, H, W, C] as stored and whether the last channel is an opacity.
+def read_tiff(
+    path: Path, how: ReadOptions = AS_STATED, label: bool = False
+) -> tuple[np.ndarray, bool]:
+    """Pixels [P, H, W, C] and whether the last channel is an opacity.
 
-    Color tables are not applied: a palette image gives its indices.
+    label: class ids, to which no palette is applied; how: see `ReadOptions`.
     Raises BadImage for anything that is not a whole, plain TIFF image.
     """
 
@@ -217,6 +227,10 @@ def read_tiff(path: Path) -> tuple[np.ndarray, bool]:
         array = series.asarray(maxworkers=1)
         if array.shape != series.shape:
             raise BadImage(f"{path}: decoded to {array.shape}, announced {series.shape}; {RESAVE}")
-        return to_pages(path, array, series.axes), has_alpha(series.keyframe)
+        pages, page = reading.to_pages(array, axes_of(path, series, how)), series.keyframe
+        seen = appearance.of(path, tif, page, how, label)
+        bits, way = page.bitspersample, how.interpret
+        pages = appearance.applied(path, pages, seen, label, bits, way)
+        return appearance.turned(pages, seen.orientation), has_alpha(page)
 
     return strictly(path, work)

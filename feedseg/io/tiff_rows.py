@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from feedseg.io import tiff
+from feedseg.io import reading, tiff
 from feedseg.io.block_cache import BlockCache
 from feedseg.runtime.errors import BadImage
 
@@ -24,19 +24,19 @@ READ_BYTES = 4 * 2**20  # stored bytes read at once before they are decoded
 _JPEG = (6, 7, 33007, 34892)  # compressions whose tables stand outside the segments
 
 
-def plane_table(path: Path, series: tifffile.TiffPageSeries) -> np.ndarray | None:
+def plane_table(series: tifffile.TiffPageSeries, axes: str) -> np.ndarray | None:
     """Which planes of the file make up each page, [P, n]; None if none do.
 
     A plane is [H, W, samples], as many of them after one another as the file has; the channels of
     a page are the samples of its n planes.
     """
     separate, depth, height, width, samples = series.keyframe.shaped
-    y = series.axes.find("Y")
+    y = axes.find("Y")
     before, after = series.shape[: max(y, 0)], series.shape[y + 2 :]
     whole = (
-        series.axes[y : y + 2] == "YX"
+        axes[y : y + 2] == "YX"
         and series.shape[y : y + 2] == (height, width)
-        and set(series.axes[y + 2 :]) <= set("SC")
+        and set(axes[y + 2 :]) <= set("SC")
         and math.prod(after) == samples
         and depth == 1
         and series.transform is None
@@ -46,7 +46,7 @@ def plane_table(path: Path, series: tifffile.TiffPageSeries) -> np.ndarray | Non
     if not whole:
         return None
     numbers = np.arange(math.prod(before) * samples).reshape(*before, 1, 1, *after)
-    return tiff.to_pages(path, numbers, series.axes)[:, 0, 0, ::samples] // samples
+    return reading.to_pages(numbers, axes)[:, 0, 0, ::samples] // samples
 
 
 class TiffRows:

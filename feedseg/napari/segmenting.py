@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg.inference import backends, bundled, segment
+from feedseg.inference import backends, bundled, remarks, segment
 from feedseg.inference.outputs.instances import InstanceSpec
 from feedseg.io.source import ImageSource
+from feedseg.runtime import notes
 from feedseg.runtime.errors import UserError
 
 _REMEDIES = {  # by channels of the layer and of the model
@@ -87,13 +88,16 @@ def steps(source: ImageSource, shape: tuple[int, ...], request: Request, stop: E
     labels = np.zeros((source.count * source.height, source.width), np.uint8)
     spread = np.zeros(labels.shape, np.float32) if request.uncertainty else None
     row = 0
-    for slab in _slabs(source, predictor, request.tile, stop):
+    fitting = segment.FittingImage(source, predictor)
+    for slab in _slabs(fitting, predictor, request.tile, stop):
         stop_row = row + len(slab)
         labels[row:stop_row] = slab[..., :classes].argmax(-1)
         if spread is not None:
             spread[row:stop_row] = slab[..., classes]
         row = stop_row
         yield len(slab)
+    with notes.collected() as texts:
+        remarks.on_result(fitting, labels, predictor)
     labels = labels.reshape(shape)
     return Result(
         labels,
@@ -101,7 +105,7 @@ def steps(source: ImageSource, shape: tuple[int, ...], request: Request, stop: E
         _instances(labels, rule, predictor, stop) if rule else None,
         predictor.class_names,
         predictor.class_colors,
-        segment.tile_rule(predictor),
+        "\n".join(filter(None, [segment.tile_rule(predictor), *texts])),
     )
 
 
@@ -113,7 +117,7 @@ def _model(where: str, fingerprint: str, dihedral: bool, uncertainty: bool):
     return backends.load(where, dihedral=dihedral, uncertainty=uncertainty)
 
 
-def _slabs(source: ImageSource, predictor, tile: int, stop: Event):
+def _slabs(source: segment.FittingImage, predictor, tile: int, stop: Event):
     def apply(image):
         if stop.is_set():
             raise Cancelled
@@ -121,13 +125,13 @@ def _slabs(source: ImageSource, predictor, tile: int, stop: Event):
 
     stoppable = predictor._replace(apply=apply)
     try:
-        yield from segment.predict_rows(stoppable, segment.fitting(source, predictor), tile)
+        yield from segment.predict_rows(stoppable, source, tile)
     except UserError as error:
         what, sign, _ = str(error).partition(f"channel(s), the model takes {predictor.channels}")
         if not sign:
             raise
         own = "a layer holds one channel or RGB; use `feedseg predict` for such files"
-        remedy = _REMEDIES.get((source.channels, predictor.channels), own)
+        remedy = _REMEDIES.get((source.given_channels, predictor.channels), own)
         raise UserError(f"{what}{sign}; {remedy}") from None
 
 

@@ -16,6 +16,8 @@ from ml_collections import ConfigDict, config_flags
 from feedseg.runtime.errors import UserError
 
 _MACHINE_KEYS = ("data_dir", "runtime")  # where a run happens, not what it is
+# Keys of later versions: at these values a run is what it was without them.
+_LATER = {"data": {"axes": "", "interpret": "auto"}, "split": {"group": ""}}
 _CONFIG_ERRORS = (
     flags.Error,
     AttributeError,
@@ -100,7 +102,12 @@ def to_plain(config: ConfigDict) -> dict:
 
 def identity(plain: dict) -> dict:
     """The part of a plain config that decides what is computed."""
-    return {key: value for key, value in plain.items() if key not in _MACHINE_KEYS}
+    kept = {key: value for key, value in plain.items() if key not in _MACHINE_KEYS}
+    for part, defaults in _LATER.items():
+        if isinstance(kept.get(part), dict):
+            items = kept[part].items()
+            kept[part] = {k: v for k, v in items if k not in defaults or v != defaults[k]}
+    return kept
 
 
 def config_hash(plain: dict) -> str:

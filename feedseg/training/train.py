@@ -21,7 +21,7 @@ import numpy as np
 
 from feedseg import datasets
 from feedseg.runs.checkpoint import Checkpoints
-from feedseg.runs.directory import RunDir
+from feedseg.runs.directory import RunDir, read_json
 from feedseg.runs.heartbeat import NAME, Heartbeat
 from feedseg.runs.lock import WorkdirLock
 from feedseg.runtime import signals, xla
@@ -84,6 +84,8 @@ def begin(spec: RunSpec, held: ExitStack, mesh) -> TrainingRun | dict:
     if result := directory.finished():
         log(f"{directory.path} is finished")
         show(result, log)
+        if changed := changed_data(config, directory):
+            log(changed)
         return result
     log.keep_in(directory.path / "log.txt")
     setup, state = set_up(config, directory, log, mesh)
@@ -94,6 +96,24 @@ def begin(spec: RunSpec, held: ExitStack, mesh) -> TrainingRun | dict:
     progress = Progress(total, int(state.step), plan.batch, config.runtime.progress)
     heartbeat = held.enter_context(Heartbeat(directory.path / NAME, total))
     return TrainingRun(setup, state, meta, latest, best, progress, heartbeat)
+
+
+def changed_data(config, directory: RunDir) -> str:
+    """A remark where a user's folder no longer holds what a finished run was trained on."""
+    if config.data.name != "folder":
+        return ""  # the files of the other data sets are what they are
+    try:
+        dataset = datasets.load(config)
+    except UserError as error:
+        return f"its data cannot be read now: {error}"
+    old = read_json(directory.data)
+    if old["fingerprint"] == dataset.fingerprint():
+        return ""
+    return (
+        f"the data have changed since ({old['items']} items then, {len(dataset.images)} now): this "
+        f"result is of the old ones; to train on the new ones choose another --workdir or delete "
+        f"{directory.path}"
+    )
 
 
 def train(runs: Sequence[TrainingRun], stop: signals.Stop) -> None:

@@ -63,8 +63,9 @@ def test_evaluate_names_an_unpaired_file(tmp_path, capsys):
 def test_check_proposes_a_mapping_for_masks(tmp_path, capsys):
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()
-    tifffile.imwrite(tmp_path / "images" / "a.tif", np.arange(64, dtype=np.uint8).reshape(8, 8))
-    tifffile.imwrite(tmp_path / "labels" / "a.tif", np.eye(8, dtype=np.uint8) * 255)
+    image = np.arange(1024, dtype=np.uint8).reshape(32, 32)
+    tifffile.imwrite(tmp_path / "images" / "a.tif", image)
+    tifffile.imwrite(tmp_path / "labels" / "a.tif", np.eye(32, dtype=np.uint8) * 255)
     assert run("check", str(tmp_path), "--output", str(tmp_path / "report")) == 2
     assert "0:0,255:1" in capsys.readouterr().err
     assert (tmp_path / "report" / "fingerprint.json").is_file()

@@ -112,7 +112,7 @@ def test_repeated_images_are_named(tmp_path, capsys):
     image, label = RNG.integers(0, 256, (32, 40), dtype=np.uint8), ids(2)
     root = folder(tmp_path / "data", [label, label, 1 - label], [image] * 3)
     error, text, facts = checked(root, capsys)
-    assert not error and "Notes (1)" in text
+    assert not error and "Notes (2)" in text  # and the split of three
     assert (
         "c0.png is the same image as c1.png, c2.png, but their labels differ" in facts["notes"][0]
     )
@@ -127,7 +127,7 @@ def test_ranges_that_training_would_lose(tmp_path, capsys):
         tifffile.imwrite(root / "images" / f"{index}.tif", image)
         tifffile.imwrite(root / "labels" / f"{index}.tif", ids(2))
     error, text, _ = checked(root, capsys)
-    assert not error and "normalization=image_percentile" in text
+    assert not error and "a camera of 12 bit" in text and "dtype_range would make them" in text
 
 
 def test_folders_that_hold_no_pairs(tmp_path, capsys):
@@ -175,10 +175,57 @@ def test_tables_are_aligned():
     assert lines == ["    n  name", "    1  a", "  100  long name"]
 
 
-def test_too_few_images_are_noted(tmp_path, capsys):
-    root = folder(tmp_path / "data", [ids(2)])
-    _, text, _ = checked(root, capsys)
-    assert "need one each" in text
+def test_the_split_is_that_of_training(tmp_path, capsys):
+    """Refused here where training would refuse; else the groups and images of each part."""
+    error, _, _ = checked(folder(tmp_path / "a", [ids(2)[:16, :16]], [ids(9)[:16, :16]]), capsys)
+    assert "at least 3 are needed" in error
+    error, _, facts = checked(folder(tmp_path / "one", [ids(2)], [ids(9)]), capsys)
+    assert not error and any("crops of one image" in note for note in facts["notes"])
+    error, text, facts = checked(folder(tmp_path / "b", [ids(2)] * 3), capsys)
+    assert not error and "3 groups of images: train 1, val 1, test 1 images" in text
+    assert any("one is tested" in note for note in facts["notes"])
+    void = np.full((32, 40), 255, np.uint8)
+    error, text, _ = checked(folder(tmp_path / "c", [ids(2), ids(2), void, void]), capsys)
+    assert not error and "4 groups of images: train 1, val 1, test 1 images" in text
+
+
+def test_groups_by_file_and_by_pattern(tmp_path, capsys):
+    root = tmp_path / "data"
+    for part in ("images", "labels"):
+        (root / part).mkdir(parents=True)
+    for name in ("P1_a", "P1_b", "P2_a", "P3_a"):
+        stack = RNG.integers(0, 256, (5, 32, 40)).astype(np.uint8)
+        tifffile.imwrite(root / "images" / f"{name}.tif", stack)
+        tifffile.imwrite(root / "labels" / f"{name}.tif", stack // 128)
+    error, text, _ = checked(root, capsys)
+    assert not error and "4 groups of images: train 10, val 5, test 5 images" in text
+    error, text, _ = checked(root, capsys, group="(P[0-9])_")
+    assert not error and "3 groups of images" in text and "split.group=(P[0-9])_" in text
+
+
+def test_ids_of_few_objects_are_noted(tmp_path, capsys):
+    labels = []
+    for count in (4, 2, 3):
+        label = np.zeros((32, 40), np.uint8)
+        for number in range(count):
+            label[4:20, 9 * number : 9 * number + 7] = number + 1
+        labels.append(label)
+    error, text, facts = checked(folder(tmp_path / "data", labels), capsys)
+    assert not error and any("label map 0:0,1-4:1" in note for note in facts["notes"])
+    _, text, facts = checked(tmp_path / "data", capsys, map_text="0:0,1-4:1")
+    assert not any("label map" in note for note in facts["notes"]) and "label_map=0:0,1-4:1" in text
+
+
+def test_how_files_are_read_is_said(tmp_path, capsys):
+    root = folder(tmp_path / "data", [ids(2)] * 3)
+    for index in range(3):
+        path = root / "images" / f"c{index}.png"
+        image = np.asarray(Image.open(path))
+        path.unlink()
+        options = dict(photometric="miniswhite", software="Scanner", metadata=None)
+        tifffile.imwrite(path.with_suffix(".tif"), image, **options)
+    error, _, facts = checked(root, capsys)
+    assert not error and sum("MinIsWhite" in note for note in facts["notes"]) == 1
 
 
 # doctor

@@ -9,9 +9,12 @@ import tifffile
 from PIL import Image
 
 from configs import common
+from feedseg import datasets
 from feedseg.datasets import folder
 from feedseg.datasets.common import dataset as base
-from feedseg.datasets.common import label_map, pairing
+from feedseg.datasets.common import label_map, pairing, splits
+from feedseg.io import normalize
+from feedseg.runtime import notes
 from feedseg.runtime.errors import BadImage, UserError
 
 RNG = np.random.default_rng(0)
@@ -341,3 +344,128 @@ def test_palette_has_distinct_colors():
     for count in (2, 12, 64):
         colors = folder.palette(count)
         assert len(set(colors)) == count and colors[0] == (0, 0, 0)
+
+
+def loaded(root: Path, **changes):
+    """The arrays of a run on a folder, by its configuration."""
+    config = common.base()
+    with config.unlocked():
+        config.data.update(name="folder", normalization="image_percentile", crop_size=0)
+        config.split.update(scheme="auto", group_by_source=True)
+        config.data_dir = str(root)
+        for key, value in changes.items():
+            part, name = key.split("__")
+            config[part][name] = value
+    return datasets.load(config), config
+
+
+def test_pages_of_a_movie_are_one_group(tmp_path):
+    for name in "abc":
+        write(tmp_path / "images" / f"{name}.tif", image(8, 16, 16))
+        write(tmp_path / "labels" / f"{name}.tif", np.tile(IDS, (8, 8, 8)))
+    data, config = loaded(tmp_path)
+    parts = splits.split(data, config.split)
+    movies = [{data.item_names[i][0] for i in part} for part in parts]
+    assert [len(each) for each in movies] == [1, 1, 1] and len(set.union(*movies)) == 3
+
+
+def test_groups_by_a_pattern_in_the_file_names(tmp_path):
+    names = [f"{slide}_{n}.tif" for slide in ("s1", "s2", "s3") for n in range(3)]
+    put(tmp_path, [f"images/{n}" for n in names], [f"labels/{n}" for n in names])
+    for pattern in (r"(s\d+)_", r"s\d+"):
+        data, config = loaded(tmp_path, split__group=pattern)
+        parts = splits.split(data, config.split)
+        slides = [{data.item_names[i][:2] for i in part} for part in parts]
+        assert len(set.union(*slides)) == 3 and sum(map(len, slides)) == 3
+    with pytest.raises(UserError, match=r"does not fit images/s2_0\.tif"):
+        loaded(tmp_path, split__group="s1")
+    with pytest.raises(UserError, match="no regular expression"):
+        loaded(tmp_path, split__group="(s1")
+    with pytest.raises(UserError, match=r"split\.group=s: is for data\.name=folder"):
+        config.data.name = "wbc"
+        config.split.group, config.data_dir = "s", str(tmp_path / "images")
+        (tmp_path / "images" / "wbc").mkdir()
+        datasets.load(config)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_stains_are_scaled_one_by_one(tmp_path, channels):
+    """The second is 200 times as bright and says nothing."""
+    for name in "abc":
+        stack = image(channels, 8, 8).astype(np.uint16)
+        stack[1:] *= 200
+        path = tmp_path / "images" / f"{name}.tif"
+        path.parent.mkdir(exist_ok=True)
+        tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "CYX"})
+        write(tmp_path / "labels" / f"{name}.tif", np.tile(IDS, (4, 4)))
+    data, config = loaded(tmp_path)
+    assert data.normalization == "channel_percentile" and data.high.shape == (3, channels)
+    assert base.describe(data, config.data)["normalization"] == "channel_percentile"
+    scaled = normalize.apply(data.images[..., 0, 0, :][:, None, None], data.low, data.high)
+    assert scaled.shape[-1] == channels
+    np.testing.assert_allclose(data.high[:, 1] / data.high[:, 0], 200, rtol=0.5)
+
+
+def test_colors_are_scaled_together(tmp_path):
+    for name in "abc":
+        write(tmp_path / "images" / f"{name}.tif", image(8, 8, 3))
+        write(tmp_path / "labels" / f"{name}.tif", np.tile(IDS, (4, 4)))
+    data, _ = loaded(tmp_path)
+    assert data.normalization == "image_percentile" and data.high.shape == (3,)
+
+
+def test_channels_taken_for_pages_are_named(tmp_path):
+    for name in "abc":
+        write(tmp_path / "images" / f"{name}.tif", image(2, 8, 8))
+        write(tmp_path / "labels" / f"{name}.tif", np.tile(IDS, (4, 4)))
+    refused(tmp_path, r"name its axes: --config\.data\.axes=CYX")
+    data, _ = loaded(tmp_path, data__axes="CYX")
+    assert data.images.shape == (3, 16, 16, 2)
+
+
+def instances(*counts: int) -> list[np.ndarray]:
+    """Labels of 40 x 40 px with so many squares, each with its own id."""
+    labels = []
+    for count in counts:
+        label = np.zeros((40, 40), np.uint8)
+        for number in range(count):
+            y, x = divmod(number, 3)
+            label[12 * y : 12 * y + 9, 12 * x : 12 * x + 9] = number + 1
+        labels.append(label)
+    return labels
+
+
+def test_few_objects_with_ids_of_their_own_are_noted(tmp_path):
+    with_labels(tmp_path / "a", *instances(4, 2, 3))
+    with notes.collected() as texts:
+        folder.load(tmp_path / "a", options())
+    assert len(texts) == 1 and "label map 0:0,1-4:1" in texts[0]
+    with notes.collected() as texts:
+        folder.load(tmp_path / "a", options(label_map="0:0,1-4:1"))
+    assert not texts
+
+
+def test_classes_in_one_part_each_are_no_objects(tmp_path):
+    """A cell with its nucleus in every image."""
+    with_labels(tmp_path / "a", *instances(2, 2, 2))
+    scattered = RNG.integers(0, 4, (40, 40)).astype(np.uint8)
+    with_labels(tmp_path / "b", *instances(4, 2), scattered)
+    for name in "ab":
+        with notes.collected() as texts:
+            folder.load(tmp_path / name, options())
+        assert not texts
+
+
+def test_the_pixel_size_and_the_objects_of_the_images_are_kept(tmp_path):
+    for name in "abc":
+        write(tmp_path / "labels" / f"{name}.tif", (instances(6)[0] > 0).astype(np.uint8))
+        path = tmp_path / "images" / f"{name}.tif"
+        path.parent.mkdir(exist_ok=True)
+        tifffile.imwrite(
+            path, image(40, 40), imagej=True, resolution=(4, 4), metadata={"unit": "um"}
+        )
+    data, config = loaded(tmp_path)
+    facts = base.describe(data, config.data)["training_images"]
+    assert facts["pixel_um"] == 0.25 and facts["brightest"] == 1
+    ((name, (low, median, high)),) = facts["objects"].items()
+    assert name == "class1" and low == median == high == pytest.approx(2 * 9 / np.pi**0.5, abs=0.1)

@@ -1,5 +1,6 @@
 """Train, validation and test parts: the counts of the papers, and that parts never share a unit."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -211,3 +212,98 @@ def test_mistakes_are_named(changes, message):
     with pytest.raises(UserError, match=message) as error:
         split(dataset(20), **changes)
     assert "\n" not in str(error.value)
+
+
+# a user's folder ------------------------------------------------------------------------------
+
+
+def folder(pages: list[int], crops: int = 1, labeled=None) -> Dataset:
+    """Files with so many pages each, grouped by file."""
+    made = dataset(sum(pages), crops)
+    groups = np.repeat(np.repeat(np.cumsum([0, *pages[:-1]]), pages), crops)
+    labels = np.zeros_like(made.labels)
+    if labeled is not None:
+        labels[~np.repeat(labeled, crops)] = 255
+    return dataclasses.replace(made, group_ids=groups.astype(np.int32), labels=labels)
+
+
+def auto(data: Dataset, **changes) -> splits.Split:
+    return split(data, scheme="auto", group_by_source=True, **changes)
+
+
+def groups_of(data: Dataset, parts: splits.Split) -> list[set[int]]:
+    return [set(data.group_ids[part].tolist()) for part in parts]
+
+
+@pytest.mark.parametrize("fold", [0, 1, 2])
+@pytest.mark.parametrize("pages", [[8, 8, 8], [8] * 4, [1, 9, 3, 5, 2], [3] * 10, [1] * 3])
+def test_the_pages_of_one_file_stay_in_one_part(pages, fold):
+    data = folder(pages, crops=2)
+    parts = auto(data, fold=fold)
+    assert_apart(parts)
+    train, val, test = groups_of(data, parts)
+    assert not train & val and not train & test and not val & test
+    assert sum(map(len, parts)) == 2 * sum(pages)
+
+
+def test_thirds_of_many_groups_are_those_of_images():
+    """A folder of single images is split as before."""
+    data = folder([1] * 30)
+    for a, b in zip(auto(data), split(dataset(30), group_by_source=True), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_of_two_files_one_is_trained_on(fold):
+    data = folder([6, 8])
+    parts = auto(data, fold=fold)
+    train, val, test = groups_of(data, parts)
+    assert len(train) == 1 and val == test and not train & val
+    assert_apart(parts)
+
+
+@pytest.mark.parametrize("fold", [0, 1, 2])
+def test_one_file_is_split_in_blocks_of_pages(fold):
+    parts = auto(folder([12], crops=4), fold=fold)
+    assert sizes(parts) == (32, 8, 8)
+    assert_apart(parts)
+    pages = [np.unique(part // 4) for part in parts[1:]]
+    assert all((np.diff(page) == 1).all() for page in pages)
+
+
+def test_one_image_is_split_in_crops():
+    parts = auto(folder([1], crops=4))
+    assert sizes(parts) == (2, 1, 1)
+    assert_apart(parts)
+
+
+def test_what_cannot_be_split_says_so():
+    for data in (folder([1]), folder([1, 1]), folder([1], crops=2)):
+        with pytest.raises(UserError, match="at least 3 are needed"):
+            auto(data)
+
+
+def test_pages_without_a_labeled_pixel_are_in_no_part():
+    labeled = np.zeros(100, bool)
+    labeled[[3, 20, 41, 60, 77, 90]] = True
+    data = folder([1] * 100, labeled=labeled)
+    parts = auto(data)
+    assert sizes(parts) == (4, 1, 1)
+    assert set(np.concatenate(parts).tolist()) == set(np.flatnonzero(labeled).tolist())
+
+
+def test_a_part_without_a_labeled_pixel_is_refused():
+    labeled = np.ones(12, bool)
+    labeled[4:6] = False
+    parts = {"train": list(range(4)), "val": [4, 5], "test": list(range(6, 12))}
+    data = dataclasses.replace(folder([1] * 12, labeled=labeled), parts=parts)
+    with pytest.raises(UserError, match="val part has no labeled pixel"):
+        auto(data)
+    labeled[4] = True
+    data = dataclasses.replace(folder([1] * 12, labeled=labeled), parts=parts)
+    assert sizes(auto(data)) == (4, 1, 6)
+
+
+def test_check_takes_the_split_of_the_configuration():
+    keys = {**common.base().split, "scheme": "auto", "group_by_source": True}
+    assert vars(splits.FOLDER) == keys

@@ -64,7 +64,7 @@ def test_a_fixed_side_tiles_as_exactly(run, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", RNG.integers(0, 255, (70, 52), np.uint8))
     with open_source(tmp_path / "a.tif") as source:
         pages = [
-            np.concatenate(list(segment.predict_rows(each, segment.fitting(source, each))))
+            np.concatenate(list(segment.predict_rows(each, segment.FittingImage(source, each))))
             for each in (fixed, model)
         ]
     np.testing.assert_allclose(*pages, atol=1e-5)
@@ -98,7 +98,7 @@ array = tifffile.imread("a.tif")
 np.save("api.npy", feedseg.load({str(file)!r}).predict(array, dihedral=True).probabilities)
 model = backends.load({str(file)!r}, dihedral=True, uncertainty=True)
 with open_source(Path("a.tif")) as source:
-    rows = list(segment.predict_rows(model, segment.fitting(source, model)))
+    rows = list(segment.predict_rows(model, segment.FittingImage(source, model)))
 np.save("out.npy", np.concatenate(rows))
 """
     )
@@ -108,7 +108,7 @@ np.save("out.npy", np.concatenate(rows))
     assert done.returncode == 0, done.stderr
     model = backends.load(run, dihedral=True, uncertainty=True)
     with open_source(tmp_path / "a.tif") as source:
-        fitted = segment.fitting(source, model)
+        fitted = segment.FittingImage(source, model)
         wanted = np.concatenate(list(segment.predict_rows(model, fitted)))
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), wanted, atol=1e-5)
     np.testing.assert_allclose(np.load(tmp_path / "api.npy"), wanted[..., :-1], atol=1e-5)

@@ -217,7 +217,7 @@ def test_arrays_from_python(file):
     [
         (np.zeros(5), "shape"),
         (np.zeros((0, 4)), "shape"),
-        (np.zeros((2, 8, 8, 3)), "3 channel"),
+        (RNG.random((2, 8, 8, 3)), "3 channel"),
         (np.full((8, 8), 3.0), "values from 3 to 3"),
         (np.full((8, 8), np.nan), "NaN"),
         (np.zeros((8, 8), complex), "complex"),

@@ -8,6 +8,7 @@ from scipy.ndimage import uniform_filter
 
 from feedseg.inference import backends, predict
 from feedseg.inference.outputs import plan
+from feedseg.inference.predictor import TrainingImages
 
 NAMES, COLORS = ("dark", "bright"), ((0, 0, 0), (255, 255, 0))
 
@@ -32,6 +33,7 @@ class Fake(NamedTuple):
     percentiles: tuple = (1.0, 99.0)
     tile: int = 0
     contracts: tuple = ()
+    training_images: TrainingImages = TrainingImages()
 
 
 def run(inputs, output, trained=None, **options):
@@ -41,9 +43,8 @@ def run(inputs, output, trained=None, **options):
     planned = plan.plan_jobs(inputs, Path(output), plan.OutputOptions(**options))
     if not overwrite:
         plan.refuse_existing(planned)
-    return predict.predict_files(
-        trained or Fake(), planned, channels=channels, tile=tile, progress=False
-    )
+    how = predict.ImageOptions(channels=channels, tile=tile)
+    return predict.predict_files(trained or Fake(), planned, how, progress=False)
 
 
 def stand_in(monkeypatch, apply=bright) -> list:

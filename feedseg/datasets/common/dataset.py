@@ -4,14 +4,16 @@ The file of a data set returns `RawData`, whole images as stored. `assemble` mak
 degradation, filter, normalization limits per whole image, crops, dihedral copies, stacking.
 """
 
+import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from feedseg.datasets.common import degrade, filters
-from feedseg.io import normalize
+from feedseg.io import normalize, object_size
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.rounding import round_up
 
@@ -25,6 +27,7 @@ class Section(NamedTuple):
     image: np.ndarray  # [h, w, C] uint8, uint16 or float32
     label: np.ndarray  # [h, w] uint8 class ids, VOID where unknown
     maps: dict[str, np.ndarray] = {}  # [h, w] float32 by name, derived from the label
+    group: str = ""  # sections of one group stay in one part of a split; empty: alone
 
 
 class RawData(NamedTuple):
@@ -34,6 +37,8 @@ class RawData(NamedTuple):
     class_names: tuple[str, ...]
     class_colors: tuple[tuple[int, int, int], ...]  # RGB 0-255, one per class
     parts: dict[str, list[str]] = {}  # section names of train, val, test if the data set fixes them
+    color: bool = True  # whether three channels are red, green and blue
+    pixel_um: float | None = None  # side of a pixel, micrometers, where all images state one
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,12 @@ class Dataset:
     """Arrays of equal size, ready to be placed on the device.
 
     images [N, H, W, C] raw gray values; labels [N, H, W] uint8, 255 void;
-    low, high [N] float32: the raw values that become 0 and 1;
+    low, high [N] float32, or [N, C]: the raw values that become 0 and 1;
     source_ids [N] int32: items cut or copied from one image share an id;
     copy_ids [N] int32: 0 for the item itself, 1-7 for its dihedral copies;
-    maps: per-pixel maps of the labels for the loss, [N, H, W] float32 by name.
+    maps: per-pixel maps of the labels for the loss, [N, H, W] float32 by name;
+    group_ids [N] int32: items of images that belong together, such as pages of one file, share an
+    id; None: those of one image alone.
     """
 
     name: str
@@ -59,10 +66,22 @@ class Dataset:
     class_colors: tuple[tuple[int, int, int], ...]
     parts: dict[str, list[int]] = field(default_factory=dict)  # source ids per fixed part
     maps: dict[str, np.ndarray] = field(default_factory=dict)
+    normalization: str = "dtype_range"  # `normalize.KINDS`, as it was applied
+    pixel_um: float | None = None
+    group_ids: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.group_ids is None:
+            object.__setattr__(self, "group_ids", self.source_ids)
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @functools.cached_property
+    def labeled(self) -> np.ndarray:
+        """Whether any pixel of an item is labeled, [N] bool."""
+        return (self.labels != VOID).any((1, 2))
 
     def fingerprint(self) -> str:
         """SHA-256 over pixels, truth and limits: two equal fingerprints mean equal data."""
@@ -101,6 +120,21 @@ def apply_channels(image: np.ndarray, channels: str) -> np.ndarray:
 def grid_crops(height: int, width: int, size: int) -> list[tuple[int, int]]:
     """Top-left corners of crops of side `size` px, row by row, without overlap."""
     return [(y, x) for y in range(0, height, size) for x in range(0, width, size)]
+
+
+def crop_side(sizes: Sequence[tuple[int, int]], asked: int) -> int:
+    """Side of the crops of so few images that there would be less than one for each part, px.
+
+    sizes: height and width of all labeled images; asked: `data.crop_size`, which is taken where it
+    gives three crops or more, or none would.
+    """
+    largest = max(map(max, sizes), default=0)
+
+    def crops(side: int) -> int:
+        return sum(len(grid_crops(*size, side or largest)) for size in sizes)
+
+    smaller = (round_up(-(-largest // parts), 16) for parts in (2, 3))
+    return next((side for side in (asked, *smaller) if crops(side) >= 3), asked)
 
 
 def pad_to(array: np.ndarray, height: int, width: int, **options) -> np.ndarray:
@@ -146,11 +180,14 @@ def assemble(name: str, raw: RawData, options) -> Dataset:
     """
     _require_one_kind(name, raw.sections)
     size = options.crop_size or round_up(max(max(s.label.shape) for s in raw.sections), 16)
+    channels = raw.sections[0].image.shape[2]
+    color = raw.color and channels == 3
+    normalization = normalize.resolved(options.normalization, channels, color)
     items, limits, source_ids, copy_ids = [], [], [], []
     for index, section in enumerate(raw.sections):
         image = degrade.apply(section.image, options.degrade, (options.degrade_seed, index))
         image = filters.apply(image, options.filter)
-        bounds = normalize.limits(image, options.normalization, options.percentiles)
+        bounds = normalize.limits(image, normalization, options.percentiles)
         for piece in _cut(section._replace(image=image), size):
             for copy in range(8 if options.dihedral_copies else 1):
                 items.append(_dihedral_copy(piece, copy))
@@ -158,7 +195,7 @@ def assemble(name: str, raw: RawData, options) -> Dataset:
                 source_ids.append(index)
                 copy_ids.append(copy)
     position = {section.name: index for index, section in enumerate(raw.sections)}
-    low, high = np.asarray(limits, np.float32).T
+    low, high = (np.asarray(each, np.float32) for each in zip(*limits, strict=True))
     return Dataset(
         name=name,
         images=np.stack([item.image for item in items]),
@@ -166,13 +203,23 @@ def assemble(name: str, raw: RawData, options) -> Dataset:
         low=low,
         high=high,
         source_ids=np.asarray(source_ids, np.int32),
+        group_ids=_group_ids(raw.sections)[source_ids],
         copy_ids=np.asarray(copy_ids, np.int32),
         item_names=tuple(item.name for item in items),
         class_names=raw.class_names,
         class_colors=raw.class_colors,
         parts={part: [position[n] for n in members] for part, members in raw.parts.items()},
         maps={key: np.stack([item.maps[key] for item in items]) for key in items[0].maps},
+        normalization=normalization,
+        pixel_um=raw.pixel_um,
     )
+
+
+def _group_ids(sections: list[Section]) -> np.ndarray:
+    """For each section the index of the first one of its group, [n] int32."""
+    first: dict[str, int] = {}
+    ids = [first.setdefault(s.group, i) if s.group else i for i, s in enumerate(sections)]
+    return np.asarray(ids, np.int32)
 
 
 def _require_one_kind(name: str, sections: list[Section]) -> None:
@@ -206,7 +253,20 @@ def describe(dataset: Dataset, options) -> dict:
         "sources": len(set(dataset.source_ids.tolist())),
         "size_px": list(dataset.images.shape[1:3]),
         "class_fractions": dataset.class_fractions().round(6).tolist(),
-        "normalization": options.normalization,
+        "normalization": dataset.normalization,
         "percentiles": list(options.percentiles),
         "fingerprint": dataset.fingerprint(),
+        "training_images": _training_images(dataset),
+    }
+
+
+def _training_images(dataset: Dataset) -> dict:
+    """What `feedseg.inference.predictor.TrainingImages` holds, as JSON stores it."""
+    labels = dataset.labels[dataset.copy_ids == 0]
+    found = object_size.diameters(labels, dataset.num_classes).items()
+    scale = normalize.full_scale(dataset.images.dtype)
+    return {
+        "objects": {dataset.class_names[number]: list(each) for number, each in found},
+        "pixel_um": dataset.pixel_um,
+        "brightest": round(float(dataset.images.max()) / scale, 4),
     }

@@ -4,6 +4,7 @@ Valid labels hold class ids 0, 1, ... K-1 and, where a pixel does not count, 255
 """
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -103,6 +104,35 @@ def suggest(values: np.ndarray) -> str | None:
 def _one_per_object(distinct: list[int]) -> bool:
     """Whether the values look like instance ids: consecutive from 0, not all gray values."""
     return distinct[0] == 0 and len(distinct) == distinct[-1] + 1 and distinct[-1] != VOID
+
+
+def objects_of(label: np.ndarray) -> int:
+    """How many ids from 1 on, each one connected part, a label [h, w] consists of; 0 if it does
+    not, as classes do not.
+    """
+    from scipy import ndimage
+
+    ids = [value for value in unique(label) if value not in (0, VOID)]
+    if not ids or ids != list(range(1, len(ids) + 1)) or len(ids) > MOST_CLASSES:
+        return 0
+    corners = np.ones((3, 3))
+    whole = all(ndimage.label(label == value, corners)[1] == 1 for value in ids)
+    return len(ids) if whole else 0
+
+
+def instances(counts: Sequence[int]) -> str:
+    """A remark where the ids look like those of single objects; empty if they do not.
+
+    counts: `objects_of` each label that holds anything. Classes may lie in one part each, too, so
+    their number has to differ between images or be large.
+    """
+    most = max(counts, default=0)
+    if len(counts) < 2 or not all(counts) or most < 2 or (len(set(counts)) == 1 and most < 4):
+        return ""
+    return (
+        f"every id from 1 to {most} is one connected part in each label, as if it were an object "
+        f"and no class; if so, map them to one class: label map 0:0,1-{most}:1"
+    )
 
 
 def _refused(what: str, distinct: list[int]) -> str:

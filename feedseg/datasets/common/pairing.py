@@ -51,6 +51,7 @@ class Pair(NamedTuple):
     image: Path
     label: Path
     part: str = ""  # train, val or test where the folder fixes it
+    group: str = ""  # of images that stay in one part, such as those of a patient
 
 
 class Pairs(NamedTuple):

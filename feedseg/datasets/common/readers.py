@@ -8,16 +8,18 @@ import numpy as np
 from feedseg.datasets.common.dataset import VOID, Section, apply_channels
 from feedseg.datasets.common.pairing import Pair, pair_folders, require_complete, shorten
 from feedseg.io import images
+from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.runtime.errors import BadImage, UserError
 
 
-def read_pages(path: Path, channels: str = "as_is") -> np.ndarray:
+def read_pages(path: Path, channels: str = "as_is", how: ReadOptions = AS_STATED) -> np.ndarray:
     """All pages of an image file, [P, h, w, C] uint8, uint16 or float32.
 
-    channels: `as_is` or `grey`, see `dataset.apply_channels`. Raises BadImage.
+    channels: `as_is` or `grey`, see `dataset.apply_channels`; how: see `ReadOptions`. Raises
+    BadImage.
     """
     try:
-        return apply_channels(images.read_array(path), channels)
+        return apply_channels(images.read_array(path, how), channels)
     except BadImage:
         raise
     except UserError as error:

@@ -1,15 +1,39 @@
 """Train, validation and test parts of a data set.
 
-A part is a sorted array of item indices. Parts are made of units: source images (all crops and
-copies of one image together) or, where a paper splits crops, single items.
+A part is a sorted array of item indices. Parts are made of units: groups of source images that
+belong together (all pages of one file, all images of one patient), with all crops and copies of
+each, or, where a paper splits crops, single items.
 """
 
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from feedseg.datasets.common.dataset import Dataset
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.notes import note
+
+FOLDER = SimpleNamespace(  # `config.split` of a user's own folder, as `feedseg check` takes it
+    scheme="auto",
+    fold=0,
+    folds=3,
+    counts=(0, 0, 0),
+    group_by_source=True,
+    group="",
+    test_augmented=True,
+    seed=0,
+)
+
+
+class Items(Protocol):
+    """What a split needs of a data set: see `dataset.Dataset`."""
+
+    name: str
+    source_ids: np.ndarray
+    group_ids: np.ndarray
+    copy_ids: np.ndarray
+    labeled: np.ndarray  # [N] bool: whether any pixel of an item is labeled
+    parts: dict[str, list[int]]
 
 
 class Split(NamedTuple):
@@ -71,8 +95,59 @@ def _check_counts(units: np.ndarray, counts: tuple[int, ...]) -> None:
         raise UserError(f"split.counts={tuple(counts)} do not fit {len(units)} items or images")
 
 
-def split(dataset: Dataset, config) -> Split:
-    """The parts that `config.split` describes.
+def whole_thirds(items: Items, fold: int, folds: int, seed: int) -> list[np.ndarray]:
+    """`thirds` of the groups; of few groups parts that are not empty. Items without a labeled
+    pixel are in none.
+
+    From three groups on one is tested and one is for validation. Of two one is trained on and the
+    other cut in two; one alone is cut into blocks of neighboring pages, or of crops, which is said,
+    since what lies side by side looks alike.
+    """
+    used = np.flatnonzero(items.labeled)
+    ids = items.group_ids[used]
+    groups = np.unique(ids)
+    parts = thirds(groups, fold, folds, seed) if len(groups) >= folds else []
+    if len(groups) >= 3 and not all(map(len, parts or [()])):
+        ring = np.roll(np.random.default_rng(seed).permutation(groups), -fold)
+        parts = [np.sort(ring[2:]), ring[1:2], ring[:1]]
+        note("split", f"{len(groups)} groups of images: one is tested, one is for validation")
+    if parts:
+        return [used[np.isin(ids, part)] for part in parts]
+    if len(groups) == 2 and (ids == groups[1 - fold % 2]).sum() >= 2:
+        held = used[ids == groups[1 - fold % 2]]
+        note(
+            "split",
+            "two groups of images: one is trained on, halves of the other are for "
+            "validation and test",
+        )
+        return [used[ids == groups[fold % 2]], *np.array_split(held, 2)]
+    return _blocks(items, used, fold)
+
+
+def _blocks(items: Items, used: np.ndarray, fold: int) -> list[np.ndarray]:
+    """Blocks of neighboring pages, or of crops of one image; a sixth for validation and test."""
+    sources = items.source_ids[used]
+    pages = len(np.unique(sources)) >= 3
+    ids = sources if pages else _item_ids(items)[used]
+    units = np.unique(ids)
+    if len(units) < 3:
+        raise UserError(
+            f"split: {len(units)} labeled image(s), at least 3 are needed, or crops of one: set "
+            "data.crop_size to a third of its side"
+        )
+    held = max(1, round(len(units) / 6))
+    ring = np.roll(units, -fold * 2 * held)
+    what = "pages of one file" if pages else "crops of one image"
+    note(
+        "split",
+        f"{what} are split in blocks: neighbors in two parts look alike, so scores are too high",
+    )
+    cuts = [len(units) - 2 * held, len(units) - held]
+    return [used[np.isin(ids, part)] for part in np.split(ring, cuts)]
+
+
+def split(dataset: Items, config) -> Split:
+    """The parts that `config.split` describes; without items that have no labeled pixel.
 
     Raises UserError for an unknown scheme, a fold out of range or an empty part.
     """
@@ -80,12 +155,24 @@ def split(dataset: Dataset, config) -> Split:
         raise UserError(f"split.folds={config.folds}: at least 1")
     if not 0 <= config.fold < config.folds:
         raise UserError(f"split.fold={config.fold}: choose 0 to {config.folds - 1}")
-    scheme, by_source = config.scheme, config.group_by_source
+    scheme = config.scheme
+    if scheme == "auto" and dataset.parts:
+        scheme = "given"
     if scheme == "auto":
-        scheme = "given" if dataset.parts else "thirds"
-    if scheme in ("rotate", "disjoint", "ordered", "given"):
-        by_source = True
-    ids = dataset.source_ids if by_source else _item_ids(dataset)
+        parts = whole_thirds(dataset, config.fold, config.folds, config.seed)
+    else:
+        parts = _of_scheme(dataset, config, scheme)
+    if not config.test_augmented:
+        parts[1:] = [part[dataset.copy_ids[part] == 0] for part in parts[1:]]
+    return Split(*(_labeled(dataset, n, p) for n, p in zip(Split._fields, parts, strict=True)))
+
+
+def _of_scheme(dataset: Items, config, scheme: str) -> list[np.ndarray]:
+    """Item indices of the parts that a scheme makes of the units."""
+    grouped = config.group_by_source or config.group or scheme in ("rotate", "disjoint", "ordered")
+    ids = dataset.group_ids if grouped else _item_ids(dataset)
+    if scheme == "given":
+        ids = dataset.source_ids
     units = np.unique(ids)
     schemes = {
         "thirds": lambda: thirds(units, config.fold, config.folds, config.seed),
@@ -98,15 +185,30 @@ def split(dataset: Dataset, config) -> Split:
     if scheme not in schemes:
         raise UserError(f"split.scheme={scheme!r}: choose from {', '.join(schemes)}")
     parts = [np.flatnonzero(np.isin(ids, part)) for part in schemes[scheme]()]
-    if not config.test_augmented:
-        parts[1:] = [part[dataset.copy_ids[part] == 0] for part in parts[1:]]
     for name, part in zip(Split._fields, parts, strict=True):
         if not len(part):
             raise UserError(f"split: the {name} part is empty ({len(units)} units, {scheme})")
-    return Split(*parts)
+    return parts
 
 
-def given(dataset: Dataset) -> list[np.ndarray]:
+def _labeled(dataset: Items, name: str, part: np.ndarray) -> np.ndarray:
+    """A part without its items that have no labeled pixel; UserError if none is left."""
+    kept = part[dataset.labeled[part]]
+    if not len(kept):
+        raise UserError(
+            f"split: the {name} part has no labeled pixel (all are void, 255): label some of its "
+            f"images, or choose another split.seed or split.fold"
+        )
+    if len(kept) < len(part):
+        note(
+            f"void {name}",
+            f"{len(part) - len(kept)} images of the {name} part have no labeled "
+            "pixel and are left out",
+        )
+    return kept
+
+
+def given(dataset: Items) -> list[np.ndarray]:
     """The parts that the source fixes; without a validation part, every fifth training image."""
     parts = {name: np.asarray(ids) for name, ids in dataset.parts.items()}
     if "train" not in parts or "test" not in parts:
@@ -119,6 +221,6 @@ def given(dataset: Dataset) -> list[np.ndarray]:
     return [parts["train"], parts["val"], parts["test"]]
 
 
-def _item_ids(dataset: Dataset) -> np.ndarray:
+def _item_ids(dataset: Items) -> np.ndarray:
     """One id per item; dihedral copies keep the id of their item."""
     return np.cumsum(dataset.copy_ids == 0) - 1

@@ -5,6 +5,7 @@ Reads every file, reports all problems at once, writes a sheet of overlays and a
 
 import hashlib
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from feedseg.datasets.common import label_map, pairing
 from feedseg.datasets.common.dataset import VOID
 from feedseg.datasets.tools.diagnosis import Diagnosis, diagnose
 from feedseg.datasets.tools.scan import FolderScan, scan_folder
+from feedseg.io.reading import ReadOptions
+from feedseg.runtime import notes
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.files import write_json_atomic
 from feedseg.runtime.tables import aligned
@@ -28,12 +31,17 @@ def check(
     output: Path = Path("feedseg-check"),
     map_text: str = "",
     classes: Sequence[str] = (),
+    group: str = "",
+    axes: str = "",
+    interpret: str = "auto",
     progress: bool = True,
 ) -> int:
     """Report on a user's folder; returns 0 if it can be trained on.
 
     output: folder for `overlay.png` and `fingerprint.json`, replaced if they exist.
     map_text: label values to class ids as in `data.label_map`. classes: names in order of ids.
+    group: pattern of images that belong together (`folder.grouping`). axes, interpret: how files
+    are read (`feedseg.io.reading.ReadOptions`).
     Raises UserError after the report if there is a problem.
     """
     data, output = Path(data), Path(output)
@@ -42,8 +50,10 @@ def check(
     files = pairing.find_pairs(data)
     if not files.layout:
         raise UserError(f"{data}: no images with labels found; expected {pairing.LAYOUT}")
-    scan = scan_folder(data, files, rules, described, SHEET_PAIRS, progress)
-    diagnosis = diagnose(scan, len(described.names), bool(rules))
+    how = ReadOptions(axes, interpret).checked()
+    with notes.collected() as remarks:
+        scan = scan_folder(data, files, rules, described, SHEET_PAIRS, progress, how)
+    diagnosis = diagnose(scan, len(described.names), bool(rules), group, remarks)
     names = described.names if diagnosis.valid_ids else ()  # names belong to ids, not gray values
     print("\n".join(report(scan, names, diagnosis)))
     written = _write(output, scan, names, diagnosis)
@@ -52,7 +62,12 @@ def check(
         more = len(diagnosis.problems) - 1
         others = f" (and {more} more, listed above)" if more else ""
         raise UserError(f"{diagnosis.problems[0]}{others}")
-    print(f"{data} can be used: --config.data.name=folder --config.data_dir={data}")
+    options = [f"--config.split.group={group}"] if group else []
+    options += [f"--config.data.label_map={map_text}"] if map_text else []
+    options += [f"--config.data.axes={axes}"] if axes else []
+    options += [f"--config.data.interpret={interpret}"] if interpret != "auto" else []
+    command = ["feedseg", "train", "--config", "unet:dataset=folder", f"--config.data_dir={data}"]
+    print(f"{data} can be used: {shlex.join([*command, *options])}")
     return 0
 
 
@@ -67,6 +82,7 @@ def report(scan: FolderScan, names: Sequence[str], diagnosis: Diagnosis) -> list
         "",
         f"Layout  {scan.files.layout}",
         f"Pairs   {len(scan.files.pairs)}{split}, {sum(1 for _ in scan.pages())} readable images",
+        *([f"Split   {diagnosis.split}"] if diagnosis.split else []),
         "",
         *_limit(_image_table(scan)),
         "",

@@ -1,13 +1,18 @@
 """Problems of a folder of images and labels, and remarks on it, for `feedseg check`."""
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from feedseg.datasets.common import label_map, pairing
 from feedseg.datasets.common.dataset import VOID
+from feedseg.datasets.tools import split_plan
 from feedseg.datasets.tools.scan import FolderScan
+from feedseg.io.normalize import DIM
+from feedseg.runtime.errors import UserError
+from feedseg.runtime.notes import collected
 
 
 class Diagnosis(NamedTuple):
@@ -16,17 +21,41 @@ class Diagnosis(NamedTuple):
     problems: list[str]  # training would fail or learn something wrong
     notes: list[str]  # worth knowing
     valid_ids: bool  # whether the label values are class ids
+    split: str = ""  # the groups and parts that training makes
 
 
-def diagnose(scan: FolderScan, num_named: int, mapped: bool) -> Diagnosis:
-    """Problems and notes of a scan. num_named: number of named classes, 0 if none are."""
+def diagnose(
+    scan: FolderScan, num_named: int, mapped: bool, group: str = "", remarks: Sequence[str] = ()
+) -> Diagnosis:
+    """Problems and notes of a scan.
+
+    num_named: number of named classes, 0 if none are; mapped: by a label map; group: pattern of
+    images that belong together; remarks: on how files were read.
+    """
     label_problems = _label_problems(scan, num_named, mapped)
     problems = [*scan.damaged, *_unmatched(scan), *label_problems, *_kind_problems(scan)]
     problems += _name_problems(scan)
     if not scan.files.pairs:
         problems.append(f"{scan.root}: no pair of an image and a label")
-    notes = [*_range_notes(scan), *_class_notes(scan), *_duplicates(scan)]
-    return Diagnosis(problems, notes, not label_problems)
+    notes = [*remarks, *_range_notes(scan), *_class_notes(scan), *_duplicates(scan)]
+    if not mapped:
+        notes += _instance_notes(scan)
+    split = ""
+    if scan.pairs:
+        with collected() as texts:
+            try:
+                split = split_plan.describe(scan, group)
+            except UserError as error:
+                problems.append(f"{scan.root}: {error}")
+        notes += texts
+    return Diagnosis(problems, notes, not label_problems, split)
+
+
+def _instance_notes(scan: FolderScan) -> list[str]:
+    """Ids that look like those of single objects."""
+    counts = [page.objects for page in scan.pages() if set(page.values) - {0, VOID}]
+    remark = label_map.instances(counts)
+    return [f"{remark} (--label-map)"] if remark else []
 
 
 def _unmatched(scan: FolderScan) -> list[str]:
@@ -88,18 +117,19 @@ def _duplicate(group: list[tuple[str, str, str]]) -> str:
 
 
 def _range_notes(scan: FolderScan) -> list[str]:
-    """Gray values that `dtype_range` normalization would map to nearly black or clip."""
+    """Gray values that do not fill the range of their type; images of one value."""
     notes = []
     deep = [pair.high for pair in scan.pairs if pair.dtype == "uint16"]
-    if deep and max(deep) < 65535 / 8:
+    if deep and max(deep) < 65535 * DIM:
         notes.append(
-            f"16-bit images only reach {max(deep)} of 65535 and would be nearly black: "
-            "train with --config.data.normalization=image_percentile"
+            f"16-bit images only reach {max(deep)} of 65535, as a camera of {_bits(max(deep))} bit "
+            "gives them: their percentiles become 0 and 1, the default for folders; "
+            "data.normalization=dtype_range would make them nearly black"
         )
     if any(p.dtype == "float32" and (p.low < 0 or p.high > 1) for p in scan.pairs):
         notes.append(
-            "floating-point images exceed the range 0 to 1 and would be clipped: "
-            "train with --config.data.normalization=image_percentile"
+            "floating-point images exceed the range 0 to 1: their percentiles become 0 and 1, the "
+            "default for folders; data.normalization=dtype_range would clip them"
         )
     flat = [pair.pair.image.name for pair in scan.pairs if pair.low == pair.high]
     if flat:
@@ -107,8 +137,13 @@ def _range_notes(scan: FolderScan) -> list[str]:
     return notes
 
 
+def _bits(value: float) -> int:
+    """Bits that hold a gray value, of those that cameras have."""
+    return next(bits for bits in (8, 10, 12, 14, 16) if value < 2**bits)
+
+
 def _class_notes(scan: FolderScan) -> list[str]:
-    """Rare classes, and too few images to split."""
+    """Rare classes."""
     total, notes = scan.values(), []
     labeled = sum(count for value, count in total.items() if value != VOID)
     rare = [v for v, n in total.items() if v != VOID and n < 0.01 * labeled]
@@ -117,7 +152,4 @@ def _class_notes(scan: FolderScan) -> list[str]:
             f"classes below 1 % of the pixels: {pairing.shorten(sorted(rare))}; "
             "consider --config.loss.class_weight=balanced"
         )
-    pages = sum(1 for _ in scan.pages())
-    if 0 < pages < 3:
-        notes.append(f"{pages} labeled image(s): training, validation and test need one each")
     return notes

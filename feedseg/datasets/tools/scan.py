@@ -13,6 +13,7 @@ from feedseg.datasets.common.dataset import VOID
 from feedseg.datasets.common.pairing import Pair, Pairs
 from feedseg.datasets.folder import Description
 from feedseg.io.images import read_array, read_label
+from feedseg.io.reading import AS_STATED, ReadOptions, label_options
 from feedseg.runtime.errors import UserError
 
 
@@ -22,6 +23,7 @@ class PageStats(NamedTuple):
     image_hash: str  # SHA-256 of the pixels
     label_hash: str
     values: dict[int, int]  # label value -> pixels
+    objects: int  # ids that are one connected part each, see `label_map.objects_of`
 
 
 class PairStats(NamedTuple):
@@ -53,6 +55,7 @@ class FolderScan(NamedTuple):
     pairs: list[PairStats]
     damaged: list[str]  # one line per unusable file or pair
     samples: list[Sample]
+    remarks: list[str]  # on how files were read
 
     def values(self) -> Counter:
         """Pixels of each label value, over all labels."""
@@ -73,6 +76,7 @@ def scan_folder(
     described: Description,
     num_samples: int,
     progress: bool,
+    how: ReadOptions = AS_STATED,
 ) -> FolderScan:
     """Read every pair of files, one at a time.
 
@@ -84,10 +88,10 @@ def scan_folder(
     most = max(1, num_samples // max(1, len(files.pairs)))  # samples per stack
     spread = np.linspace(0, len(files.pairs) - 1, num_samples).round()
     chosen = set(spread.astype(int).tolist())
-    result = FolderScan(root, files, [], [], [])
+    result = FolderScan(root, files, [], [], [], [])
     quiet = None if progress else True  # None: a bar on terminals only
     for index, pair in enumerate(tqdm(files.pairs, "reading", unit="pair", disable=quiet)):
-        images, labels, errors = _read_pair(pair, rules, described.ignore)
+        images, labels, errors = _read_pair(pair, rules, described.ignore, how)
         result.damaged.extend(errors)
         if errors:
             continue
@@ -96,18 +100,19 @@ def scan_folder(
             result.samples.extend(_samples(pair.name, images, labels, most))
     for path in (*files.unmatched_images, *files.unmatched_labels):
         try:
-            read_array(path)
+            read_array(path, how)
         except UserError as error:
             result.damaged.append(str(error))
     return result
 
 
-def _read_pair(pair: Pair, rules: list[label_map.Rule], ignore: int | None):
+def _read_pair(pair: Pair, rules: list[label_map.Rule], ignore: int | None, how: ReadOptions):
     """(images [P, H, W, C], labels [P, H, W], errors); both files are read."""
     arrays, errors = [], []
-    for read, path in ((read_array, pair.image), (read_label, pair.label)):
+    both = ((read_array, pair.image, how), (read_label, pair.label, label_options(how)))
+    for read, path, options in both:
         try:
-            arrays.append(read(path))
+            arrays.append(read(path, options))
         except UserError as error:
             errors.append(str(error))
     if errors:
@@ -116,7 +121,8 @@ def _read_pair(pair: Pair, rules: list[label_map.Rule], ignore: int | None):
     if images.shape[:3] != labels.shape:
         errors.append(
             f"{pair.label}: {_size(labels.shape)}, but its image is {_size(images.shape)} "
-            "(pages x height x width); both must agree"
+            "(pages x height x width); both must agree; if channels are taken for pages, name "
+            "the axes: --axes CYX or YXC"
         )
     if ignore is not None and not rules:
         labels = np.where(labels == ignore, VOID, labels)
@@ -136,7 +142,8 @@ def _pair_stats(pair: Pair, images: np.ndarray, labels: np.ndarray) -> PairStats
     for image, label in zip(images, labels, strict=True):
         values, counts = np.unique(label, return_counts=True)
         pixels = dict(zip(values.tolist(), counts.tolist(), strict=True))
-        pages.append(PageStats(_hash(image), _hash(label), pixels))
+        objects = label_map.objects_of(label)
+        pages.append(PageStats(_hash(image), _hash(label), pixels, objects))
     _, height, width, channels = images.shape
     low, high = images.min().item(), images.max().item()
     return PairStats(pair, height, width, channels, str(images.dtype), low, high, pages)

@@ -13,6 +13,7 @@ from feedseg.inference.outputs.plan import ImageTask
 from feedseg.inference.outputs.preview import Preview
 from feedseg.inference.predictor import Predictor
 from feedseg.io import images
+from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.io.source import ImageSource, page_axes
 from feedseg.io.writers import labels as labels_writer
 
@@ -20,11 +21,19 @@ from feedseg.io.writers import labels as labels_writer
 class Outputs:
     """What a job asks for; temporary files are removed with `files`."""
 
-    def __init__(self, job: ImageTask, source: ImageSource, predictor: Predictor, files: ExitStack):
+    def __init__(
+        self,
+        job: ImageTask,
+        source: ImageSource,
+        predictor: Predictor,
+        files: ExitStack,
+        how: ReadOptions = AS_STATED,
+    ):
+        """how: the image is read."""
         self._job, self._source, self._predictor = job, source, predictor
         self._names = predictor.class_names
-        self._calibration = images.read_calibration(job.image)
-        self._axes = page_axes(job.image)
+        self.calibration = images.read_calibration(job.image)
+        self._axes = page_axes(job.image, how)
         self._shape = (source.count, source.height, source.width)
         self._rows = 0  # of all pages
 
@@ -38,7 +47,7 @@ class Outputs:
         self._instances = kept(first, InstanceMaps, wanted.instances, self._names)
         self._preview = Preview(self._shape[1:]) if job.overlay else None
         self._measure = (
-            ComponentStats(self._names, self._calibration, ignore=()) if job.tables else None
+            ComponentStats(self._names, self.calibration, ignore=()) if job.tables else None
         )
 
     def add(self, result: np.ndarray) -> np.ndarray:
@@ -74,15 +83,15 @@ class Outputs:
         """
         job, colors = self._job, self._predictor.class_colors
         labels_writer.write_labels(
-            job.labels, labels, self._names, colors, self._calibration, self._shape, self._axes
+            job.labels, labels, self._names, colors, self.calibration, self._shape, self._axes
         )
         if self._soft:
-            self._soft.write(job.probabilities, self._names, self._calibration, self._axes)
+            self._soft.write(job.probabilities, self._names, self.calibration, self._axes)
         if self._spread:
             title = ("uncertainty, bits",)
-            self._spread.write(job.uncertainty, title, self._calibration, self._axes)
+            self._spread.write(job.uncertainty, title, self.calibration, self._axes)
         if self._instances:
-            self._instances.write(job.instances, self._calibration, self._axes)
+            self._instances.write(job.instances, self.calibration, self._axes)
         if self._preview:
             self._preview.write(job.overlay, self._source, colors)
         if self._measure:

@@ -1,0 +1,82 @@
+"""How the pixels of a file are to be understood where the file can be understood in two ways."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from feedseg.runtime.errors import BadImage, UserError
+
+INTERPRETATIONS = ("auto", "stored", "displayed")
+FEW = 4  # channels that a shape without axes may end in
+
+
+class ReadOptions(NamedTuple):
+    """axes: letters of the file's axes, Y and X, C for channels, others (P, T, Z) for pages; empty:
+    as the file states them. interpret: `displayed` turns images by their orientation, inverts gray
+    values stored as MinIsWhite and applies palettes, `stored` does none of it, `auto` decides by
+    the program that wrote the file (`appearance.of`).
+    """
+
+    axes: str = ""
+    interpret: str = "auto"
+
+    def checked(self) -> "ReadOptions":
+        """Itself. Raises UserError for axes without Y and X, repeated ones, or unknown words."""
+        axes = self.axes.upper()
+        if axes and (len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes)):
+            raise UserError(f"axes {self.axes!r}: name each once, Y and X among them, such as CYX")
+        if not set(axes) <= set("PTZCSYX"):
+            raise UserError(f"axes {self.axes!r}: use Y, X, C (channels), and P, T or Z (pages)")
+        if self.interpret not in INTERPRETATIONS:
+            choices = ", ".join(INTERPRETATIONS)
+            raise UserError(f"interpret {self.interpret!r}: choose one of {choices}")
+        return self._replace(axes=axes)
+
+
+AS_STATED = ReadOptions()
+
+
+def label_options(how: ReadOptions) -> ReadOptions:
+    """For the labels of images read so: the axes but those of channels, which labels lack."""
+    return how._replace(axes="")
+
+
+def named(where: object, axes: str, shape: tuple[int, ...]) -> str:
+    """The axes, checked against a shape. Raises BadImage where their number differs."""
+    if len(axes) != len(shape):
+        raise BadImage(f"{where}: axes {axes} name {len(axes)}, its shape {shape} has {len(shape)}")
+    return axes
+
+
+def guessed(where: object, shape: tuple[int, ...], channels: int = 0) -> str:
+    """Axes of an array that states none: YX, YXC for 1, 3 or 4 channels, PYX, PYXC.
+
+    channels: that are expected, 0: unknown; a last axis of so many (but 1) is the channels.
+    Raises BadImage for a shape that may mean two things.
+    """
+    if len(shape) == 2:
+        return "YX"
+    if len(shape) == 4:
+        return "PYXC"
+    if len(shape) != 3:
+        raise BadImage(f"{where}: shape {shape} is not that of an image or a stack of images")
+    if shape[2] in (1, 3, 4) or (channels > 1 and shape[2] == channels):
+        return "YXC"
+    if shape[2] <= FEW < shape[0] or (channels > 1 and shape[0] == channels):
+        other = "CYX" if shape[0] == channels else "YXC"
+        raise BadImage(
+            f"{where}: shape {shape} can mean pages or channels; name its axes: --axes {other} or "
+            "PYX, axes= in Python"
+        )
+    return "PYX"
+
+
+def to_pages(array: np.ndarray, axes: str) -> np.ndarray:
+    """Array [P, H, W, C] from one with these axes: S or C are channels, all but Y and X pages."""
+    channels = [i for i, axis in enumerate(axes) if axis in "SC"]
+    y, x = axes.index("Y"), axes.index("X")
+    pages = [i for i in range(array.ndim) if i not in (y, x, *channels)]
+    moved = array.transpose(*pages, y, x, *channels)
+    sizes = (math.prod(array.shape[i] for i in pages), array.shape[y], array.shape[x])
+    return moved.reshape(*sizes, math.prod(array.shape[i] for i in channels))
