@@ -1,6 +1,6 @@
 """Trains and evaluates.
 
-python -m feedseg.main --config configs/x.py[:key=value,...] [--config.key=value] [--workdir D]
+python -m feedseg.main --config NAME[:key=value,...] [--config.key=value] [--workdir D]
 """
 
 import sys
@@ -14,6 +14,11 @@ from feedseg.runtime.processes import Processes
 
 def train(argv: list[str]) -> int:
     """Run the configuration that the arguments name; returns the exit code."""
+    if {"-h", "--help", "-help"} & set(argv):
+        from feedseg.runs import config, train_help
+
+        print(train_help.text(config.config_name(argv)))
+        return 0
     with Processes():
         return _train(argv)
 

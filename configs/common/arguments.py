@@ -5,12 +5,22 @@ from types import SimpleNamespace
 from feedseg.runtime.suggest import did_you_mean
 
 
+class Arguments(ValueError):
+    """What a configuration takes (`spec`), asked for by the argument `help`."""
+
+    spec: dict
+
+
 def parse(arg: str | None, **spec) -> SimpleNamespace:
     """Typed values of `key=value,key=value`, each typed like its default in `spec`.
 
     A default that is a tuple lists the choices, the first being the default.
     Raises ValueError naming the key and what it takes.
     """
+    if arg == "help":
+        asked = Arguments(f"it takes {', '.join(spec)}; --help says more")
+        asked.spec = spec
+        raise asked
     values = {
         key: (default[0] if isinstance(default, tuple) else default)
         for key, default in spec.items()

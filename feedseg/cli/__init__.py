@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser(
         "train",
-        help="train and evaluate: feedseg train --config configs/aep_irpe.py [--config.key=value]",
+        help="train and evaluate; `feedseg train --help` lists the configurations",
         add_help=False,
     )
     for group in (predict, export, evaluate, experiments, data):

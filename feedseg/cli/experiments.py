@@ -1,7 +1,6 @@
 """`feedseg reproduce` and `report`: published tables, and reports of finished runs."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from feedseg.cli.values import names, numbers
@@ -67,7 +66,6 @@ def _reproduce(args: argparse.Namespace) -> int:
 
     if args.together < 1:
         raise UserError(f"--together {args.together}: must be at least 1")
-    sys.path.insert(0, str(Path.cwd()))  # configs/ lies in the working directory
     choice = Choice(
         rows=names(args.rows),
         data=names(args.data),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from feedseg.experiments import published, trials
 from feedseg.experiments.trials import Task, Trial
+from feedseg.runs import shipped
 from feedseg.runtime.errors import UserError
 
 
@@ -79,13 +80,10 @@ def _names(scores: published.Scores) -> list[str]:
 
 
 def _method_configs():
-    """The methods' configurations, which are no part of the package."""
-    try:
-        from configs import tables
-    except ImportError:
-        raise UserError(
-            "configs/tables not found: run the command in a checkout of feedseg"
-        ) from None
+    """The methods' configurations."""
+    shipped.importable()
+    from configs import tables
+
     return tables
 
 

@@ -3,16 +3,18 @@
     d = 2 sqrt(A / pi)
 
 is the diameter of a connected component of area A. Percentiles are weighted by area, so that specks
-do not count: half of a class's pixels lie in objects larger than the median.
+do not count: half of a class's pixels lie in objects larger than the median. Classes of thin
+structures, such as membranes, have no objects: the largest disc inside is much smaller than d.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 LEAST_OBJECTS = 5  # of a class, to say how large they are
 _CLUMP = 0.5  # of an image's side: larger than that it is a texture, no object
+_THIN = 0.3  # of d: the diameter of the largest disc inside
 
 
 class Diameters(NamedTuple):
@@ -25,30 +27,40 @@ class Diameters(NamedTuple):
 
 def diameters(labels: Iterable[np.ndarray], num_classes: int) -> dict[int, Diameters]:
     """Of the classes from 1 on that consist of objects, over all label images [h, w]."""
-    areas: dict[int, list[np.ndarray]] = {each: [] for each in range(1, num_classes)}
+    objects: dict[int, list[np.ndarray]] = {each: [] for each in range(1, num_classes)}
     side = 0.0
     for label in labels:
         side = max(side, min(label.shape))
-        for each in areas:
-            areas[each].append(_areas(label == each))
-    found = {each: _percentiles(np.concatenate(some)) for each, some in areas.items() if some}
+        for each in objects:
+            objects[each].append(_measured(label == each))
+    found = {each: _percentiles(np.concatenate(some, 1)) for each, some in objects.items() if some}
     return {each: size for each, size in found.items() if size and size.median < _CLUMP * side}
 
 
-def _areas(mask: np.ndarray) -> np.ndarray:
-    """Pixels of each connected component, corners included."""
+def _measured(mask: np.ndarray) -> np.ndarray:
+    """Area and diameter of the largest disc inside of each component, corners included, [2, n]."""
     from scipy import ndimage
 
     if not mask.any():
-        return np.zeros(0, np.int64)
-    parts, _ = ndimage.label(mask, np.ones((3, 3)))
-    return np.bincount(parts.ravel())[1:]
+        return np.zeros((2, 0))
+    parts, count = ndimage.label(mask, np.ones((3, 3)))
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    inside = 2 * ndimage.maximum(depth, parts, np.arange(1, count + 1)) - 1
+    return np.stack([np.bincount(parts.ravel())[1:], inside])
 
 
-def _percentiles(areas: np.ndarray) -> Diameters | None:
+def _percentiles(objects: np.ndarray) -> Diameters | None:
+    areas, inside = objects
     if len(areas) < LEAST_OBJECTS:
         return None
-    areas = np.sort(areas)
-    reached = np.cumsum(areas) / areas.sum()
-    chosen = areas[np.searchsorted(reached, (0.1, 0.5, 0.9))]
-    return Diameters(*np.round(2 * np.sqrt(chosen / np.pi), 1).tolist())
+    sizes = 2 * np.sqrt(areas / np.pi)
+    if _weighted(inside / sizes, areas, (0.5,))[0] < _THIN:
+        return None
+    return Diameters(*np.round(_weighted(sizes, areas, (0.1, 0.5, 0.9)), 1).tolist())
+
+
+def _weighted(values: np.ndarray, weights: np.ndarray, parts: Sequence[float]) -> np.ndarray:
+    """The values that these parts of the weights do not exceed."""
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order]) / weights.sum()
+    return values[order][np.searchsorted(reached, parts)]

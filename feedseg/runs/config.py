@@ -7,12 +7,12 @@ import hashlib
 import itertools
 import json
 import re
-import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from feedseg.runs import shipped
 from feedseg.runtime.errors import UserError
 
 _MACHINE_KEYS = ("data_dir", "runtime")  # where a run happens, not what it is
@@ -35,20 +35,20 @@ def parse_flags(argv: list[str]) -> tuple[ConfigDict, str]:
     Raises UserError for a missing file, an unknown argument or key (with a suggestion), or a value
     of the wrong type.
     """
+    argv = _located(argv)
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config", None, "Configuration file.", flag_values=values, sys_argv=["feedseg", *argv]
     )
     flags.DEFINE_string("workdir", "", "Run directory.", flag_values=values)
     flags.DEFINE_bool("require-gpu", False, "Refuse to train on the CPU.", flag_values=values)
-    _check_file(argv)
     try:
         rest = values(["feedseg", *argv])[1:]
         config = values.config
     except _CONFIG_ERRORS as error:
         raise UserError(_one_line(error)) from None
     if config is None:
-        raise UserError("name a configuration: --config configs/aep_irpe.py (see configs/)")
+        raise UserError(f"name a configuration: --config NAME, of {', '.join(shipped.files())}")
     if rest:
         raise UserError(f"unknown argument {rest[0]!r}; overrides read --config.KEY=VALUE")
     if values["require-gpu"].value:
@@ -57,27 +57,33 @@ def parse_flags(argv: list[str]) -> tuple[ConfigDict, str]:
     return config, values.workdir
 
 
-def _check_file(argv: list[str]) -> None:
-    """The config file must exist; its folder's parent becomes importable, for `configs.common`."""
-    name = _config_argument(argv).split(":")[0]
-    if not name:
-        return
-    path = Path(name)
-    if not path.is_file():
-        known = sorted(
-            str(p) for p in Path("configs").glob("*.py") if p.stem not in ("common", "__init__")
-        )
-        hint = f"; there are: {', '.join(known)}" if known else ""
-        raise UserError(f"{path}: no such configuration file{hint}")
-    sys.path.insert(0, str(path.resolve().parent.parent))
+def _located(argv: Sequence[str]) -> list[str]:
+    """The arguments with the path of the configuration file for its name.
+
+    Raises UserError if there is none. `configs.common` becomes importable.
+    """
+    argv = list(argv)
+    for place, argument in enumerate(argv):
+        flag, equals, value = argument.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        at = place if equals else place + 1
+        text = value if equals else (argv[at] if at < len(argv) else "")
+        name, colon, arguments = text.partition(":")
+        if name:
+            path = shipped.find(name)
+            shipped.importable(path)
+            argv[at] = f"{flag}=" * bool(equals) + f"{path}{colon}{arguments}"
+        return argv
+    return argv
 
 
-def _config_argument(argv: list[str]) -> str:
-    """What follows `--config`, with `=` or as the next argument; empty without."""
+def config_name(argv: Sequence[str]) -> str:
+    """The name or path after `--config`, without its arguments; empty without."""
     for argument, following in itertools.pairwise([*argv, ""]):
         name, equals, value = argument.partition("=")
         if name in ("--config", "-config"):
-            return value if equals else following
+            return (value if equals else following).partition(":")[0]
     return ""
 
 

@@ -35,6 +35,15 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 _READERS: Mapping[str, Callable] = {".npz": _read_npz, ".safetensors": load_file}
 
 
+def check(path: str) -> None:
+    """Raises UserError for what is no file of such weights, such as the name of a trained model."""
+    if path and Path(path).suffix not in _READERS:
+        raise UserError(
+            f"train.pretrained={path}: takes a {' or '.join(_READERS)} file of DenseNet-121's "
+            "ImageNet weights for model.name=saunet; no training starts from a feedseg model"
+        )
+
+
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """Arrays by name of a .npz or .safetensors file. Raises UserError if it is not such a file."""
     path = Path(path)

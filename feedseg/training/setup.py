@@ -19,9 +19,8 @@ from feedseg.runtime import xla
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.logs import Log
 from feedseg.runtime.rounding import round_up
-from feedseg.training import losses, optimizer
+from feedseg.training import losses, optimizer, pretrained
 from feedseg.training import step as steps
-from feedseg.training.pretrained import merge_densenet121
 
 
 class StepPlan(NamedTuple):
@@ -148,7 +147,8 @@ def compiled_eval(mesh, network: str, dtype: str, num_classes: int, parameters: 
 
 
 def check_numbers(config) -> None:
-    """Raises UserError for numbers that no run can be made of."""
+    """Raises UserError for numbers that no run can be made of, or weights that none begins with."""
+    pretrained.check(config.train.pretrained)
     least = {
         **dict.fromkeys(("epochs", "batch_size", "eval_batch_size", "save_every_epochs"), 1),
         "crop_size": 0,
@@ -182,7 +182,7 @@ def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState
         raise UserError(f"config.model or data.crop_size: {error}") from None
     if config.train.pretrained:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        state = state.replace(**merge_densenet121(variables, config.train.pretrained))
+        state = state.replace(**pretrained.merge_densenet121(variables, config.train.pretrained))
         state = steps.with_averages(state) if averaged else state
     return meshes.put(mesh, state)
 

@@ -153,7 +153,7 @@ def test_a_training_starts_from_the_file(tmp_path, monkeypatch):
         ones = jax.tree.map(np.ones_like, variables["params"])
         return {**variables, "params": ones}
 
-    monkeypatch.setattr(setup, "merge_densenet121", merge)
+    monkeypatch.setattr(pretrained, "merge_densenet121", merge)
     config = tiny.get_config(train__pretrained="weights.npz")
     _, state = setup.set_up(config, RunDir(tmp_path), Log())
     assert seen == ["weights.npz"]
@@ -165,3 +165,10 @@ def test_a_training_without_the_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"weights\.npz: no such file"):
         setup.set_up(config, RunDir(tmp_path / "run"), Log())
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize("path", ["nuclei", "cells.feedseg.zip", "densenet121.pth"])
+def test_what_a_run_cannot_begin_with_is_refused(path):
+    config = tiny.get_config(train__pretrained=path)
+    with pytest.raises(UserError, match=r"DenseNet-121's ImageNet weights for model\.name=saunet"):
+        setup.check_numbers(config)

@@ -1,0 +1,58 @@
+"""The configurations that come with feedseg, found by name from any folder.
+
+They lie in `configs/`: beside the package in a checkout, below `feedseg/shipped` where it is
+installed. A file of the user's own comes first.
+"""
+
+import sys
+from pathlib import Path
+
+from feedseg.runtime.errors import UserError
+from feedseg.runtime.suggest import did_you_mean
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_ROOTS = (_PACKAGE.parent, _PACKAGE / "shipped")  # that `configs` is imported from
+_KEYS = Path("configs", "common", "keys.py")
+
+
+def root() -> Path:
+    """The folder that holds `configs/`."""
+    return next((each for each in _ROOTS if (each / _KEYS).is_file()), _ROOTS[0])
+
+
+def files() -> dict[str, Path]:
+    """Configuration files by name."""
+    found = sorted((root() / "configs").glob("*.py"))
+    return {path.stem: path for path in found if path.stem != "__init__"}
+
+
+def find(name: str) -> Path:
+    """The configuration file of this path or name, such as `unet` or `configs/unet.py`.
+
+    Raises UserError listing the names if there is none.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = files()
+    stem = path.name.removesuffix(".py")
+    if path.parent in (Path(), Path("configs")) and stem in known:
+        return known[stem]
+    hint = did_you_mean(stem, known, "")
+    raise UserError(
+        f"{name}: no such configuration file{hint}; there are: {', '.join(known)}, or a path"
+    )
+
+
+def importable(path: Path | None = None) -> None:
+    """Make `from configs import common` work, also in a configuration file of the user's own.
+
+    path: a configuration file, beside whose folder `configs` is looked for first.
+    """
+    if path:
+        folder = str(path.resolve().parent.parent)
+        if folder in sys.path:
+            sys.path.remove(folder)
+        sys.path.insert(0, folder)
+    if str(root()) not in sys.path:
+        sys.path.append(str(root()))
