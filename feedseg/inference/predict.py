@@ -154,6 +154,7 @@ def predict_files(
 
     terminal = sys.stderr.isatty()
     written, failures, empty = [], [], []
+    sizes = remarks.SizeCheck(predictor)
     form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} {rate_fmt} [{remaining} left]"
     total = 1e-6 + _total(jobs, options.how) if progress and terminal else None
     with tqdm(
@@ -165,7 +166,7 @@ def predict_files(
     ) as bar:
         for job in jobs:
             try:
-                nothing = _predict_file(predictor, job, options, bar, record)
+                nothing = _predict_file(predictor, job, options, sizes, bar, record)
             except UserError as error:
                 failures.append(error)
                 if len(jobs) > 1:
@@ -178,6 +179,7 @@ def predict_files(
             if progress and not terminal:
                 print(f"{job.image} -> {job.labels}", file=sys.stderr, flush=True)
     remarks.on_nothing(empty, len(jobs), predictor)
+    sizes.say(options.scale)
     if len(failures) > 1:
         raise UserError(f"{len(failures)} of {len(jobs)} images failed, the first: {failures[0]}")
     if failures:
@@ -203,6 +205,7 @@ def _predict_file(
     predictor: Predictor,
     job: ImageTask,
     options: ImageOptions,
+    sizes: remarks.SizeCheck,
     bar,
     record: Record | None,
 ) -> bool:
@@ -210,7 +213,7 @@ def _predict_file(
     first class.
     """
     tile, rotations, scale, how = options[1:]
-    found, sizes = np.zeros(256, bool), remarks.SizeCheck()
+    found = np.zeros(256, bool)
     with open_source(job.image, how) as file, ExitStack() as files:
         source = segment.FittingImage(with_channels(file, options.channels), predictor)
         outputs = Outputs(job, source, predictor, files, how)
@@ -238,7 +241,7 @@ def _predict_file(
             record.begin(job)
         outputs.write(chain([first], rows))
     remarks.on_range(job.image, source.brightest, source.dtype, predictor)
-    sizes.say(job.image, source.height, predictor, scale)
+    sizes.end_image(job.image, source.height)
     return not found[1:].any()
 
 

@@ -53,41 +53,49 @@ def on_result(
 ) -> None:
     """Gray values and sizes of objects; labels: of all pages, [P H, W]."""
     on_range(source.path, source.brightest, source.dtype, predictor)
-    sizes = SizeCheck()
+    sizes = SizeCheck(predictor)
     sizes.add(labels)
-    sizes.say(source.path, source.height, predictor, scale)
+    sizes.end_image(source.path, source.height)
+    sizes.say(scale)
 
 
 class SizeCheck:
-    """Looks at the classes of one image, as far as `_SEEN_PX` go."""
+    """Looks at the objects found in images, in each as far as `_SEEN_PX` go."""
 
-    def __init__(self) -> None:
+    def __init__(self, predictor: Predictor) -> None:
+        self._usual, self._names = predictor.training_images.objects, predictor.class_names
+        self._sizes = object_size.ObjectSizes(len(self._names))
         self._rows: list[np.ndarray] = []
         self._seen = 0
+        self._first: Path | None = None
 
     def add(self, labels: np.ndarray) -> None:
-        """The next rows, [h, W]."""
-        if self._seen < _SEEN_PX:
+        """The next rows of an image, [h, W]."""
+        if self._usual and self._seen < _SEEN_PX:
             self._rows.append(labels[: 1 + _SEEN_PX // labels.shape[-1]])
             self._seen += labels.size
 
-    def say(self, path: Path, height: int, predictor: Predictor, scale: float) -> None:
-        """Objects whose size is not that of training. height: of a page, px."""
-        usual = predictor.training_images.objects
-        if not usual or not self._rows:
-            return
-        rows = np.concatenate(self._rows)
-        pages = [rows[at : at + height] for at in range(0, len(rows), height)]
-        found = object_size.diameters(pages, len(predictor.class_names))
-        for number, size in found.items():
-            name = predictor.class_names[number]
-            trained = usual.get(name)
+    def end_image(self, path: Path, height: int) -> None:
+        """The image is whole, or given up. height: of a page, px."""
+        self._first = self._first or path
+        if self._rows:
+            rows = np.concatenate(self._rows)
+            for at in range(0, len(rows), height):
+                self._sizes.add(rows[at : at + height])
+        self._rows, self._seen = [], 0
+
+    def say(self, scale: float) -> None:
+        """Objects whose size is not that of training; scale: the network saw the images at."""
+        for number, size in self._sizes.diameters().items():
+            name = self._names[number]
+            trained = self._usual.get(name)
             if trained and not trained.low / _SIZE <= scale * size.median <= trained.high * _SIZE:
                 note(
                     "scale",
-                    f"{path}: {name} of {size.median:g} px in diameter (median), in training "
-                    f"{trained.median:g} px ({trained.low:g} to {trained.high:g}); where the "
-                    f"images have another scale, try --scale {trained.median / size.median:.2g}",
+                    f"{self._first}: {name} of {size.median:g} px in diameter (median of all "
+                    f"images), in training {trained.median:g} px ({trained.low:g} to "
+                    f"{trained.high:g}); where the images have another scale, try --scale "
+                    f"{trained.median / size.median:.2g}",
                 )
 
 

@@ -25,16 +25,33 @@ class Diameters(NamedTuple):
     high: float
 
 
+class ObjectSizes:
+    """Sizes of the objects in label images, class by class."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._objects: dict[int, list[np.ndarray]] = {each: [] for each in range(1, num_classes)}
+        self._side = 0
+
+    def add(self, label: np.ndarray) -> None:
+        """One more image, [h, w]."""
+        self._side = max(self._side, *label.shape)
+        for each, found in self._objects.items():
+            found.append(_measured(label == each))
+
+    def diameters(self) -> dict[int, Diameters]:
+        """Of the classes that consist of objects."""
+        known = {each: some for each, some in self._objects.items() if some}
+        found = {each: _percentiles(np.concatenate(some, 1)) for each, some in known.items()}
+        most = _CLUMP * self._side
+        return {each: size for each, size in found.items() if size and size.median < most}
+
+
 def diameters(labels: Iterable[np.ndarray], num_classes: int) -> dict[int, Diameters]:
     """Of the classes from 1 on that consist of objects, over all label images [h, w]."""
-    objects: dict[int, list[np.ndarray]] = {each: [] for each in range(1, num_classes)}
-    side = 0.0
+    sizes = ObjectSizes(num_classes)
     for label in labels:
-        side = max(side, min(label.shape))
-        for each in objects:
-            objects[each].append(_measured(label == each))
-    found = {each: _percentiles(np.concatenate(some, 1)) for each, some in objects.items() if some}
-    return {each: size for each, size in found.items() if size and size.median < _CLUMP * side}
+        sizes.add(label)
+    return sizes.diameters()
 
 
 def _measured(mask: np.ndarray) -> np.ndarray:

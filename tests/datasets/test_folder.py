@@ -148,10 +148,10 @@ def test_explicit_list(tmp_path):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("picture,label\nx/one.tif,y/1.tif\n", "columns image,label"),
+        ("picture,label\nx/one.tif,y/1.tif\n", "unknown column .picture.; known: image, label"),
         ("image,label\nx/one.tif,y/9.tif\n", r"line 2: label 'y/9.tif' is no file"),
         ("image,label\nx/one.tif\n", r"line 2: label '' is no file"),
-        ("image,label,part\nx/one.tif,y/1.tif,training\n", "part 'training'"),
+        ("image,label,part\nx/one.tif,y/1.tif,trian\n", "split .trian.: write train"),
         ("image,label,part\nx/one.tif,y/1.tif,train\nx/one.tif,y/1.tif,\n", "all or none"),
         ("image,label\nx/one.tif,y/1.tif\nx/one.tif,y/1.tif\n", "duplicate names: x_one"),
         ("image,label\n", "no images found"),
@@ -469,3 +469,69 @@ def test_the_pixel_size_and_the_objects_of_the_images_are_kept(tmp_path):
     assert facts["pixel_um"] == 0.25 and facts["brightest"] == 1
     ((name, (low, median, high)),) = facts["objects"].items()
     assert name == "class1" and low == median == high == pytest.approx(2 * 9 / np.pi**0.5, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Image,Label\nx/one.tif,y/1.tif\nx/two.tif,y/2.tif\n",
+        " image ; label \n x/one.tif ; y/1.tif \n\nx/two.tif;y/2.tif\n",
+        "\ufeffimage\tlabel\nx\\one.tif\ty\\1.tif\nx\\two.tif\ty\\2.tif\n",
+        "LABEL,IMAGE\r\ny/1.tif,x/one.tif\r\ny/2.tif,x/two.tif\r\n",
+    ],
+)
+def test_lists_as_programs_write_them(tmp_path, text):
+    put(tmp_path, ["x/one.tif", "x/two.tif"], ["y/1.tif", "y/2.tif"])
+    (tmp_path / "pairs.csv").write_text(text, encoding="utf-8", newline="")
+    pairs = pairing.find_pairs(tmp_path).pairs
+    assert [(p.image.name, p.label.name) for p in pairs] == [
+        ("one.tif", "1.tif"),
+        ("two.tif", "2.tif"),
+    ]
+
+
+def test_splits_and_groups_of_a_list(tmp_path):
+    names = [f"{n}.tif" for n in range(6)]
+    put(tmp_path, [f"x/{n}" for n in names], [f"y/{n}" for n in names])
+    rows = [f"x/{n},y/{n},{'abc'[i // 2]}" for i, n in enumerate(names)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,label,group", *rows]))
+    data, config = loaded(tmp_path)
+    parts = [{int(data.item_names[i][2]) // 2 for i in p} for p in splits.split(data, config.split)]
+    assert sorted(map(len, parts)) == [1, 1, 1] and len(set.union(*parts)) == 3
+    kinds = ["Training", "train", "VAL", "validation", "test", "testing"]
+    rows = [f"{row},{kind}" for row, kind in zip(rows, kinds, strict=True)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,label,group,split", *rows]))
+    source = folder.load(tmp_path, options())
+    assert {part: len(members) for part, members in source.parts.items()} == {
+        "train": 2,
+        "val": 2,
+        "test": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("image,label,spilt\n", "unknown column 'spilt', did you mean 'split'"),
+        ("image,label,split,part\n", "each once"),
+        ("image,label\nx/one.tif,y/1.tif,z\n", "line 2: 3 values for 2 columns"),
+        (
+            "image,label,split,group\nx/one.tif,y/1.tif,train,a\nx/one.tif,y/1.tif,test,a\n",
+            "group 'a' is in several parts",
+        ),
+    ],
+)
+def test_columns_that_are_not_understood_are_refused(tmp_path, text, words):
+    put(tmp_path, ["x/one.tif"], ["y/1.tif"])
+    (tmp_path / "pairs.csv").write_text(text)
+    refused(tmp_path, words)
+
+
+def test_sub_folders_pair_by_their_names(tmp_path):
+    names = [f"{day}/{name}" for day in ("day1", "day2") for name in ("a.tif", "b.tif")]
+    put(tmp_path, [f"images/{n}" for n in names], [f"labels/{n}" for n in names])
+    found = pairing.find_pairs(tmp_path)
+    assert [pair.name for pair in found.pairs] == ["day1_a", "day1_b", "day2_a", "day2_b"]
+    assert all(p.image.parent.name == p.label.parent.name for p in found.pairs)
+    write(tmp_path / "images" / "day3" / "c.tif", image())
+    assert "day3/c.tif" in refused(tmp_path, "1 images without a label")

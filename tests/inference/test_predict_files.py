@@ -15,6 +15,7 @@ from feedseg.inference.outputs import channel_maps, plan, preview
 from feedseg.inference.trained import with_disagreement
 from feedseg.inference.uncertainty import disagreement
 from feedseg.io import colors, images
+from feedseg.runtime import notes
 from feedseg.runtime.errors import BadImage, SaveFailed, UserError
 from tests.support.fake_model import COLORS, NAMES, Fake, bright, run, stand_in
 
@@ -367,3 +368,41 @@ def test_a_network_of_whole_images_sees_windows_as_in_training(tmp_path):
     assert [tifffile.imread(file).shape for file in files] == [(40, 33), (5, 9)]
     with pytest.raises(UserError, match="16 px as in training"):
         run(tmp_path, tmp_path / "other", trained, tile=32)
+
+
+def test_equal_names_of_several_folders_keep_their_folders(tmp_path):
+    for day in ("day1", "day2"):
+        (tmp_path / "in" / day).mkdir(parents=True)
+        value = 0 if day == "day1" else 255
+        for name in "ab":
+            image = np.full((8, 8), value, np.uint8)
+            Image.fromarray(image).save(tmp_path / "in" / day / f"{name}.png")
+    written = run(tmp_path / "in" / "day?" / "*.png", tmp_path / "out")
+    assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in written) == [
+        "day1/a_labels.tif",
+        "day1/b_labels.tif",
+        "day2/a_labels.tif",
+        "day2/b_labels.tif",
+    ]
+    assert tifffile.imread(tmp_path / "out/day2/a_labels.tif")[4, 4] == 1
+    assert not tifffile.imread(tmp_path / "out/day1/a_labels.tif").any()
+
+
+def test_sub_folders_that_are_passed_over_are_said(tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/b.png"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "in" / name)
+    with notes.collected() as texts:
+        (job,) = plan.plan_jobs(tmp_path / "in", tmp_path / "out")
+        assert job.image.name == "a.png" and "/**/*" in texts[0]
+        assert len(plan.plan_jobs(tmp_path / "in" / "**" / "*", tmp_path / "out")) == 2
+    assert len(texts) == 1
+
+
+def test_brackets_in_the_name_of_a_folder_are_no_pattern(tmp_path):
+    for folder in ("br[x]", "brx"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / folder / "a[1].png")
+    for where in ("br[x]/*.png", "br[x]/a[1].png", "br[x]"):
+        (job,) = plan.plan_jobs(tmp_path / where, tmp_path / "out")
+        assert job.image == tmp_path / "br[x]" / "a[1].png"

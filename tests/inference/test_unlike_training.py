@@ -177,7 +177,17 @@ def test_axes_of_arrays_are_those_of_files(monkeypatch):
 
 
 def test_only_the_first_pixels_are_looked_at():
-    check = remarks.SizeCheck()
+    check = remarks.SizeCheck(Fake(training_images=SEEN))
     for _ in range(100):
         check.add(np.zeros((1000, 1000), np.uint8))
     assert sum(rows.size for rows in check._rows) < 2 * remarks._SEEN_PX
+
+
+def test_objects_of_several_images_count_together(texts):
+    """One cell in each."""
+    check = remarks.SizeCheck(Fake(training_images=SEEN))
+    for name in range(6):
+        check.add(np.kron(squares(20, 1), np.ones((4, 4), np.uint8)) // 255)
+        check.end_image(f"{name}.tif", 384)
+    check.say(1.0)
+    assert len(texts) == 1 and "0.tif: bright of 90" in texts[0]

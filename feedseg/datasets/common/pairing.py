@@ -8,17 +8,18 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from feedseg.io.images import SUFFIXES
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.suggest import did_you_mean
 
 LAYOUT = (
     "images/ + labels/ (or masks/) with equal names; raw/ + label/; imagesTr/ + labelsTr/ "
     "(nnU-Net); x.tif beside x_masks.tif; one multi-page images.tif + labels.tif; each also inside "
-    "train/, val/, test/; or a pairs.csv with the columns image,label[,part]"
+    "train/, val/, test/; sub-folders of images/ as those of labels/; or a pairs.csv with the "
+    "columns image,label[,split][,group]"
 )
 
 # (folder of images, folders of labels), in lower case; the first existing pair counts
@@ -39,6 +40,7 @@ PARTS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
+COLUMNS = ("image", "label", "split", "part", "group")  # of pairs.csv; part is split
 LABEL_ENDING = re.compile(r"_(masks?|labels?)$", re.IGNORECASE)
 IMAGE_ENDING = re.compile(r"_img$", re.IGNORECASE)
 CHANNEL_ENDING = re.compile(r"_0000$")
@@ -113,8 +115,7 @@ def pair_folders(images: Path, labels: Path) -> Pairs:
     for folder in (images, labels):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
-    layout = f"{images.name}/ + {labels.name}/"
-    return _by_name(layout, _files(images), _files(labels), IMAGE_ENDING)
+    return _by_name(f"{images.name}/ + {labels.name}/", images, labels, IMAGE_ENDING)
 
 
 def shorten(values: Iterable, most: int = 5) -> str:
@@ -141,12 +142,13 @@ def _in_folders(root: Path) -> Pairs | None:
         label_folder = next((name for name in label_folders if name in folders), None)
         if image_folder not in folders or label_folder is None:
             continue
-        images, labels = _files(folders[image_folder]), _files(folders[label_folder])
-        layout = f"{folders[image_folder].name}/ + {folders[label_folder].name}/"
+        sides = folders[image_folder], folders[label_folder]
+        images, labels = (_files(side, deep=True) for side in sides)
+        layout = f"{sides[0].name}/ + {sides[1].name}/"
         if len(images) == len(labels) == 1:  # one stack each, whatever their names
             return Pairs(layout, [Pair(images[0].stem, images[0], labels[0])], [], [])
         ending = CHANNEL_ENDING if image_folder == "imagestr" else IMAGE_ENDING
-        return _by_name(layout, images, labels, ending)
+        return _by_name(layout, *sides, ending)
     return None
 
 
@@ -165,29 +167,48 @@ def _as_stacks(root: Path) -> Pairs | None:
 def _side_by_side(root: Path) -> Pairs | None:
     """x.tif or x_img.tif beside x_masks.tif."""
     files = _files(root)
-    labels = [path for path in files if LABEL_ENDING.search(path.stem)]
+    labels = {path: path.stem for path in files if LABEL_ENDING.search(path.stem)}
     if not labels:
         return None
-    images = [path for path in files if path not in labels]
-    return _by_name("files with labels *_masks beside them", images, labels, IMAGE_ENDING)
+    images = {path: path.stem for path in files if path not in labels}
+    return _by_key("files with labels *_masks beside them", images, labels, IMAGE_ENDING)
 
 
-def _by_name(layout: str, images: list[Path], labels: list[Path], ending: re.Pattern) -> Pairs:
-    """Pairs of equal stems; the rest is compared without endings."""
-    images, labels = _unique(images, attrgetter("stem")), _unique(labels, attrgetter("stem"))
-    exact = {path.stem: path for path in labels[0]}
-    pairs = [Pair(p.stem, p, exact[p.stem]) for p in images[0] if p.stem in exact]
-    taken = {pair.name for pair in pairs}
-    left = _unique([p for p in images[0] if p.stem not in taken], lambda p: ending.sub("", p.stem))
-    rest = _unique(
-        [p for p in labels[0] if p.stem not in taken], lambda p: LABEL_ENDING.sub("", p.stem)
-    )
-    by_key = {LABEL_ENDING.sub("", path.stem): path for path in rest[0]}
+def _by_name(layout: str, images: Path, labels: Path, ending: re.Pattern) -> Pairs:
+    """Pairs of equal names in two folders, and in sub-folders of equal names."""
+    sides = ({p: _stem(p, side) for p in _files(side, deep=True)} for side in (images, labels))
+    return _by_key(layout, *sides, ending)
+
+
+def _stem(path: Path, folder: Path) -> str:
+    """`day1/a` of folder/day1/a.tif."""
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _by_key(
+    layout: str, image_keys: dict[Path, str], label_keys: dict[Path, str], ending: re.Pattern
+) -> Pairs:
+    """Pairs of equal keys; the rest is compared without endings."""
+    images, labels = _unique(image_keys, image_keys.get), _unique(label_keys, label_keys.get)
+    exact = {label_keys[path]: path for path in labels[0]}
+    keys = {path: image_keys[path] for path in images[0] if image_keys[path] in exact}
+    pairs = [Pair(_name(key), path, exact[key]) for path, key in keys.items()]
+    taken = set(keys.values())
+
+    def image_key(path: Path) -> str:
+        return ending.sub("", image_keys[path])
+
+    def label_key(path: Path) -> str:
+        return LABEL_ENDING.sub("", label_keys[path])
+
+    left = _unique([p for p in images[0] if image_keys[p] not in taken], image_key)
+    rest = _unique([p for p in labels[0] if label_keys[p] not in taken], label_key)
+    by_key = {label_key(path): path for path in rest[0]}
     lonely = []
     for path in left[0]:
-        key = ending.sub("", path.stem)
+        key = image_key(path)
         if key in by_key:
-            pairs.append(Pair(key, path, by_key.pop(key)))
+            pairs.append(Pair(_name(key), path, by_key.pop(key)))
         else:
             lonely.append(path)
     return Pairs(
@@ -198,7 +219,12 @@ def _by_name(layout: str, images: list[Path], labels: list[Path], ending: re.Pat
     )
 
 
-def _unique(paths: list[Path], key: Callable[[Path], str]) -> tuple[list[Path], list[Path]]:
+def _name(key: str) -> str:
+    """Of a pair: sub-folders become a part of it."""
+    return key.replace("/", "_")
+
+
+def _unique(paths: Iterable[Path], key: Callable[[Path], str]) -> tuple[list[Path], list[Path]]:
     """(paths whose key occurs once, all paths whose key occurs more often)."""
     count = Counter(map(key, paths))
     once = [path for path in paths if count[key(path)] == 1]
@@ -225,40 +251,71 @@ def _joined(parts: dict[str, Pairs], folders: dict[str, Path]) -> Pairs:
 def _from_list(path: Path) -> Pairs:
     """Pairs of a pairs.csv; its paths are relative to its folder."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns, rows = reader.fieldnames or [], list(reader)
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        first = next(filter(str.strip, lines), "")
+        delimiter = max(",;\t", key=first.count)
+        table = list(csv.reader(lines, delimiter=delimiter, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a readable table ({error}); save it as UTF-8 CSV") from None
-    if not {"image", "label"} <= set(columns):
-        raise UserError(f"{path}: its first line must name the columns image,label[,part]")
-    pairs = [_listed(path, line, row) for line, row in enumerate(rows, start=2)]
+    rows = [(number, row) for number, row in enumerate(table, 1) if any(map(str.strip, row))]
+    columns = _columns(path, rows[0][1] if rows else [])
+    pairs = [_listed(path, number, columns, row) for number, row in rows[1:]]
     if len({bool(pair.part) for pair in pairs}) > 1:
-        raise UserError(f"{path}: some lines have a part and others none; fill in all or none")
+        raise UserError(f"{path}: some lines have a split and others none; fill in all or none")
+    parts: dict[str, str] = {}
+    for pair in pairs:
+        if pair.group and parts.setdefault(pair.group, pair.part) != pair.part:
+            raise UserError(f"{path}: group {pair.group!r} is in several parts of the split")
     return Pairs("pairs.csv", pairs, [], [])
 
 
-def _listed(path: Path, line: int, row: dict[str, str]) -> Pair:
+def _columns(path: Path, header: list[str]) -> list[str]:
+    """The names of the columns in `COLUMNS`. Raises UserError for others."""
+    given = [cell.strip().lower() for cell in header]
+    for name in given:
+        if name not in COLUMNS:
+            hint = did_you_mean(name, COLUMNS, "")
+            raise UserError(f"{path}: unknown column {name!r}{hint}; known: {', '.join(COLUMNS)}")
+    columns = ["split" if name == "part" else name for name in given]
+    if not {"image", "label"} <= set(columns) or len(set(columns)) < len(columns):
+        raise UserError(
+            f"{path}: its first line must name the columns image,label[,split][,group], each once"
+        )
+    return columns
+
+
+def _listed(path: Path, line: int, columns: list[str], cells: list[str]) -> Pair:
+    if len(cells) > len(columns):
+        raise UserError(f"{path}, line {line}: {len(cells)} values for {len(columns)} columns")
+    row = dict(zip(columns, map(str.strip, cells), strict=False))
     files = []
     for column in ("image", "label"):
-        text = (row.get(column) or "").strip()
-        if not text or not (path.parent / text).is_file():
+        text = row.get(column, "")
+        names = [text, text.replace("\\", "/")] if text else []  # as Windows writes paths
+        found = [path.parent / name for name in names if (path.parent / name).is_file()]
+        if not found:
             raise UserError(f"{path}, line {line}: {column} {text!r} is no file")
-        files.append(path.parent / text)
-    part = (row.get("part") or "").strip()
-    if part and part not in PARTS:
-        raise UserError(f"{path}, line {line}: part {part!r}: write train, val or test")
+        files.append(found[0])
+    part, given = "", row.get("split", "").lower()
+    if given:
+        part = next((part for part, names in PARTS.items() if given in names), "")
+    if given and not part:
+        raise UserError(f"{path}, line {line}: split {given!r}: write train, val or test")
     name = files[0].relative_to(path.parent) if files[0].is_relative_to(path.parent) else files[0]
-    return Pair("_".join(name.with_suffix("").parts), files[0], files[1], part)
+    stem = "_".join(name.with_suffix("").parts)
+    return Pair(stem, files[0], files[1], part, row.get("group", ""))
 
 
 def _folders(root: Path) -> dict[str, Path]:
     return {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
 
 
-def _files(folder: Path) -> list[Path]:
-    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    return sorted(path for path in files if path.is_file() and not path.name.startswith("."))
+def _files(folder: Path, deep: bool = False) -> list[Path]:
+    """Images of a folder, or of its sub-folders too; hidden ones are passed over."""
+    inside = folder.rglob("*") if deep else folder.iterdir()
+    files = (path for path in inside if path.suffix.lower() in SUFFIXES and path.is_file())
+    seen = (p for p in files if not any(x.startswith(".") for x in p.relative_to(folder).parts))
+    return sorted(seen)
 
 
 def _relative(path: Path, root: Path) -> Path:

@@ -5,6 +5,7 @@ those of this model, of these options and of this input.
 """
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from feedseg.io.writers import formats
 from feedseg.runs.directory import read_json
 from feedseg.runtime import files as atomic
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.notes import note
 
 RECORD = "feedseg-predict.json"
 
@@ -77,12 +79,29 @@ def plan_jobs(
 def _files(where: Path) -> list[Path]:
     """Image files that a path or a pattern stands for; a path that exists is no pattern."""
     if where.exists() or not glob.has_magic(str(where)):
+        if deeper := _sub_folder_with_images(where):
+            note("deeper", f'{deeper}: sub-folders are passed over; "{where}/**/*" takes them too')
         return images.list_images(where)
-    matches = map(Path, sorted(glob.glob(str(where), recursive=True)))  # noqa: PTH207 (also absolute)
+    matches = map(Path, sorted(glob.glob(_literal(where), recursive=True)))  # noqa: PTH207 (also absolute)
     files = [file for file in matches if images.is_image(file)]
     if not files:
         raise UserError(f"{where}: no image fits; expected {', '.join(images.SUFFIXES)}")
     return files
+
+
+def _sub_folder_with_images(where: Path) -> Path | None:
+    """The first sub-folder of a folder that holds an image itself."""
+    if not where.is_dir() or images.is_image(where):
+        return None
+    folders = (each for each in sorted(where.iterdir()) if each.is_dir())
+    plain = (f for f in folders if not f.name.startswith(".") and not images.is_image(f))
+    return next((f for f in plain if any(map(images.is_image, f.iterdir()))), None)
+
+
+def _literal(where: Path) -> str:
+    """A pattern whose first parts, as far as they exist, are taken as they are: `br[x]/*.tif`."""
+    there = next(path for path in (where, *where.parents) if path.exists())
+    return str(Path(glob.escape(str(there)), where.relative_to(there)))
 
 
 def _job(image: Path, stem: Path, wanted: OutputOptions) -> ImageTask:
@@ -102,11 +121,16 @@ def _job(image: Path, stem: Path, wanted: OutputOptions) -> ImageTask:
 
 
 def output_names(files: list[Path]) -> list[str]:
-    """A name per file: its stem; `stem_suffix` for all if two files share a stem (in any case).
+    """A name per file: its stem; with its folders, below the one that all share, if files of
+    several folders share a stem; `stem_suffix` for all if two still share a name (in any case).
 
     Raises UserError if two names differ in upper and lower case only.
     """
     names = [images.stem(file) for file in files]
+    if _repeated(names):
+        shared = Path(os.path.commonpath([file.parent.absolute() for file in files]))
+        below = [file.parent.absolute().relative_to(shared) for file in files]
+        names = [str(folder / name) for folder, name in zip(below, names, strict=True)]
     if _repeated(names):
         names = [f"{name}_{f.suffix[1:].lower()}" for name, f in zip(names, files, strict=True)]
     if repeated := _repeated(names):
