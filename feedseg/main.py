@@ -25,10 +25,12 @@ def train(argv: list[str]) -> int:
 
 def _train(argv: list[str]) -> int:
     from feedseg.runs import config as configs
+    from feedseg.runtime.files import require_folder
     from feedseg.runtime.logs import Log
 
     config, workdir = configs.parse_flags(argv)
     path = Path(workdir) if workdir else Path("runs") / config.experiment / config.run_name
+    require_folder(path)
     log = Log()
     log(f"feedseg {feedseg.__version__}: {config.experiment}, in {path}")
     from feedseg.training import train as training  # brings JAX: the line above comes first

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from feedseg.experiments.trials import placed, write_plan
 from feedseg.runtime.errors import UserError, guarded
+from feedseg.runtime.files import require_folder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     overrides = [text.removeprefix("--config.") for text in rest if text.startswith("--config.")]
     if len(overrides) < len(rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    require_folder(args.file.parent)
     runs = [placed(text, overrides, args.root) for text in args.configs]
     folders = [run.workdir for run in runs]
     if double := next((folder for folder in folders if folders.count(folder) > 1), None):

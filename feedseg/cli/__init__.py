@@ -9,6 +9,10 @@ from feedseg.cli import data, evaluate, experiments, export, predict
 from feedseg.main import train
 from feedseg.runtime import large_pages
 from feedseg.runtime.errors import guarded
+from feedseg.runtime.files import require_folder
+
+_FOLDERS = {"output", "root", "data_dir"}  # options that name what is written
+_FILES = {"to", "plan", "picture"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +40,18 @@ def run(argv: Sequence[str]) -> int:
     if len(overrides) < len(rest) or (overrides and args.verb != "reproduce"):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     args.overrides = overrides
+    _require_folders(args)
     return args.action(args)
+
+
+def _require_folders(args: argparse.Namespace) -> None:
+    """UserError before any work where what a verb writes has no place; see `require_folder`."""
+    for name in _FOLDERS & vars(args).keys():
+        if getattr(args, name):
+            require_folder(getattr(args, name))
+    for name in _FILES & vars(args).keys():
+        if getattr(args, name):
+            require_folder(getattr(args, name).parent)
 
 
 def main() -> None:

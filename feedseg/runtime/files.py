@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from feedseg.runtime import file_lock, processes
-from feedseg.runtime.errors import SaveFailed, one_line
+from feedseg.runtime.errors import SaveFailed, UserError, one_line
 
 
 def to_json(obj, indent: int | None = None) -> str:
@@ -35,6 +35,23 @@ def _plain(value):
     if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy
         return _plain(value.tolist())
     return value
+
+
+def require_folder(path: Path) -> None:
+    """Raises UserError where a folder is not there and cannot be made, or not be written to."""
+    path = Path(path)
+    try:
+        whole = path.absolute()
+        there = next(each for each in (whole, *whole.parents) if each.exists())
+    except OSError as error:  # such as a name that is too long
+        raise UserError(f"{path}: cannot be made ({error.strerror}); choose another") from None
+    if not there.is_dir():
+        what = (
+            "is a file; name a folder" if there == whole else f"cannot be made: {there} is a file"
+        )
+        raise UserError(f"{path}: {what}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: {there} cannot be written to; choose another folder")
 
 
 @contextlib.contextmanager

@@ -91,3 +91,42 @@ def test_fetch_of_a_closed_data_set_tells_how_to_get_it(tmp_path, capsys):
 def test_train_is_the_training_command(capsys):
     assert run("train", "--config", "configs/nothing.py") == 2
     assert "configs/nothing.py" in capsys.readouterr().err
+
+
+WRITING = {
+    "predict": ["predict", "--model", "nuclei", "--input", "a.tif", "--output", "{}"],
+    "export": ["export", "nuclei", "--to", "{}/x.feedseg.zip"],
+    "ensemble": ["ensemble", "nuclei", "nuclei", "--to", "{}/x.feedseg.zip"],
+    "models": ["models", "nuclei", "--picture", "{}/x.png"],
+    "evaluate": ["evaluate", "--pred", "a.tif", "--truth", "a.tif", "--output", "{}"],
+    "figures": ["figures", "run", "--output", "{}"],
+    "check": ["check", ".", "--output", "{}"],
+    "fetch": ["fetch", "sstem", "--data-dir", "{}"],
+    "reproduce": ["reproduce", "fba-t1", "--root", "{}"],
+    "reproduce --plan": ["reproduce", "fba-t1", "--plan", "{}/x.json"],
+    "report": ["report", "run", "--output", "{}"],
+    "train": ["train", "--config", "unet:dataset=synthetic", "--workdir", "{}"],
+}
+
+
+@pytest.mark.parametrize("verb", WRITING)
+def test_a_folder_that_cannot_be_made_is_one_line_before_any_work(
+    tmp_path, verb, capsys, monkeypatch
+):
+    """Below a file, as if the name of a file were given for a folder."""
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("a.tif", np.zeros((8, 8), np.uint8))
+    arguments = [text.format("a.tif/out") for text in WRITING[verb]]
+    assert run(*arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1 and "a.tif/out: cannot be made" in shown.err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_every_option_that_names_an_output_is_checked():
+    """A verb that writes somewhere has an option among those that are looked at."""
+    (verbs,) = (a for a in cli.parser()._actions if a.dest == "verb")
+    known = cli._FOLDERS | cli._FILES | {"input", "run", "runs", "data", "pred", "truth", "example"}
+    for name, verb in verbs.choices.items():
+        paths = {action.dest for action in verb._actions if action.type is Path}
+        assert paths <= known, (name, paths - known)

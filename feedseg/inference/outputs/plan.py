@@ -63,8 +63,7 @@ def plan_jobs(
     Raises UserError if there is no image, or if a folder would receive its own results (they
     would be taken for images the next time).
     """
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file; --output takes a folder")
+    atomic.require_folder(output)
     files: list[Path] = []
     for each in [inputs] if isinstance(inputs, str | Path) else inputs:
         found = _files(Path(each))
@@ -80,7 +79,8 @@ def _files(where: Path) -> list[Path]:
     """Image files that a path or a pattern stands for; a path that exists is no pattern."""
     if where.exists() or not glob.has_magic(str(where)):
         if deeper := _sub_folder_with_images(where):
-            note("deeper", f'{deeper}: sub-folders are passed over; "{where}/**/*" takes them too')
+            remedy = f'"{where}/**/*" takes them too'
+            note("deeper", f"{deeper}: sub-folders are passed over; {remedy}")
         return images.list_images(where)
     matches = map(Path, sorted(glob.glob(_literal(where), recursive=True)))  # noqa: PTH207 (also absolute)
     files = [file for file in matches if images.is_image(file)]
