@@ -1,14 +1,16 @@
 """The physical size of a pixel, as microscopes and Fiji leave it in TIFF files."""
 
+import html
 import math
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tifffile
 
 from feedseg.io import ngff
 from feedseg.io.tiff import strictly
+from feedseg.runtime.notes import note
 
 # Lengths: how OME abbreviates them, how OME-NGFF calls them.
 _LENGTHS = {
@@ -64,64 +66,65 @@ def ngff_unit(unit: str) -> str | None:
 def read_calibration(path: Path) -> Calibration | None:
     """Pixel size from OME, ImageJ or plain TIFF tags or OME-Zarr; None where a file states none.
 
-    A plain TIFF at 72 dots per inch states a screen's default, not a microscope's.
+    Sizes in different units come in that of X. One that is stated for X or Y alone is taken for
+    both, and what cannot be understood is left out; both are said. A plain TIFF at 72 dots per inch
+    states a screen's default, not a microscope's.
     Raises BadImage for a damaged TIFF or OME-Zarr.
     """
     path = Path(path)
     if ngff.is_zarr(path):
-        return _ngff_calibration(ngff.find(path))
+        return _ngff_calibration(path, ngff.find(path))
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None
 
     def work(tif: tifffile.TiffFile):
         if tif.is_ome:
-            return _ome_calibration(tif.ome_metadata or "")
-        return _tag_calibration(tif)
+            return _ome_calibration(path, tif.ome_metadata or "")
+        return _tag_calibration(path, tif)
 
     return strictly(path, work)
 
 
-def _ngff_calibration(layout: ngff.Layout) -> Calibration | None:
+def _ngff_calibration(path: Path, layout: ngff.Layout) -> Calibration | None:
     if layout.axes is None or layout.scale is None:
         return None
     sizes = dict(zip(layout.axes, layout.scale, strict=True))
     units = dict(zip(layout.axes, layout.units, strict=True))
-    unit = units["x"]
-    if not unit or units["y"] != unit:
+    if not any(units.get(axis) for axis in "yx"):
         return None
-    spacing = sizes["z"] if units.get("z") == unit else None
-    found = _calibration(sizes["y"], sizes["x"], symbol(unit) or unit, spacing)
+    units = {axis: symbol(unit or "") or unit for axis, unit in units.items()}
+    stated = {axis: (sizes.get(axis), units.get(axis)) for axis in "yxz" if units.get(axis)}
+    found = _calibration(path, {axis: stated.get(axis, (None, "")) for axis in "yxz"})
     return found and found._replace(frame_interval=_interval(sizes.get("t"), units.get("t")))
 
 
-def _ome_calibration(xml: str) -> Calibration | None:
+def _ome_calibration(path: Path, xml: str) -> Calibration | None:
     pixels = re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", xml)
     fields = (
         dict(re.findall(r'((?:PhysicalSize|TimeInc)\w+)="([^"]*)"', pixels.group(1)))
         if pixels
         else {}
     )
-    unit = fields.get("PhysicalSizeXUnit", "µm")
-    if fields.get("PhysicalSizeYUnit", "µm") != unit:
-        return None
-    spacing = fields.get("PhysicalSizeZ") if fields.get("PhysicalSizeZUnit", "µm") == unit else None
-    found = _calibration(fields.get("PhysicalSizeY"), fields.get("PhysicalSizeX"), unit, spacing)
+    sizes = {axis: fields.get(f"PhysicalSize{axis.upper()}") for axis in "yxz"}
+    units = {axis: fields.get(f"PhysicalSize{axis.upper()}Unit", "µm") for axis in "yxz"}
+    found = _calibration(path, {axis: (sizes[axis], html.unescape(units[axis])) for axis in "yxz"})
     interval = _interval(fields.get("TimeIncrement"), fields.get("TimeIncrementUnit", "s"))
     return found and found._replace(frame_interval=interval)
 
 
-def _tag_calibration(tif: tifffile.TiffFile) -> Calibration | None:
+def _tag_calibration(path: Path, tif: tifffile.TiffFile) -> Calibration | None:
     page = tif.pages.first
     across, down = page.tags.valueof(282), page.tags.valueof(283)
-    if not across or not down or 0 in (*across, *down):
-        return None
-    width, height = across[1] / across[0], down[1] / down[0]
+    width, height = (each and 0 not in each and each[1] / each[0] for each in (across, down))
     kind = int(page.tags.valueof(296, 2))
     info = tif.imagej_metadata or {}
     unit = _unescape(str(info.get("unit", ""))) or {2: "inch", 3: "cm"}.get(kind, "")
-    if not unit or unit == "pixel" or (unit == "inch" and math.isclose(width, 1 / 72)):
+    if not unit or unit == "pixel" or not (width or height):
         return None
-    found = _calibration(height, width, unit, info.get("spacing"))
+    if unit == "inch" and math.isclose(width or height, 1 / 72):
+        return None
+    stated = {"y": (height, unit), "x": (width, unit), "z": (info.get("spacing"), unit)}
+    found = _calibration(path, stated)
     interval = _interval(info.get("finterval"), info.get("tunit", "sec"))
     return found and found._replace(frame_interval=interval)
 
@@ -140,15 +143,40 @@ def _unescape(unit: str) -> str:
     return re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match.group(1), 16)), unit)
 
 
-def _calibration(height, width, unit, spacing) -> Calibration | None:
-    """The calibration, or None unless the pixel sizes are positive finite numbers."""
+def _calibration(path: Path, stated: dict[str, tuple[Any, str]]) -> Calibration | None:
+    """The calibration of sizes and units as stated for y, x and z; None without one of y and x."""
+    unit = stated["x"][1] if stated["x"][0] not in (None, False) else stated["y"][1]
+    sizes = {axis: _size(path, axis, *each, unit) for axis, each in stated.items()}
+    height, width = sizes["y"], sizes["x"]
+    if not (height or width):
+        return None
+    if not (height and width):
+        known, other = ("X", "Y") if width else ("Y", "X")
+        note(
+            "one pixel size",
+            f"{path}: states the size of a pixel in {known} alone, {width or height:g} {unit}; "
+            f"it is taken for {other} too",
+        )
+    return Calibration(height or width, width or height, unit, sizes["z"])
+
+
+def _size(path: Path, axis: str, value, unit: str, wanted: str) -> float | None:
+    """A stated size in the wanted unit; None if there is none, or if it cannot be understood."""
+    if value in (None, False):
+        return None
+    factor = 1.0 if unit == wanted else _factor(unit, wanted)
     try:
-        height, width = float(height), float(width)
-        spacing = None if spacing is None else float(spacing)
+        size = float(value) * factor
     except (TypeError, ValueError):
-        return None
-    if not (0 < height < math.inf and 0 < width < math.inf):
-        return None
-    if spacing is not None and not 0 < spacing < math.inf:
-        spacing = None
-    return Calibration(height, width, unit, spacing)
+        size = math.nan
+    if 0 < size < math.inf:
+        return size
+    what = f"the size of a pixel in {axis.upper()}, {value} {unit}"
+    note(f"size in {axis}", f"{path}: {what}, is not understood and left out")
+    return None
+
+
+def _factor(unit: str, wanted: str) -> float:
+    """What lengths in `unit` are multiplied by; NaN where one of both is not known."""
+    have, want = (_MICROMETERS.get(symbol(each) or "", math.nan) for each in (unit, wanted))
+    return have / want

@@ -46,10 +46,8 @@ def require_folder(path: Path) -> None:
     except OSError as error:  # such as a name that is too long
         raise UserError(f"{path}: cannot be made ({error.strerror}); choose another") from None
     if not there.is_dir():
-        what = (
-            "is a file; name a folder" if there == whole else f"cannot be made: {there} is a file"
-        )
-        raise UserError(f"{path}: {what}")
+        made = "is" if there == whole else f"cannot be made: {there} is"
+        raise UserError(f"{path}: {made} a file; name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{path}: {there} cannot be written to; choose another folder")
 

@@ -1,5 +1,7 @@
 """The `feedseg` command: verbs, exit codes, messages."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
@@ -110,9 +112,7 @@ WRITING = {
 
 
 @pytest.mark.parametrize("verb", WRITING)
-def test_a_folder_that_cannot_be_made_is_one_line_before_any_work(
-    tmp_path, verb, capsys, monkeypatch
-):
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, verb, capsys, monkeypatch):
     """Below a file, as if the name of a file were given for a folder."""
     monkeypatch.chdir(tmp_path)
     tifffile.imwrite("a.tif", np.zeros((8, 8), np.uint8))

@@ -315,7 +315,7 @@ def test_places_that_cannot_be_used(tmp_path):
         (tmp_path / "empty", tmp_path / "out", "no image in this folder"),
         (tmp_path / "missing", tmp_path / "out", "no such file"),
         (tmp_path, tmp_path, "another --output"),
-        (tmp_path / "a.png", tmp_path / "a.png", "takes a folder"),
+        (tmp_path / "a.png", tmp_path / "a.png", "is a file; name a folder"),
     ):
         with pytest.raises(UserError, match=text):
             run(inputs, output)

@@ -109,9 +109,9 @@ def test_scales_of_image_and_level_multiply(tmp_path):
     ("change", "expected"),
     [
         ({}, Calibration(3, 4, "µm", 2)),
-        ({"y": "nanometer"}, None),
+        ({"y": "nanometer"}, Calibration(0.003, 4, "µm", 2)),
         ({"y": None, "x": None}, None),
-        ({"z": "nanometer"}, Calibration(3, 4, "µm", None)),
+        ({"z": "nanometer"}, Calibration(3, 4, "µm", 0.002)),
         ({"y": "parsec", "x": "parsec"}, Calibration(3, 4, "parsec", None)),
     ],
 )
