@@ -9,6 +9,7 @@ from feedseg.evaluation import metrics, rand_scores
 from feedseg.inference import rotation, segment, tiling
 from feedseg.inference.trained import JaxPredictor, dihedral_mean
 from feedseg.io import normalize
+from feedseg.io.colors import composite
 
 
 def dihedral_matrices(
@@ -80,8 +81,10 @@ def evenly(index: np.ndarray, count: int) -> np.ndarray:
 
 
 def picture(image: np.ndarray) -> np.ndarray:
-    """An image [H, W, C] for a panel; the axis of a single channel is dropped."""
-    return image[..., 0] if image.shape[-1] == 1 else image
+    """An image [H, W, C] for a panel: gray [H, W], or RGB [H, W, 3]."""
+    if image.shape[-1] == 1:
+        return image[..., 0]
+    return image if image.shape[-1] == 3 else composite(image)
 
 
 def _pictures(out: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:

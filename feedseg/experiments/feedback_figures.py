@@ -22,7 +22,7 @@ from feedseg.evaluation.panel import panel
 from feedseg.inference.segment import fit_channels
 from feedseg.inference.trained import JaxPredictor, load_run, read_variables
 from feedseg.io import normalize
-from feedseg.io.colors import as_rgb, grey_as_rgb, unit_range
+from feedseg.io.colors import as_rgb, grey_as_rgb
 from feedseg.io.images import read_array
 from feedseg.models.feedback.attention import attention_rows
 from feedseg.runs.config import from_plain
@@ -170,7 +170,7 @@ def changes(
     Green: wrong before, right now; red: right before, wrong now; yellow: from one wrong class to
     another, or truth unknown.
     """
-    rgb = np.rint(255 * (0.5 + 0.5 * grey_as_rgb(unit_range(image)))).astype(np.uint8)
+    rgb = np.rint(255 * (0.5 + 0.5 * grey_as_rgb(as_rgb(image).mean(-1)))).astype(np.uint8)
     changed = before != after
     rgb[changed] = OTHERWISE
     if truth is not None:

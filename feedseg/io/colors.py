@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 VOID_COLOR = (128, 128, 128)  # of label values that are no class id
+_STAINS = np.array([(0, 1, 0), (1, 0, 1)])  # green, magenta
 _TINTS = ((255, 0, 0), (0, 170, 255), (255, 200, 0))  # of white and gray classes, in turn
 
 
@@ -57,12 +58,24 @@ def unit_range(image: np.ndarray) -> np.ndarray:
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """Image as it looks, float64 [H, W, 3] in [0, 1]: color stays, anything else becomes gray."""
-    image = unit_range(image)
-    return image if image.ndim == 3 and image.shape[2] == 3 else grey_as_rgb(image)
+    """Image as it looks, float64 [H, W, 3] in [0, 1]: gray [H, W] or [H, W, 1], color [H, W, 3],
+    others as `composite`.
+    """
+    if image.ndim == 2 or image.shape[2] == 1:
+        return grey_as_rgb(unit_range(image.reshape(image.shape[:2])))
+    return unit_range(image) if image.shape[2] == 3 else composite(image)
+
+
+def composite(image: np.ndarray) -> np.ndarray:
+    """Stains [H, W, C] in colors, float64 [H, W, 3] in [0, 1]: two in green and magenta, of more
+    the first three in red, green and blue. Each from its 0.5 to its 99.5 percentile.
+    """
+    shown = _STAINS[: image.shape[2]] if image.shape[2] < 3 else np.eye(3)
+    planes = image[..., : len(shown)].astype(np.float64)
+    low, high = np.percentile(planes.reshape(-1, len(shown)), (0.5, 99.5), axis=0)
+    return np.clip((planes - low) / np.maximum(high - low, 1e-12), 0, 1) @ shown
 
 
 def grey_as_rgb(gray: np.ndarray) -> np.ndarray:
-    """[H, W], or [H, W, C] after averaging its channels, repeated to [H, W, 3]."""
-    gray = gray.mean(-1) if gray.ndim == 3 else gray
+    """[H, W] repeated to [H, W, 3]."""
     return np.repeat(gray[..., None], 3, axis=-1)

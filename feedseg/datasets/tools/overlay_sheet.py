@@ -8,7 +8,7 @@ import numpy as np
 from feedseg.datasets.common.dataset import VOID
 from feedseg.datasets.folder import palette
 from feedseg.datasets.tools.scan import Sample
-from feedseg.io.colors import VOID_COLOR, color_labels, grey_as_rgb
+from feedseg.io.colors import VOID_COLOR, color_labels, composite, grey_as_rgb
 from feedseg.io.style import drawing
 
 SIDE = 420  # px of the longer side of a drawn image, at least half and at most twice that
@@ -77,10 +77,12 @@ def fit(image: np.ndarray, label: np.ndarray, side: int) -> tuple[np.ndarray, np
 
 
 def stretch(image: np.ndarray) -> np.ndarray:
-    """Image [h, w, C] as RGB [h, w, 3] in [0, 1], for display; but for RGB, the channels' mean."""
+    """Image [h, w, C] as RGB [h, w, 3] in [0, 1], for display; stains as `colors.composite`."""
+    if image.shape[2] not in (1, 3):
+        return composite(image)
     low, high = np.percentile(image, (0.5, 99.5))
     unit = np.clip((image.astype(np.float32) - low) / max(high - low, 1e-12), 0, 1)
-    return unit if unit.shape[2] == 3 else grey_as_rgb(unit)
+    return unit if unit.shape[2] == 3 else grey_as_rgb(unit[..., 0])
 
 
 def class_ids(label: np.ndarray, ordered: Sequence[int]) -> np.ndarray:

@@ -1,0 +1,49 @@
+"""Runs on images of two and of five stains: they end with a result and a picture of it."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from feedseg.datasets.tools.check import check
+from feedseg.inference import predict
+from feedseg.runtime.logs import Log
+from feedseg.training import train
+from tests.support import tiny
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_a_run_ends_with_a_result_and_a_picture(tmp_path, channels, capsys):
+    data = tmp_path / "data"
+    for part in ("images", "labels"):
+        (data / part).mkdir(parents=True)
+    for index in range(6):
+        label = np.zeros((32, 32), np.uint8)
+        label[8:20, 4 + index : 20 + index] = 1
+        stains = RNG.integers(0, 50, (channels, 32, 32)).astype(np.uint16)
+        stains[0] += 100 * label
+        stains[1:] *= 100
+        options = dict(imagej=True, metadata={"axes": "CYX"})
+        tifffile.imwrite(data / "images" / f"{index}.tif", stains, **options)
+        tifffile.imwrite(data / "labels" / f"{index}.tif", label)
+    assert check(data, output=tmp_path / "report", progress=False) == 0
+    with Image.open(tmp_path / "report" / "overlay.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    assert (np.ptp(pixels, -1) > 100).any()  # stains in colors
+
+    overrides = dict(data__name="folder", data_dir=str(data), split__scheme="auto")
+    overrides |= dict(data__normalization="image_percentile", split__group_by_source=True)
+    config = tiny.get_config(**overrides, train__epochs=1)
+    run = tmp_path / "run"
+    result = train.run(config, run, Log())
+    assert result["complete"] and (run / "panel.png").exists()
+    assert "panel.png: not" not in capsys.readouterr().out + (run / "log.txt").read_text()
+    facts = json.loads((run / "data.json").read_text())
+    assert facts["channels"] == channels and facts["normalization"] == "channel_percentile"
+    image = data / "images" / "0.tif"
+    written = predict.predict(run, image, tmp_path / "out", overlay=True, progress=False)
+    assert {path.suffix for path in written} == {".tif", ".png"}
