@@ -61,7 +61,7 @@ def card(described: dict) -> str:
         f"network        {described['network']['name']}, made by feedseg {described['feedseg']}",
         f"data           {described['data']}, {gray}, seen {facts['size_px']} px at once",
         f"classes        {', '.join(facts['class_names'])}",
-        f"normalization  {facts['normalization']}",
+        f"normalization  {facts['normalization']}{_limits(facts)}",
     ]
     if members := described["network"].get("members"):
         lines.insert(1, f"members        {described['network']['rule']} of {', '.join(members)}")
@@ -70,6 +70,12 @@ def card(described: dict) -> str:
         lines.append(f"IoU, {output:9} mean {100 * values['miou']:.1f}; {', '.join(each)}")
     lines += [f"{key.replace('_', ' '):14} {text}" for key, text in described["card"].items()]
     return "\n".join(lines)
+
+
+def _limits(facts: dict) -> str:
+    """The percentiles where they count."""
+    counted = facts["normalization"] != "dtype_range"
+    return " {:g} to {:g}".format(*facts["percentiles"]) if counted else ""
 
 
 def listing() -> str:

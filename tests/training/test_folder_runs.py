@@ -1,4 +1,4 @@
-"""Runs on images of two and of five stains: they end with a result and a picture of it."""
+"""Runs on the folder of a user: any number of stains, and data that change afterwards."""
 
 import json
 
@@ -47,3 +47,30 @@ def test_a_run_ends_with_a_result_and_a_picture(tmp_path, channels, capsys):
     image = data / "images" / "0.tif"
     written = predict.predict(run, image, tmp_path / "out", overlay=True, progress=False)
     assert {path.suffix for path in written} == {".tif", ".png"}
+
+
+def test_a_finished_run_says_that_its_data_have_changed(tmp_path, capsys):
+    """The same command shows the old result, and that it is old."""
+    data = tmp_path / "data"
+    for part in ("images", "labels"):
+        (data / part).mkdir(parents=True)
+
+    def add(index: int) -> None:
+        image = RNG.integers(0, 256, (32, 32)).astype(np.uint8)
+        tifffile.imwrite(data / "images" / f"{index}.tif", image)
+        tifffile.imwrite(data / "labels" / f"{index}.tif", image // 128)
+
+    for index in range(6):
+        add(index)
+    overrides = dict(data__name="folder", data_dir=str(data), split__scheme="auto")
+    config = tiny.get_config(**overrides, train__epochs=1)
+    result = train.run(config, tmp_path / "run", Log())
+    capsys.readouterr()
+    assert train.run(config, tmp_path / "run", Log()) == result
+    assert "have changed" not in capsys.readouterr().out
+    add(6)
+    assert train.run(config, tmp_path / "run", Log()) == result
+    assert "changed since (6 items then, 7 now)" in capsys.readouterr().out
+    (data / "labels" / "6.tif").unlink()
+    train.run(config, tmp_path / "run", Log())
+    assert "its data cannot be read now" in capsys.readouterr().out
