@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from feedseg.cli.values import names
+from feedseg.cli.values import add_interpret, names
 
 
 def add_verbs(verbs) -> None:
@@ -25,6 +25,7 @@ def _add_evaluate(verbs) -> None:
     option("--membrane", help="class that separates cells: adds Rand and information scores")
     option("--tolerance", type=float, default=2.0,
            help="tolerance of the boundary F-score in px (2)")
+    add_interpret(verb)
     option("--output", type=Path, help="folder for scores.csv and scores.json")
 
 
@@ -61,6 +62,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         class_names=names(args.classes) or None,
         membrane=args.membrane,
         tolerance=args.tolerance,
+        interpret=args.interpret,
         output=args.output,
     )
     return 0

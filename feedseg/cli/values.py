@@ -35,11 +35,20 @@ def value_range(text: str) -> tuple[float, ...]:
 
 
 def add_reading(verb: argparse.ArgumentParser) -> None:
-    """Options on how files are read."""
-    # fmt: off
-    option = verb.add_argument
-    option("--axes", default="",
-           help="axes of TIFF and .npy files, where they do not state them: YXC, CYX, PYX, ...")
-    option("--interpret", default="auto",
-           help="whether images are turned, inverted (MinIsWhite) and colored as their file says: "
-                "auto (by the program that wrote it), stored (not) or displayed (always)")
+    """Options on how image files are read."""
+    verb.add_argument(
+        "--axes",
+        default="",
+        help="axes of TIFF and .npy files, where they do not state them: YXC, CYX, PYX, ...",
+    )
+    add_interpret(verb)
+
+
+def add_interpret(verb: argparse.ArgumentParser) -> None:
+    """The option on what TIFF tags mean."""
+    verb.add_argument(
+        "--interpret",
+        default="auto",
+        help="whether images are turned, inverted (MinIsWhite) and colored as their file says: "
+        "auto (by the program that wrote it), stored (not) or displayed (always)",
+    )

@@ -71,7 +71,8 @@ def count_pair(pair: PredictionPair, num_classes: int, tolerance: float) -> list
     """`count` of every page of a pair of files that fit each other."""
     from feedseg.io.images import read_label
 
-    pages = zip(read_label(pair.truth), read_label(pair.predicted), strict=True)
+    both = (read_label(path, pair.how) for path in (pair.truth, pair.predicted))
+    pages = zip(*both, strict=True)
     return [count(truth, predicted, num_classes, tolerance) for truth, predicted in pages]
 
 

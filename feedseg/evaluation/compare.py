@@ -18,6 +18,7 @@ def compare_folders(
     class_names: Sequence[str] | None = None,
     membrane: str | int | None = None,
     tolerance: float = boundary_f.TOLERANCE,
+    interpret: str = "auto",
     output: Path | None = None,
 ) -> dict[str, dict]:
     """Score several folders against one truth; print a line per folder and its gain.
@@ -32,7 +33,7 @@ def compare_folders(
     paths = [Path(pred) for pred in preds]
     names = _short_names(paths)
     given = names_given(num_classes, class_names)
-    scores = score_folders(paths, Path(truth), given, membrane, tolerance)
+    scores = score_folders(paths, Path(truth), given, membrane, tolerance, interpret)
     results = dict(zip(names, scores, strict=True))
     compared = [_against(scores[0], result) for result in scores]
     print(comparison_text(results, compared))

@@ -36,7 +36,7 @@ def count_file(
     """
     from feedseg.io.images import read_label
 
-    predicted, truth = read_label(pair.predicted), read_label(pair.truth)
+    predicted, truth = (read_label(path, pair.how) for path in (pair.predicted, pair.truth))
     if predicted.shape != truth.shape:
         raise UserError(
             f"{pair.predicted}: {_size(predicted)}, but its truth {pair.truth} is {_size(truth)}; "

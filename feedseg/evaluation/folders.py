@@ -16,6 +16,7 @@ from feedseg.evaluation.counting import BOUNDARY_KEYS, PageCounts, count_file
 from feedseg.evaluation.pair_files import PredictionPair, pair_files
 from feedseg.evaluation.score_files import write_scores
 from feedseg.evaluation.score_text import score_text
+from feedseg.io.reading import ReadOptions
 from feedseg.runtime.errors import UserError
 
 MOST_INFERRED = 64  # more classes than this are taken for instance ids
@@ -38,6 +39,7 @@ def evaluate_folders(
     class_names: Sequence[str] | None = None,
     membrane: str | int | None = None,
     tolerance: float = boundary_f.TOLERANCE,
+    interpret: str = "auto",
     output: Path | None = None,
 ) -> dict:
     """Score label images and print the table of scores.
@@ -49,6 +51,7 @@ def evaluate_folders(
     scores: swept over thresholds where all predictions have `<name>_probabilities` beside their
     labels, else from the labels as they are).
     tolerance: px, how far a border may lie from the true one (`boundary_f.boundary_f`).
+    interpret: how label files are read (`feedseg.io.reading.ReadOptions`).
     output: folder for `scores.csv` (a line per image) and `scores.json`.
     Returns `dataset`, `per_image` (as `metrics.summary`), `contours` (boundary F-scores),
     `boundary` (of the membrane), `images` (a mapping per image), `confusion`, `class_names`,
@@ -57,7 +60,7 @@ def evaluate_folders(
     SaveFailed if `output` cannot be written.
     """
     given = names_given(num_classes, class_names)
-    (result,) = score_folders([Path(pred)], Path(truth), given, membrane, tolerance)
+    (result,) = score_folders([Path(pred)], Path(truth), given, membrane, tolerance, interpret)
     print(score_text(result))
     if output is not None:
         write_scores(Path(output), result["images"], result)
@@ -70,6 +73,7 @@ def score_folders(
     names: tuple[str, ...],
     membrane: str | int | None,
     tolerance: float,
+    interpret: str = "auto",
 ) -> list[dict]:
     """The scores of every folder by the same classes; see `evaluate_folders`.
 
@@ -78,15 +82,18 @@ def score_folders(
     if not tolerance >= 0:
         raise UserError(f"tolerance {tolerance}: must not be negative")
     index = None if membrane is None else _class_id(membrane, names)
-    folders = [_count(pred, truth, names, index) for pred in preds]
+    how = ReadOptions(interpret=interpret).checked()
+    folders = [_count(pred, truth, names, index, how) for pred in preds]
     names = names or _inferred_names([page for folder in folders for page in folder.pages])
     if index is not None:
         _class_id(index, names)  # the names may have become known only now
     return [_scores(folder, names, tolerance) for folder in folders]
 
 
-def _count(pred: Path, truth: Path, names: tuple[str, ...], membrane: int | None) -> FolderCounts:
-    pairs = pair_files(pred, truth)
+def _count(
+    pred: Path, truth: Path, names: tuple[str, ...], membrane: int | None, how: ReadOptions
+) -> FolderCounts:
+    pairs = pair_files(pred, truth, how)
     swept = membrane is not None and all(pair.probabilities for pair in pairs)
     thresholds = rand_scores.THRESHOLDS if swept else (0.5,)
     pages = []

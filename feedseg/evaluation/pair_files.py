@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.runtime.errors import UserError
 
 # Suffixes that feedseg, Cellpose, QuPath, ilastik and annotators append to the names of label
@@ -23,23 +24,23 @@ class PredictionPair(NamedTuple):
     predicted: Path
     truth: Path
     probabilities: Path | None
+    how: ReadOptions = AS_STATED  # both are read
 
 
-def pair_files(pred: Path, truth: Path) -> list[PredictionPair]:
+def pair_files(pred: Path, truth: Path, how: ReadOptions = AS_STATED) -> list[PredictionPair]:
     """Label files of `pred` and `truth` that belong together, in the order of their names.
 
     Names are compared without suffix and without the `ENDINGS` of either side: `a_pred.tif`,
     `a_labels.png` and `a.tif` are all `a`. Files `<name>_probabilities` and those with one of
-    `NO_LABELS` are not label images.
+    `NO_LABELS` are not label images. Folders that hold sub-folders alone, as `feedseg predict`
+    makes them of equal names, are compared with these.
     Two single files form a pair whatever their names.
     Raises UserError that lists the files without a partner, or two files of one name.
     """
-    from feedseg.io.images import list_images
-
-    predicted, probabilities = _by_name(list_images(pred))
-    true, _ = _by_name(list_images(truth))
+    predicted, probabilities = _by_name(pred)
+    true, _ = _by_name(truth)
     if pred.is_file() and truth.is_file():
-        return [PredictionPair(plain_name(pred), pred, truth, _beside(pred))]
+        return [PredictionPair(plain_name(pred), pred, truth, _beside(pred), how)]
     alone = [predicted[name] for name in predicted.keys() - true.keys()]
     missing = [true[name] for name in true.keys() - predicted.keys()]
     if alone or missing:
@@ -50,7 +51,7 @@ def pair_files(pred: Path, truth: Path) -> list[PredictionPair]:
             "rename, add or remove them"
         )
     return [
-        PredictionPair(name, predicted[name], true[name], probabilities.get(name))
+        PredictionPair(name, predicted[name], true[name], probabilities.get(name), how)
         for name in sorted(true)
     ]
 
@@ -72,17 +73,30 @@ def _ending(name: str) -> int:
     return len(next(fits, ""))
 
 
-def _by_name(files: list[Path]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Label files and probability files, each by plain name."""
+def _files(where: Path) -> list[Path]:
+    """Images of a folder, or those of its sub-folders where it holds none itself."""
+    from feedseg.io.images import is_image, list_images
+
+    if where.is_dir() and not any(is_image(each) for each in where.iterdir()):
+        deep = sorted(path for path in where.glob("**/*") if is_image(path))
+        if deep := [p for p in deep if not any(is_image(above) for above in p.parents)]:
+            return deep
+    return list_images(where)
+
+
+def _by_name(where: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Label files and probability files, each by plain name, with its sub-folder if it has one."""
     labels: dict[str, Path] = {}
     probabilities: dict[str, Path] = {}
-    for path in files:
+    for path in _files(where):
+        below = Path() if path == where else path.parent.relative_to(where)
         if path.stem.endswith(PROBABILITIES):
-            probabilities[_plain(path.stem.removesuffix(PROBABILITIES))] = path
+            plain = _plain(path.stem.removesuffix(PROBABILITIES))
+            probabilities[(below / plain).as_posix()] = path
             continue
         if path.stem.endswith(NO_LABELS):
             continue
-        name = plain_name(path)
+        name = (below / plain_name(path)).as_posix()
         if name in labels:
             raise UserError(
                 f"{path} and {labels[name].name} both have name {name!r}; keep one of them, and "

@@ -36,14 +36,20 @@ def of(path: Path, file: tifffile.TiffFile, page, how: ReadOptions, label: bool)
     """
     if how.interpret == "stored":
         return Appearance()
-    tag = page.tags.get(ORIENTATION)
-    orientation = int(tag.value) if tag and 1 <= int(tag.value) <= 8 else 1
+    turn = orientation(page, how)
     measured = how.interpret == "auto" and _measured(file, page)
     inverted = _inverted(path, page, measured)
     palette = None if label else _palette(path, page, measured, how.interpret == "displayed")
-    if orientation > 1:
-        say_turned(path, orientation)
-    return Appearance(orientation, inverted, palette)
+    if turn > 1:
+        say_turned(path, turn)
+    return Appearance(turn, inverted, palette)
+
+
+def orientation(page, how: ReadOptions) -> int:
+    """How a TIFF page is to be turned, 1 (not) to 8."""
+    tag = page.tags.get(ORIENTATION)
+    known = tag and how.interpret != "stored" and 1 <= int(tag.value) <= 8
+    return int(tag.value) if known else 1
 
 
 def _measured(file: tifffile.TiffFile, page) -> bool:
@@ -51,10 +57,15 @@ def _measured(file: tifffile.TiffFile, page) -> bool:
     return file.is_imagej or file.is_ome or page.software.startswith("tifffile")
 
 
+def _other(word: str) -> str:
+    """The option that decides otherwise."""
+    return f"--interpret {word} (in training --config.data.interpret={word})"
+
+
 def say_turned(path: Path, orientation: int) -> None:
     note(
         "orientation",
-        f"{path}: turned as its orientation ({orientation}) says; --interpret stored does not",
+        f"{path}: turned as its orientation ({orientation}) says; not so with {_other('stored')}",
     )
 
 
@@ -66,7 +77,7 @@ def _inverted(path: Path, page, measured: bool) -> bool:
         note(
             "white kept",
             f"{path}: 0 is shown as white (MinIsWhite), but the program that wrote it counts "
-            "values as stored, and so they are taken; --interpret displayed inverts them",
+            f"values as stored, and so they are taken; inverted with {_other('displayed')}",
         )
         return False
     return True
@@ -82,10 +93,10 @@ def _palette(path: Path, page, measured: bool, always: bool) -> np.ndarray | Non
         note(
             "palette kept",
             f"{path}: its palette is one of brightness, values are taken as stored; "
-            "--interpret displayed applies it",
+            f"applied with {_other('displayed')}",
         )
         return None
-    note("palette", f"{path}: its palette is applied; --interpret stored gives the indices")
+    note("palette", f"{path}: its palette is applied; not with {_other('stored')}")
     return colors[:, :1] if (colors == colors[:, :1]).all() else colors
 
 
@@ -118,7 +129,8 @@ def applied(
 def _say_inverted(path: Path) -> None:
     note(
         "white",
-        f"{path}: 0 is white (MinIsWhite), so its values are inverted; --interpret stored does not",
+        f"{path}: 0 is white (MinIsWhite), so its values are inverted; not so with "
+        f"{_other('stored')}",
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import tifffile
 
-from feedseg.io import ngff
+from feedseg.io import appearance, ngff
+from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.io.tiff import strictly
 from feedseg.runtime.notes import note
 
@@ -63,12 +64,13 @@ def ngff_unit(unit: str) -> str | None:
     return _LENGTHS.get(symbol(unit) or "")
 
 
-def read_calibration(path: Path) -> Calibration | None:
+def read_calibration(path: Path, how: ReadOptions = AS_STATED) -> Calibration | None:
     """Pixel size from OME, ImageJ or plain TIFF tags or OME-Zarr; None where a file states none.
 
     Sizes in different units come in that of X. One that is stated for X or Y alone is taken for
     both, and what cannot be understood is left out; both are said. A plain TIFF at 72 dots per inch
-    states a screen's default, not a microscope's.
+    states a screen's default, not a microscope's. how: the pixels are read; height and width change
+    places with an image that is turned.
     Raises BadImage for a damaged TIFF or OME-Zarr.
     """
     path = Path(path)
@@ -80,7 +82,10 @@ def read_calibration(path: Path) -> Calibration | None:
     def work(tif: tifffile.TiffFile):
         if tif.is_ome:
             return _ome_calibration(path, tif.ome_metadata or "")
-        return _tag_calibration(path, tif)
+        found = _tag_calibration(path, tif)
+        if found and appearance.orientation(tif.pages.first, how) >= 5:
+            return found._replace(pixel_height=found.pixel_width, pixel_width=found.pixel_height)
+        return found
 
     return strictly(path, work)
 

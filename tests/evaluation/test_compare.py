@@ -201,3 +201,28 @@ def test_a_name_is_never_eaten_up(tmp_path):
     put(tmp_path / "t" / "a.tif", line_at(5))
     with pytest.raises(UserError, match="both have name 'a'"):
         pair_files(tmp_path / "p", tmp_path / "t")
+
+
+def test_sub_folders_are_paired_by_their_names(tmp_path):
+    """As `feedseg predict` writes images of equal names."""
+    for day in ("day1", "day2"):
+        for side, ending in (("pred", "_labels"), ("truth", "")):
+            (tmp_path / side / day).mkdir(parents=True)
+            label = np.full((8, 8), int(day[-1]) - 1, np.uint8)
+            tifffile.imwrite(tmp_path / side / day / f"a{ending}.tif", label)
+    pairs = pair_files(tmp_path / "pred", tmp_path / "truth")
+    assert [pair.name for pair in pairs] == ["day1/a", "day2/a"]
+    assert evaluate_folders(tmp_path / "pred", tmp_path / "truth")["dataset"]["miou"] == 1
+
+
+def test_label_files_are_read_as_they_mean_it_or_as_stored(tmp_path):
+    """A 1-bit mask with 0 as white beside the same classes as ids."""
+    ids = np.zeros((16, 16), np.uint8)
+    ids[4:9, 3:12] = 1
+    other = dict(photometric="miniswhite", software="Scanner", metadata=None)
+    tifffile.imwrite(tmp_path / "a.tif", ids == 0, **other)
+    tifffile.imwrite(tmp_path / "b.tif", ids)
+    for interpret, score in (("auto", 1.0), ("stored", 0.0)):
+        both = tmp_path / "a.tif", tmp_path / "b.tif"
+        found = evaluate_folders(*both, interpret=interpret)
+        assert found["dataset"]["miou"] == score

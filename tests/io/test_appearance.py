@@ -100,7 +100,7 @@ def test_values_that_only_a_table_of_the_program_inverts_are_as_stored(tmp_path,
     assert tifffile.TiffFile(path).pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE
     np.testing.assert_array_equal(images.read_label(path)[0], mask)
     np.testing.assert_array_equal(both(path), mask)
-    assert "displayed inverts" in remarks[0]
+    assert "inverted with --interpret displayed" in remarks[0]
     np.testing.assert_array_equal(both(path, DISPLAYED), mask.max() - mask)
 
 
@@ -131,7 +131,7 @@ def test_palettes_of_brightness_are_for_the_screen(tmp_path, measured, remarks):
         green = palette([[0, i, 0] for i in range(256)])
         write(tmp_path / "a.tif", SHOWN, photometric="palette", colormap=green)
     np.testing.assert_array_equal(both(tmp_path / "a.tif"), SHOWN)
-    assert "displayed applies" in remarks[0]
+    assert "applied with --interpret displayed" in remarks[0]
 
 
 def test_what_is_decided_is_said_once_for_a_folder(tmp_path, remarks):

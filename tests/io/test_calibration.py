@@ -72,6 +72,14 @@ def test_imagej_spacing_that_is_none_is_left_out(tmp_path, texts):
     assert "in Z, -1.0 um, is not understood" in texts[0]
 
 
+@pytest.mark.parametrize("turn, expected", [(1, (2, 1)), (3, (2, 1)), (6, (1, 2)), (8, (1, 2))])
+def test_height_and_width_change_places_in_a_turned_image(tmp_path, turn, expected):
+    options = dict(resolution=(1, 0.5), resolutionunit=3, software="Scanner", metadata=None)
+    tags = [(274, "H", 1, turn, True)]
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS[0], extratags=tags, **options)
+    assert read_calibration(tmp_path / "a.tif")[:3] == (*expected, "cm")
+
+
 @pytest.mark.parametrize("units, sizes", [(["micrometer", "nanometer"], (0.5, 0.25))])
 def test_mixed_units_of_zarr(tmp_path, units, sizes, texts):
     zarr = pytest.importorskip("zarr")

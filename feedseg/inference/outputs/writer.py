@@ -32,7 +32,7 @@ class Outputs:
         """how: the image is read."""
         self._job, self._source, self._predictor = job, source, predictor
         self._names = predictor.class_names
-        self.calibration = images.read_calibration(job.image)
+        self.calibration = images.read_calibration(job.image, how)
         self._axes = page_axes(job.image, how)
         self._shape = (source.count, source.height, source.width)
         self._rows = 0  # of all pages
