@@ -17,6 +17,7 @@ from feedseg.io import normalize, object_size
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.rounding import round_up
 
+_MEASURED = 24  # items at most that the sizes of objects are taken from
 VOID = 255  # label of pixels excluded from the loss and all scores
 
 
@@ -84,9 +85,11 @@ class Dataset:
         return (self.labels != VOID).any((1, 2))
 
     def fingerprint(self) -> str:
-        """SHA-256 over pixels, truth and limits: two equal fingerprints mean equal data."""
+        """SHA-256 over pixels, truth, limits and groups: two equal fingerprints mean equal data."""
         digest = hashlib.sha256()
         arrays = [self.images, self.labels, self.low, self.high, self.source_ids]
+        if not np.array_equal(self.group_ids, self.source_ids):
+            arrays.append(self.group_ids)
         for array in arrays + [self.maps[name] for name in sorted(self.maps)]:
             digest.update(repr((array.shape, str(array.dtype))).encode())
             digest.update(np.ascontiguousarray(array))
@@ -262,7 +265,9 @@ def describe(dataset: Dataset, options) -> dict:
 
 def _training_images(dataset: Dataset) -> dict:
     """What `feedseg.inference.predictor.TrainingImages` holds, as JSON stores it."""
-    labels = dataset.labels[dataset.copy_ids == 0]
+    own = np.flatnonzero(dataset.copy_ids == 0)
+    chosen = np.linspace(0, len(own) - 1, min(_MEASURED, len(own))).astype(int)
+    labels = dataset.labels[own[chosen]]
     found = object_size.diameters(labels, dataset.num_classes).items()
     scale = normalize.full_scale(dataset.images.dtype)
     return {
