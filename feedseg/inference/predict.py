@@ -213,7 +213,8 @@ def _predict_file(
     first class.
     """
     tile, rotations, scale, how = options[1:]
-    found = np.zeros(256, bool)
+    others = False  # than the first class
+    sizes.begin_image()
     with open_source(job.image, how) as file, ExitStack() as files:
         source = segment.FittingImage(with_channels(file, options.channels), predictor)
         outputs = Outputs(job, source, predictor, files, how)
@@ -226,12 +227,13 @@ def _predict_file(
             return segment.predict_rows(predictor, source, tile, rotations, done, scale)
 
         def labels() -> Iterator[np.ndarray]:
+            nonlocal others
             for result in kept.then(source.width, missing):
                 bar.update(result.shape[0] * result.shape[1] / 1e6)
                 ids = outputs.add(result)
                 kept.add(ids)
                 sizes.add(ids)
-                found[np.unique(ids)] = True
+                others |= bool(ids.any())
                 yield ids
 
         rows = ahead(labels())
@@ -242,7 +244,7 @@ def _predict_file(
         outputs.write(chain([first], rows))
     remarks.on_range(job.image, source.brightest, source.dtype, predictor)
     sizes.end_image(job.image, source.height)
-    return not found[1:].any()
+    return not others
 
 
 def _kept(job: ImageTask, record: Record | None) -> Unfinished:

@@ -65,24 +65,28 @@ class SizeCheck:
     def __init__(self, predictor: Predictor) -> None:
         self._usual, self._names = predictor.training_images.objects, predictor.class_names
         self._sizes = object_size.ObjectSizes(len(self._names))
+        self._first: Path | None = None
+        self.begin_image()
+
+    def begin_image(self) -> None:
+        """Another image follows; what there is of one that failed is forgotten."""
         self._rows: list[np.ndarray] = []
         self._seen = 0
-        self._first: Path | None = None
 
     def add(self, labels: np.ndarray) -> None:
-        """The next rows of an image, [h, W]."""
+        """The next rows of the image, [h, W]."""
         if self._usual and self._seen < _SEEN_PX:
             self._rows.append(labels[: 1 + _SEEN_PX // labels.shape[-1]])
             self._seen += labels.size
 
     def end_image(self, path: Path, height: int) -> None:
-        """The image is whole, or given up. height: of a page, px."""
+        """The image is whole. height: of a page, px."""
         self._first = self._first or path
         if self._rows:
             rows = np.concatenate(self._rows)
             for at in range(0, len(rows), height):
                 self._sizes.add(rows[at : at + height])
-        self._rows, self._seen = [], 0
+        self.begin_image()
 
     def say(self, scale: float) -> None:
         """Objects whose size is not that of training; scale: the network saw the images at."""

@@ -191,3 +191,14 @@ def test_objects_of_several_images_count_together(texts):
         check.end_image(f"{name}.tif", 384)
     check.say(1.0)
     assert len(texts) == 1 and "0.tif: bright of 90" in texts[0]
+
+
+def test_rows_of_an_image_that_failed_do_not_count(texts):
+    check = remarks.SizeCheck(Fake(training_images=SEEN))
+    check.add(np.ones((7, 96), np.uint8))
+    for name in range(6):
+        check.begin_image()
+        check.add(squares(20) // 255)
+        check.end_image(f"{name}.tif", 96)
+    check.say(1.0)
+    assert not texts
