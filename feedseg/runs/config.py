@@ -123,14 +123,17 @@ def config_hash(plain: dict) -> str:
 
 
 def from_plain(plain: dict) -> ConfigDict:
-    """A locked config from its stored form; lists become tuples again."""
+    """A locked config from its stored form; lists become tuples again, and a run of an earlier
+    version gets the keys that came later.
+    """
 
     def revive(value):
         if isinstance(value, dict):
             return {key: revive(item) for key, item in value.items()}
         return tuple(revive(v) for v in value) if isinstance(value, list) else value
 
-    return ConfigDict(revive(plain)).lock()
+    later = {part: {**keys, **plain[part]} for part, keys in _LATER.items() if part in plain}
+    return ConfigDict(revive({**plain, **later})).lock()
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:

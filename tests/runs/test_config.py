@@ -394,3 +394,17 @@ def test_every_configuration_trains(path, tmp_path, first_file):
     assert int(state.step) == 1 and np.isfinite(loss)
     changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, dict(state.params))
     assert any(jax.tree.leaves(changed))
+
+
+def test_a_stored_configuration_of_an_earlier_version_gets_the_later_keys():
+    stored = configs.to_plain(parsed()[0])
+    earlier = {**stored, "data": {**stored["data"]}, "split": {**stored["split"]}}
+    for part, keys in configs._LATER.items():
+        for key in keys:
+            del earlier[part][key]
+    assert configs.to_plain(configs.from_plain(earlier)) == stored
+    assert configs.config_hash(earlier) == configs.config_hash(stored)
+    assert not configs.differences(configs.identity(earlier), configs.identity(stored))
+    assert configs.config_hash(configs.to_plain(parsed("--config.split.group=a")[0])) != (
+        configs.config_hash(stored)
+    )
