@@ -88,11 +88,11 @@ def with_normalization(
     if kind and kind not in normalize.RULES:
         raise UserError(f"--normalization {kind}: choose one of {', '.join(normalize.RULES)}")
 
-    def other(_, percentiles: tuple[float, float]) -> tuple[str, tuple[float, float]]:
+    def contract(percentiles: tuple[float, float]) -> tuple[str, tuple[float, float]]:
         return ("range", tuple(limits)) if limits else (kind, percentiles)
 
-    rule, values = other(predictor.normalization, predictor.percentiles)
-    contracts = tuple(other(*each) for each in predictor.contracts)
+    rule, values = contract(predictor.percentiles)
+    contracts = tuple(contract(percentiles) for _, percentiles in predictor.contracts)
     return predictor._replace(normalization=rule, percentiles=values, contracts=contracts)
 
 

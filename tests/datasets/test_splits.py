@@ -254,12 +254,15 @@ def test_thirds_of_many_groups_are_those_of_images():
 
 
 @pytest.mark.parametrize("fold", [0, 1])
-def test_of_two_files_one_is_trained_on(fold):
-    data = folder([6, 8])
+@pytest.mark.parametrize("copies", [1, 8])
+def test_of_two_files_one_is_trained_on(fold, copies):
+    made = dataset(5, 1, copies)
+    data = dataclasses.replace(made, group_ids=np.where(made.source_ids < 2, 0, 2))
     parts = auto(data, fold=fold)
     train, val, test = groups_of(data, parts)
     assert len(train) == 1 and val == test and not train & val
     assert_apart(parts)
+    assert not set(data.source_ids[parts.val]) & set(data.source_ids[parts.test])
 
 
 @pytest.mark.parametrize("fold", [0, 1, 2])

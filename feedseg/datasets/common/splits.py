@@ -113,14 +113,15 @@ def whole_thirds(items: Items, fold: int, folds: int, seed: int) -> list[np.ndar
         note("split", f"{len(groups)} groups of images: one is tested, one is for validation")
     if parts:
         return [used[np.isin(ids, part)] for part in parts]
-    if len(groups) == 2 and (ids == groups[1 - fold % 2]).sum() >= 2:
+    own = items.copy_ids[used] == 0
+    if len(groups) == 2 and (ids[own] == groups[1 - fold % 2]).sum() >= 2:
         held = used[ids == groups[1 - fold % 2]]
+        whole = _item_ids(items)[held]  # with their copies
+        first = np.isin(whole, np.array_split(np.unique(whole), 2)[0])
         note(
-            "split",
-            "two groups of images: one is trained on, halves of the other are for "
-            "validation and test",
+            "split", "two groups of images: one is for training, the other for validation and test"
         )
-        return [used[ids == groups[fold % 2]], *np.array_split(held, 2)]
+        return [used[ids == groups[fold % 2]], held[first], held[~first]]
     return _blocks(items, used, fold)
 
 
