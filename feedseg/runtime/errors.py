@@ -5,6 +5,7 @@
 Anything else is a bug and keeps its traceback.
 """
 
+import os
 import sys
 
 
@@ -57,10 +58,15 @@ def one_line(text: object) -> str:
 def guarded(action, *args) -> int:
     """Exit code of an action; an expected failure becomes a line on stderr, no traceback."""
     try:
-        return action(*args)
+        code = action(*args)
+        sys.stdout.flush()
+        return code
     except FeedsegError as error:
         print(f"feedseg: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    except BrokenPipeError:  # `feedseg ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("feedseg: interrupted", file=sys.stderr, flush=True)
         return 130

@@ -36,9 +36,10 @@ class Log:
         if not processes.is_first():
             return
         for line in text.splitlines():
-            tqdm.write(self._name + line, file=sys.stdout)
+            with contextlib.suppress(BrokenPipeError):  # nobody reads on; the run goes on
+                tqdm.write(self._name + line, file=sys.stdout)
+                sys.stdout.flush()
             self._keep(line)
-        sys.stdout.flush()
 
     def _keep(self, line: str) -> None:
         """A line for the file; on a full disk the file ends, not the run."""

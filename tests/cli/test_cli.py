@@ -1,5 +1,7 @@
 """The `feedseg` command: verbs, exit codes, messages."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import tifffile
 
 from feedseg import cli
 from feedseg.main import guarded
+from tests.support import tiny
 
 
 def run(*argv: str) -> int:
@@ -130,3 +133,20 @@ def test_every_option_that_names_an_output_is_checked():
     for name, verb in verbs.choices.items():
         paths = {action.dest for action in verb._actions if action.type is Path}
         assert paths <= known, (name, paths - known)
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    """As `feedseg train --help | head -1`."""
+    command = [sys.executable, "-m", "feedseg.cli", "train", "--help"]
+    pipe = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tiny.ROOT)
+    pipe.stdout.close()
+    assert pipe.stderr.read() == b"" and pipe.wait() in (0, 141)
+
+
+def test_a_reader_that_has_enough_does_not_end_a_training(tmp_path):
+    arguments = ["train", "--config", str(tiny.__file__), "--config.train.epochs=1"]
+    command = [sys.executable, "-m", "feedseg.cli", *arguments, "--workdir", str(tmp_path / "run")]
+    pipe = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tiny.ROOT)
+    pipe.stdout.close()
+    assert b"Traceback" not in pipe.stderr.read() and pipe.wait() in (0, 141)
+    assert (tmp_path / "run" / "result.json").exists()
