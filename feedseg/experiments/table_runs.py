@@ -53,6 +53,7 @@ def plan(table: published.PublishedTable, choice: Choice, root: Path) -> list[Ta
 def _cell(table, row: published.TableRow, scores: published.Scores, choice, root) -> TableCell:
     configs = _method_configs()
     method, folds = configs.METHODS[row.key], table.folds[scores.dataset]
+    shipped.require(method.config.partition(":")[0])
     target = (row.key, table.arguments, scores.dataset, scores.degrade)
     runs = tuple(
         trials.placed(

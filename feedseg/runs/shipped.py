@@ -11,13 +11,13 @@ from feedseg.runtime.errors import UserError
 from feedseg.runtime.suggest import did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_ROOTS = (_PACKAGE.parent, _PACKAGE / "shipped")  # that `configs` is imported from
+_ROOTS = (_PACKAGE / "shipped", _PACKAGE.parent)  # that `configs` is imported from
 _KEYS = Path("configs", "common", "keys.py")
 
 
 def root() -> Path:
     """The folder that holds `configs/`."""
-    return next((each for each in _ROOTS if (each / _KEYS).is_file()), _ROOTS[0])
+    return next((each for each in _ROOTS if (each / _KEYS).is_file()), _ROOTS[1])
 
 
 def files() -> dict[str, Path]:
@@ -42,6 +42,16 @@ def find(name: str) -> Path:
     raise UserError(
         f"{name}: no such configuration file{hint}; there are: {', '.join(known)}, or a path"
     )
+
+
+def require(name: str) -> None:
+    """Raises UserError where a file of the user's own hides the shipped configuration it names."""
+    path = find(name)
+    if path.read_bytes() != files()[path.stem].read_bytes():
+        raise UserError(
+            f"{path}: hides the configuration {path.stem!r} that a published table is made with; "
+            "rename it, or run the command in another folder"
+        )
 
 
 def importable(path: Path | None = None) -> None:

@@ -35,6 +35,17 @@ def test_a_file_of_the_user_comes_first_and_takes_what_configs_share(tmp_path, m
     assert shipped.find("unet").is_relative_to(tiny.ROOT)
 
 
+def test_a_file_that_hides_that_of_a_published_table_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    own = tmp_path / "configs" / "feedback_unet.py"
+    own.write_bytes(shipped.find("feedback_unet").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    shipped.require("configs/feedback_unet.py")
+    own.write_text("# mine")
+    with pytest.raises(UserError, match="hides the configuration 'feedback_unet'"):
+        shipped.require("configs/feedback_unet.py")
+
+
 def test_an_unknown_name_lists_those_there_are():
     with pytest.raises(UserError, match=r"unt: no such configuration file, did you mean 'unet'"):
         configs.parse_flags(["--config", "unt"])
