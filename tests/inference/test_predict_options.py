@@ -210,6 +210,8 @@ def test_zarr_images_are_read_named_and_not_mixed_with_their_results(tmp_path):
     )
     found = plan.plan_jobs(tmp_path / "in/*", tmp_path / "out")
     assert [job.labels.name for job in found] == ["a_labels.tif", "b_labels.tif"]
+    deep = plan.plan_jobs(tmp_path / "**/*", tmp_path / "out")
+    assert [job.labels.name for job in deep] == ["a_labels.tif", "b_labels.tif"]
     (job,) = plan.plan_jobs(tmp_path / "in/a.ome.zarr", tmp_path / "in")
     assert job.labels.parent == tmp_path / "in"
     assert len(run(tmp_path / "in", tmp_path / "out")) == 2

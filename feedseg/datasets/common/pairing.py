@@ -19,7 +19,7 @@ LAYOUT = (
     "images/ + labels/ (or masks/) with equal names; raw/ + label/; imagesTr/ + labelsTr/ "
     "(nnU-Net); x.tif beside x_masks.tif; one multi-page images.tif + labels.tif; each also inside "
     "train/, val/, test/; sub-folders of images/ as those of labels/; or a pairs.csv with the "
-    "columns image,label[,split][,group]"
+    "columns image,label[,split or part][,group]"
 )
 
 # (folder of images, folders of labels), in lower case; the first existing pair counts

@@ -89,7 +89,8 @@ def _files(where: Path) -> list[Path]:
             note("deeper", f"{deeper}: sub-folders are passed over; {remedy}")
         return images.list_images(where)
     matches = [Path(name) for name in sorted(glob.glob(_literal(where), recursive=True))]  # noqa: PTH207 (also absolute)
-    files = [path for path in matches if images.is_image(path)]
+    fitting = {path: None for path in matches if images.is_image(path)}
+    files = [path for path in fitting if fitting.keys().isdisjoint(path.parents)]  # no part of one
     if not files:  # perhaps folders of them
         inside = (each for path in matches if path.is_dir() for each in sorted(path.iterdir()))
         files = [each for each in inside if each.name[0] != "." and images.is_image(each)]
