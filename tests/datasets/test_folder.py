@@ -513,7 +513,8 @@ def test_splits_and_groups_of_a_list(tmp_path):
     "text, words",
     [
         ("image,label,spilt\n", "unknown column 'spilt', did you mean 'split'"),
-        ("image,label,split,part\n", "each once"),
+        ("image,label,split,part\n", "part and split mean the same; keep one"),
+        ("image,label,image\n", "each once"),
         ("image,label\nx/one.tif,y/1.tif,z\n", "line 2: 3 values for 2 columns"),
         (
             "image,label,split,group\nx/one.tif,y/1.tif,train,a\nx/one.tif,y/1.tif,test,a\n",
@@ -535,3 +536,38 @@ def test_sub_folders_pair_by_their_names(tmp_path):
     assert all(p.image.parent.name == p.label.parent.name for p in found.pairs)
     write(tmp_path / "images" / "day3" / "c.tif", image())
     assert "day3/c.tif" in refused(tmp_path, "1 images without a label")
+
+
+def test_sub_folders_inside_parts_pair_by_their_names(tmp_path):
+    for part in ("train", "test"):
+        names = [f"{day}/a.tif" for day in ("day1", "day2")]
+        put(tmp_path, [f"{part}/images/{n}" for n in names], [f"{part}/labels/{n}" for n in names])
+    assert folder.load(tmp_path, options()).parts == {
+        "train": ["train_day1_a", "train_day2_a"],
+        "test": ["test_day1_a", "test_day2_a"],
+    }
+    write(tmp_path / "test" / "labels" / "day3" / "a.tif", IDS)
+    assert "test/labels/day3/a.tif" in refused(tmp_path, "1 labels without an image")
+
+
+def test_names_of_sub_folders_are_unique(tmp_path):
+    names = ["day1/a.tif", "day1_a.tif", "x/y_z.tif", "x_y/z.tif"]
+    put(tmp_path, [f"images/{n}" for n in names], [f"labels/{n}" for n in names])
+    expected = ["day1__a", "day1_a", "x__y_z", "x_y__z"]
+    assert [s.name for s in folder.load(tmp_path, options()).sections] == expected
+    rows = [f"images/{name},labels/{name}" for name in names]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,label", *rows]))
+    assert len({s.name for s in folder.load(tmp_path, options()).sections}) == 4
+
+
+def test_two_files_of_different_sub_folders_are_no_pair(tmp_path):
+    put(tmp_path, ["images/day1/a.tif"], ["labels/day2/b.tif"])
+    text = refused(tmp_path, "1 images without a label")
+    assert "images/day1/a.tif" in text and "labels/day2/b.tif" in text
+
+
+def test_linked_sub_folders_count(tmp_path):
+    put(tmp_path, ["images/a.tif", "far/b.tif"], ["labels/a.tif", "labels/day1/b.tif"])
+    (tmp_path / "images" / "day1").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "up").symlink_to(tmp_path / "images")
+    assert [pair.name for pair in pairing.find_pairs(tmp_path).pairs] == ["a", "day1_b"]

@@ -1,6 +1,7 @@
 """Prediction on files: what is written, what is refused, and that tiles leave no trace."""
 
 import csv
+import json
 import resource
 import signal
 from pathlib import Path
@@ -406,3 +407,108 @@ def test_brackets_in_the_name_of_a_folder_are_no_pattern(tmp_path):
     for where in ("br[x]/*.png", "br[x]/a[1].png", "br[x]"):
         (job,) = plan.plan_jobs(tmp_path / where, tmp_path / "out")
         assert job.image == tmp_path / "br[x]" / "a[1].png"
+
+
+def days(root: Path, *names: str) -> Path:
+    """Small images below a folder, each of another gray value."""
+    for index, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 250 * index // len(names), np.uint8)).save(root / name)
+    return root
+
+
+def places(inputs, output: Path) -> list[str]:
+    return [
+        job.labels.relative_to(output).as_posix().removesuffix("_labels.tif")
+        for job in plan.plan_jobs(inputs, output)
+    ]
+
+
+def test_names_are_flat_unless_folders_share_one(tmp_path):
+    root, out = days(tmp_path, "day1/a.png", "day1/a.jpg", "day2/b.png"), tmp_path / "out"
+    assert places(root / "day?/*", out) == ["a_jpg", "a_png", "b_png"]
+    assert places(root / "day?/*.png", out) == ["a", "b"]
+    days(root, "day2/a.png")
+    assert places(root / "day?/*", out) == ["day1/a_jpg", "day1/a_png", "day2/a_png", "day2/b_png"]
+
+
+def test_results_stay_in_the_output_folder_whatever_the_path(tmp_path, monkeypatch):
+    days(tmp_path, "data/day1/a.png", "here/data/day1/a.png")
+    monkeypatch.chdir(tmp_path / "here")
+    inputs = [Path("../data/day1/a.png"), Path("data/day1/a.png")]
+    assert places(inputs, Path("out")) == ["data/day1/a", "here/data/day1/a"]
+
+
+def test_a_pattern_of_folders_stands_for_their_images(tmp_path):
+    root = days(tmp_path, "day1/a.png", "day2/a.png", "day2/.b.png", "day3/deep/c.png")
+    assert places(root / "day?", tmp_path / "out") == ["day1/a", "day2/a"]
+    with pytest.raises(UserError, match="no image fits"):
+        places(root / "day[3-4]", tmp_path / "out")
+
+
+def test_sub_folders_of_results_are_no_folders_of_images(tmp_path):
+    root = days(tmp_path / "in", "day1/a.png", "day2/a.png")
+    with pytest.raises(UserError, match=r"in/day1: is the folder of the images"):
+        places(root / "day?/*.png", root)
+    run(root / "**/*", root / "out")
+    with pytest.raises(UserError, match=r"out/day1: is the folder of the images"):
+        places(root / "**/*", root / "out")
+
+
+def test_results_in_sub_folders_are_not_made_again(tmp_path, monkeypatch):
+    root, run_folder = days(tmp_path / "in", "day1/a.png", "day2/a.png"), tmp_path / "run"
+    days(tmp_path / "other", "a.png")
+    (root / "day3").mkdir()
+    (root / "day3" / "a.png").symlink_to(root / "day1" / "a.png")
+    stand_in(monkeypatch)
+    kinds = dict(tables=True, overlay=True, probabilities="uint8", uncertainty=False)
+    command = (run_folder, root / "day?/*.png", tmp_path / "out")
+    assert len(predict.predict(*command, **kinds, progress=False)) == 15
+    assert (tmp_path / "out/day2/a_objects.csv").exists()
+    assert predict.predict(*command, **kinds, progress=False) == []
+    (tmp_path / "out/day2/a_overlay.png").unlink()
+    with pytest.raises(UserError, match=r"day2/a_labels\.tif and 3 more: exists"):
+        predict.predict(*command, **kinds, progress=False)
+
+
+@pytest.mark.parametrize("form", ["ome-tiff", "ome-zarr"])
+def test_every_form_is_written_in_sub_folders(tmp_path, monkeypatch, form):
+    if form == "ome-zarr":
+        pytest.importorskip("zarr")
+    root = days(tmp_path / "in", "day1/a.png", "day2/a.png")
+    stand_in(monkeypatch)
+    command = (tmp_path / "run", root / "day?/*.png", tmp_path / "out")
+    written = predict.predict(*command, form=form, progress=False)
+    assert [path.parent.name for path in written] == ["day1", "day2"]
+    assert predict.predict(*command, form=form, progress=False) == []
+
+
+def test_a_result_of_another_image_is_not_taken_for_ones_own(tmp_path, monkeypatch):
+    root = days(tmp_path, "day1/a.png", "day2/a.png", "other/a.png")
+    stand_in(monkeypatch)
+
+    def again(where: str, **options):
+        return predict.predict(tmp_path / "run", root / where, tmp_path / "out", **options)
+
+    assert len(again("day?/*.png")) == 2 and len(again("other/a.png")) == 1
+    with pytest.raises(UserError, match=r"out/a_labels\.tif: exists"):
+        again("day1/a.png")  # it is in out/day1
+    assert len(again("day1/a.png", overwrite=True)) == 1
+    with pytest.raises(UserError, match=r"out/a_labels\.tif: exists"):
+        again("other/a.png")
+
+
+def test_records_of_images_alone_are_read(tmp_path, monkeypatch):
+    """As versions without sub-folders wrote them."""
+    root = days(tmp_path / "in", "a.png", "b.png")
+    stand_in(monkeypatch)
+    command = (tmp_path / "run", root, tmp_path / "out")
+    predict.predict(*command, progress=False)
+    path = tmp_path / "out" / plan.RECORD
+    record = json.loads(path.read_text())
+    entry = record["done"].pop("a_labels.tif")
+    record["done"] = {entry.pop("image"): entry}
+    record["begun"] = str((root / "b.png").resolve())
+    path.write_text(json.dumps(record))
+    assert predict.predict(*command, progress=False) == [tmp_path / "out" / "b_labels.tif"]
+    assert predict.predict(*command, progress=False) == []

@@ -7,7 +7,7 @@ them at once; `require_complete` raises an error for them.
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ LAYOUT = (
     "images/ + labels/ (or masks/) with equal names; raw/ + label/; imagesTr/ + labelsTr/ "
     "(nnU-Net); x.tif beside x_masks.tif; one multi-page images.tif + labels.tif; each also inside "
     "train/, val/, test/; sub-folders of images/ as those of labels/; or a pairs.csv with the "
-    "columns image,label[,split][,group]"
+    "columns image,label[,split or part][,group]"
 )
 
 # (folder of images, folders of labels), in lower case; the first existing pair counts
@@ -145,7 +145,8 @@ def _in_folders(root: Path) -> Pairs | None:
         sides = folders[image_folder], folders[label_folder]
         images, labels = (_files(side, deep=True) for side in sides)
         layout = f"{sides[0].name}/ + {sides[1].name}/"
-        if len(images) == len(labels) == 1:  # one stack each, whatever their names
+        if [path.parent for path in images + labels] == list(sides):
+            # one stack each, whatever their names
             return Pairs(layout, [Pair(images[0].stem, images[0], labels[0])], [], [])
         ending = CHANNEL_ENDING if image_folder == "imagestr" else IMAGE_ENDING
         return _by_name(layout, *sides, ending)
@@ -192,7 +193,7 @@ def _by_key(
     images, labels = _unique(image_keys, image_keys.get), _unique(label_keys, label_keys.get)
     exact = {label_keys[path]: path for path in labels[0]}
     keys = {path: image_keys[path] for path in images[0] if image_keys[path] in exact}
-    pairs = [Pair(_name(key), path, exact[key]) for path, key in keys.items()]
+    pairs = [Pair(key, path, exact[key]) for path, key in keys.items()]
     taken = set(keys.values())
 
     def image_key(path: Path) -> str:
@@ -208,20 +209,25 @@ def _by_key(
     for path in left[0]:
         key = image_key(path)
         if key in by_key:
-            pairs.append(Pair(_name(key), path, by_key.pop(key)))
+            pairs.append(Pair(key, path, by_key.pop(key)))
         else:
             lonely.append(path)
     return Pairs(
         layout,
-        sorted(pairs),
+        sorted(_named(pairs)),
         sorted(lonely + images[1] + left[1]),
         sorted([*by_key.values(), *labels[1], *rest[1]]),
     )
 
 
-def _name(key: str) -> str:
-    """Of a pair: sub-folders become a part of it."""
-    return key.replace("/", "_")
+def _named(pairs: list[Pair]) -> list[Pair]:
+    """Pairs called by path (`day1/a`) with names: `day1_a`, or `day1__a` where names repeat."""
+
+    def names(joint: str) -> list[str]:
+        return [pair.name.replace("/", joint) for pair in pairs]
+
+    joint = max(("_", "__", "___"), key=lambda joint: len(set(names(joint))))
+    return [pair._replace(name=name) for pair, name in zip(pairs, names(joint), strict=True)]
 
 
 def _unique(paths: Iterable[Path], key: Callable[[Path], str]) -> tuple[list[Path], list[Path]]:
@@ -266,7 +272,7 @@ def _from_list(path: Path) -> Pairs:
     for pair in pairs:
         if pair.group and parts.setdefault(pair.group, pair.part) != pair.part:
             raise UserError(f"{path}: group {pair.group!r} is in several parts of the split")
-    return Pairs("pairs.csv", pairs, [], [])
+    return Pairs("pairs.csv", _named(pairs), [], [])
 
 
 def _columns(path: Path, header: list[str]) -> list[str]:
@@ -276,6 +282,8 @@ def _columns(path: Path, header: list[str]) -> list[str]:
         if name not in COLUMNS:
             hint = did_you_mean(name, COLUMNS, "")
             raise UserError(f"{path}: unknown column {name!r}{hint}; known: {', '.join(COLUMNS)}")
+    if {"part", "split"} <= set(given):
+        raise UserError(f"{path}: the columns part and split mean the same; keep one of them")
     columns = ["split" if name == "part" else name for name in given]
     if not {"image", "label"} <= set(columns) or len(set(columns)) < len(columns):
         raise UserError(
@@ -302,8 +310,8 @@ def _listed(path: Path, line: int, columns: list[str], cells: list[str]) -> Pair
     if given and not part:
         raise UserError(f"{path}, line {line}: split {given!r}: write train, val or test")
     name = files[0].relative_to(path.parent) if files[0].is_relative_to(path.parent) else files[0]
-    stem = "_".join(name.with_suffix("").parts)
-    return Pair(stem, files[0], files[1], part, row.get("group", ""))
+    key = name.with_suffix("").as_posix()
+    return Pair(key, files[0], files[1], part, row.get("group", ""))
 
 
 def _folders(root: Path) -> dict[str, Path]:
@@ -312,10 +320,18 @@ def _folders(root: Path) -> dict[str, Path]:
 
 def _files(folder: Path, deep: bool = False) -> list[Path]:
     """Images of a folder, or of its sub-folders too; hidden ones are passed over."""
-    inside = folder.rglob("*") if deep else folder.iterdir()
-    files = (path for path in inside if path.suffix.lower() in SUFFIXES and path.is_file())
-    seen = (p for p in files if not any(x.startswith(".") for x in p.relative_to(folder).parts))
-    return sorted(seen)
+    folders = [folder, *_sub_folders(folder)] if deep else [folder]
+    inside = (path for each in folders for path in each.iterdir() if path.name[0] != ".")
+    return sorted(path for path in inside if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def _sub_folders(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Sub-folders of any depth, linked ones too unless they lead back up; no hidden ones."""
+    above = (*above, folder.resolve())
+    for path in folder.iterdir():
+        if path.name[0] != "." and path.is_dir() and path.resolve() not in above:
+            yield path
+            yield from _sub_folders(path, above)
 
 
 def _relative(path: Path, root: Path) -> Path:

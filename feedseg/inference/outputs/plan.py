@@ -7,7 +7,7 @@ those of this model, of these options and of this input.
 import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,25 +65,35 @@ def plan_jobs(
     """
     atomic.require_folder(output)
     files: list[Path] = []
+    searched: set[Path] = set()  # folders whose images are not named one by one
     for each in [inputs] if isinstance(inputs, str | Path) else inputs:
         found = _files(Path(each))
-        named = found == [Path(each)]
-        if not named and output.resolve() in {file.parent.resolve() for file in found}:
-            raise UserError(f"{output}: is the folder of the images; give another --output folder")
+        if found != [Path(each)]:
+            searched |= {file.parent.resolve() for file in found}
         files += [file for file in found if file not in files]
-    names = output_names(files)
-    return [_job(file, output / name, wanted) for file, name in zip(files, names, strict=True)]
+    stems = [output / name for name in output_names(files)]
+    for folder in dict.fromkeys([output, *(stem.parent for stem in stems)]):
+        if folder.resolve() in searched:
+            raise UserError(f"{folder}: is the folder of the images; give another --output folder")
+    return [_job(file, stem, wanted) for file, stem in zip(files, stems, strict=True)]
 
 
 def _files(where: Path) -> list[Path]:
-    """Image files that a path or a pattern stands for; a path that exists is no pattern."""
+    """Image files that a path or a pattern stands for; a path that exists is no pattern.
+
+    A pattern that fits folders alone stands for the images in them.
+    """
     if where.exists() or not glob.has_magic(str(where)):
         if deeper := _sub_folder_with_images(where):
             remedy = f'"{where}/**/*" takes them too'
             note("deeper", f"{deeper}: sub-folders are passed over; {remedy}")
         return images.list_images(where)
-    matches = map(Path, sorted(glob.glob(_literal(where), recursive=True)))  # noqa: PTH207 (also absolute)
-    files = [file for file in matches if images.is_image(file)]
+    matches = [Path(name) for name in sorted(glob.glob(_literal(where), recursive=True))]  # noqa: PTH207 (also absolute)
+    fitting = {path: None for path in matches if images.is_image(path)}
+    files = [path for path in fitting if fitting.keys().isdisjoint(path.parents)]  # no part of one
+    if not files:  # perhaps folders of them
+        inside = (each for path in matches if path.is_dir() for each in sorted(path.iterdir()))
+        files = [each for each in inside if each.name[0] != "." and images.is_image(each)]
     if not files:
         raise UserError(f"{where}: no image fits; expected {', '.join(images.SUFFIXES)}")
     return files
@@ -122,14 +132,16 @@ def _job(image: Path, stem: Path, wanted: OutputOptions) -> ImageTask:
 
 def output_names(files: list[Path]) -> list[str]:
     """A name per file: its stem; with its folders, below the one that all share, if files of
-    several folders share a stem; `stem_suffix` for all if two still share a name (in any case).
+    several folders share a stem; `stem_suffix` for all if two still share a name.
 
-    Raises UserError if two names differ in upper and lower case only.
+    Upper and lower case count as equal. Raises UserError if two names stay equal so.
     """
     names = [images.stem(file) for file in files]
-    if _repeated(names):
-        shared = Path(os.path.commonpath([file.parent.absolute() for file in files]))
-        below = [file.parent.absolute().relative_to(shared) for file in files]
+    folders = [Path(os.path.abspath(file.parent)) for file in files]  # noqa: PTH100 (links stay)
+    once_each = {(name.lower(), folder) for name, folder in zip(names, folders, strict=True)}
+    if _repeated(name for name, _ in once_each):
+        shared = os.path.commonpath(folders)
+        below = [folder.relative_to(shared) for folder in folders]
         names = [str(folder / name) for folder, name in zip(below, names, strict=True)]
     if _repeated(names):
         names = [f"{name}_{f.suffix[1:].lower()}" for name, f in zip(names, files, strict=True)]
@@ -141,7 +153,7 @@ def output_names(files: list[Path]) -> list[str]:
     return names
 
 
-def _repeated(names: list[str]) -> str | None:
+def _repeated(names: Iterable[str]) -> str | None:
     name, count = Counter(name.lower() for name in names).most_common(1)[0]
     return name if count > 1 else None
 
@@ -163,26 +175,27 @@ class Record:
         self._what = what
         found = read_json(self._path) if self._path.exists() else {}
         ours = found.get("what") == what
-        self._done = found.get("done", {}) if ours else {}
+        self._done = dict(map(_by_place, found.get("done", {}).items())) if ours else {}
         self._begun = found.get("begun", "") if ours else ""
 
     def has(self, job: ImageTask) -> bool:
         """Whether all files of a job are there and are of its image as it is now."""
-        mark = self._done.get(str(job.image.resolve()))
-        return mark == _mark(job) and all(path.exists() for path in job.outputs())
+        done = self._done.get(self._place(job))
+        return done == _entry(job) and all(path.exists() for path in job.outputs())
 
     def began(self, job: ImageTask) -> bool:
         """Whether this command was stopped while it wrote the files of a job."""
-        return self._begun == str(job.image.resolve())
+        return self._begun in (self._place(job), str(job.image.resolve()))  # formerly the image
 
     def begin(self, job: ImageTask) -> None:
         """The files of a job are written from now on."""
-        self._begun = str(job.image.resolve())
+        self._begun = self._place(job)
+        self._done.pop(self._begun, None)
         self._save()
 
     def add(self, job: ImageTask) -> None:
         """A job is done."""
-        self._done[str(job.image.resolve())] = _mark(job)
+        self._done[self._place(job)] = _entry(job)
         self._begun = ""
         self._save()
 
@@ -190,13 +203,28 @@ class Record:
         """Of the model, the options and the image as it is now."""
         return atomic.to_json([self._what, str(job.image.resolve()), _mark(job)])
 
+    def _place(self, job: ImageTask) -> str:
+        """Of the labels in the folder: `day1/a_labels.tif`."""
+        return job.labels.relative_to(self._path.parent).as_posix()
+
     def _save(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         content = {"what": self._what, "done": self._done, "begun": self._begun}
         atomic.write_json_atomic(self._path, content)
 
 
+def _entry(job: ImageTask) -> dict:
+    """The image of a job and its mark."""
+    return {"image": str(job.image.resolve()), **_mark(job)}
+
+
 def _mark(job: ImageTask) -> dict:
     """Size and time of the image, names of the results."""
     names = [path.name for path in job.outputs()]
     return {**ngff.stamp(job.image), "files": names}
+
+
+def _by_place(item: tuple[str, dict]) -> tuple[str, dict]:
+    """A place with its entry; formerly an image with its mark, whose first file is the labels."""
+    key, mark = item
+    return item if "image" in mark else (mark["files"][0], {"image": key, **mark})
