@@ -36,8 +36,8 @@ EXAMPLE = '''\
 
 Your own image: float32 [N, H, W, C] in [0, 1], scaled as model.json's `normalization` says:
 dtype_range divides integers by their type's largest value; image_percentile takes the two
-`percentiles` of the image to 0 and 1 and clips. A result is exact from `halo` px on inside the
-border of what the program sees, or at the border of the image.
+`percentiles` of the image to 0 and 1 and clips, channel_percentile those of each channel. A result
+is exact from `halo` px on inside the border of what the program sees, or at that of the image.
 """
 
 import json

@@ -29,10 +29,12 @@ from feedseg.inference.predictor import Predictor
 from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.io.source import open_source, with_channels
 from feedseg.io.writers import labels as labels_writer
+from feedseg.runtime import notes
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.prefetch import ahead
 
 
+@notes.fresh()
 def predict(
     model: str | Path | Sequence[str | Path],
     inputs: Path | Sequence[Path],

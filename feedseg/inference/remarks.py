@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.inference.predictor import Predictor
-from feedseg.inference.segment import FittingImage
+from feedseg.inference.segment import FittingImage, contracts
 from feedseg.io import normalize, object_size
 from feedseg.io.calibration import Calibration, micrometers
 from feedseg.runtime.notes import note
@@ -18,8 +18,7 @@ _SEEN_PX = 2**22  # of an image that are looked at
 
 def on_range(path: Path, brightest: float, dtype: np.dtype, predictor: Predictor) -> None:
     """Gray values that `dtype_range` makes nearly black, other than in training."""
-    contracts = predictor.contracts or ((predictor.normalization, predictor.percentiles),)
-    if not any(kind == "dtype_range" for kind, _ in contracts):
+    if not any(kind == "dtype_range" for kind, _ in contracts(predictor)):
         return
     part = brightest / normalize.full_scale(dtype)
     if 0 < part < normalize.DIM * predictor.training_images.brightest:

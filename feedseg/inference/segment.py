@@ -71,12 +71,17 @@ class FittingImage(ImageSource):
         return pixels
 
 
+def contracts(predictor: Predictor) -> tuple[tuple[str, tuple[float, float]], ...]:
+    """The rules for gray values, with their percentiles; of an ensemble there can be several."""
+    return predictor.contracts or ((predictor.normalization, predictor.percentiles),)
+
+
 def with_normalization(
     predictor: Predictor, kind: str = "", limits: tuple[float, float] = ()
 ) -> Predictor:
     """The model with another rule for gray values than that of its training.
 
-    kind: of `normalize.KINDS`; limits: raw values that become 0 and 1, instead of a kind.
+    kind: of `normalize.RULES`; limits: raw values that become 0 and 1, instead of a kind.
     Raises UserError for an unknown kind, both, or limits that are no range.
     """
     if not kind and not limits:
@@ -92,8 +97,8 @@ def with_normalization(
         return ("range", tuple(limits)) if limits else (kind, percentiles)
 
     rule, values = contract(predictor.percentiles)
-    contracts = tuple(contract(percentiles) for _, percentiles in predictor.contracts)
-    return predictor._replace(normalization=rule, percentiles=values, contracts=contracts)
+    several = tuple(contract(percentiles) for _, percentiles in predictor.contracts)
+    return predictor._replace(normalization=rule, percentiles=values, contracts=several)
 
 
 def predict_rows(
@@ -159,8 +164,7 @@ def _page_slabs(
     scale: float,
 ) -> Iterator[np.ndarray]:
     """Slabs of one page from its row `first` on."""
-    contracts = predictor.contracts or ((predictor.normalization, predictor.percentiles),)
-    limits = [percentiles.limits(source, page, *each) for each in contracts]
+    limits = [percentiles.limits(source, page, *each) for each in contracts(predictor)]
 
     def read(start: int, stop: int) -> np.ndarray:
         return source.rows(page, start, stop)

@@ -22,7 +22,7 @@ ORIENTATION = 274  # tag
 
 
 class Appearance(NamedTuple):
-    """What is done to stored pixels. palette: [2^bits, 3], the values of each index."""
+    """What is done to stored pixels. palette: [2^bits, 1 or 3], the values of each index."""
 
     orientation: int = 1
     inverted: bool = False
@@ -62,10 +62,10 @@ def _other(word: str) -> str:
     return f"--interpret {word} (in training --config.data.interpret={word})"
 
 
-def say_turned(path: Path, orientation: int) -> None:
+def say_turned(path: Path, turn: int) -> None:
     note(
         "orientation",
-        f"{path}: turned as its orientation ({orientation}) says; not so with {_other('stored')}",
+        f"{path}: turned as its orientation ({turn}) says; not so with {_other('stored')}",
     )
 
 

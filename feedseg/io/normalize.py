@@ -10,8 +10,8 @@ import numpy as np
 
 from feedseg.runtime.errors import UserError
 
-KINDS = ("dtype_range", "image_percentile", "channel_percentile", "range")
-RULES = ("dtype_range", "image_percentile", "channel_percentile")  # which need no numbers
+RULES = ("dtype_range", "image_percentile", "channel_percentile")
+KINDS = (*RULES, "range")  # which needs two gray values
 PERCENTILES = ("image_percentile", "channel_percentile")
 DIM = 1 / 8  # of the full range: brightest values below it are hardly those of a whole range
 

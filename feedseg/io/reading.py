@@ -38,7 +38,7 @@ AS_STATED = ReadOptions()
 
 
 def label_options(how: ReadOptions) -> ReadOptions:
-    """For the labels of images read so: the axes but those of channels, which labels lack."""
+    """For the labels of images read so: the axes that are named are those of the images."""
     return how._replace(axes="")
 
 

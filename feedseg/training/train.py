@@ -24,7 +24,7 @@ from feedseg.runs.checkpoint import Checkpoints
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runs.heartbeat import NAME, Heartbeat
 from feedseg.runs.lock import WorkdirLock
-from feedseg.runtime import signals, xla
+from feedseg.runtime import notes, signals, xla
 from feedseg.runtime.errors import FeedsegError, Stopped, UserError
 from feedseg.runtime.logs import Log, Progress
 from feedseg.training import batched, validate
@@ -46,6 +46,7 @@ def run(config, workdir: Path, log: Log) -> dict:
     return outcome
 
 
+@notes.fresh()
 def run_together(specs: Sequence[RunSpec]) -> list[dict | FeedsegError]:
     """Several runs at once; returns the content of each one's result.json, or why it has none.
 

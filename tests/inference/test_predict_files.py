@@ -158,12 +158,13 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, monkeypatch):
 
 
 def test_the_user_is_told_of_windows_once(tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
     for name in "ab":
-        tifffile.imwrite(tmp_path / f"{name}.tif", np.zeros((20, 20), np.uint8))
+        tifffile.imwrite(tmp_path / "in" / f"{name}.tif", np.full((20, 20), 255, np.uint8))
     monkeypatch.setattr(backends, "load", lambda *_, **__: Fake(window=32))
-    predict.predict(tmp_path / "run", tmp_path, tmp_path / "out")
+    predict.predict(tmp_path / "run", tmp_path / "in", tmp_path / "out")
     assert capsys.readouterr().err.count("windows of 32 px, blended over 16 px") == 1
-    predict.predict(tmp_path / "run", tmp_path, tmp_path / "quiet", progress=False)
+    predict.predict(tmp_path / "run", tmp_path / "in", tmp_path / "quiet", progress=False)
     assert not capsys.readouterr().err
 
 

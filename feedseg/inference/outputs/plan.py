@@ -67,7 +67,7 @@ def plan_jobs(
     files: list[Path] = []
     searched: set[Path] = set()  # folders whose images are not named one by one
     for each in [inputs] if isinstance(inputs, str | Path) else inputs:
-        found = _files(Path(each))
+        found = _files(Path(each), output)
         if found != [Path(each)]:
             searched |= {file.parent.resolve() for file in found}
         files += [file for file in found if file not in files]
@@ -78,13 +78,13 @@ def plan_jobs(
     return [_job(file, stem, wanted) for file, stem in zip(files, stems, strict=True)]
 
 
-def _files(where: Path) -> list[Path]:
+def _files(where: Path, output: Path) -> list[Path]:
     """Image files that a path or a pattern stands for; a path that exists is no pattern.
 
     A pattern that fits folders alone stands for the images in them.
     """
     if where.exists() or not glob.has_magic(str(where)):
-        if deeper := _sub_folder_with_images(where):
+        if deeper := _sub_folder_with_images(where, output):
             remedy = f'"{where}/**/*" takes them too'
             note("deeper", f"{deeper}: sub-folders are passed over; {remedy}")
         return images.list_images(where)
@@ -99,11 +99,12 @@ def _files(where: Path) -> list[Path]:
     return files
 
 
-def _sub_folder_with_images(where: Path) -> Path | None:
-    """The first sub-folder of a folder that holds an image itself."""
+def _sub_folder_with_images(where: Path, output: Path) -> Path | None:
+    """The first sub-folder of a folder that holds an image itself, but for that of the results."""
     if not where.is_dir() or images.is_image(where):
         return None
-    folders = (each for each in sorted(where.iterdir()) if each.is_dir())
+    inside = (each for each in sorted(where.iterdir()) if each.is_dir())
+    folders = (each for each in inside if each.resolve() != output.resolve())
     plain = (f for f in folders if not f.name.startswith(".") and not images.is_image(f))
     return next((f for f in plain if any(map(images.is_image, f.iterdir()))), None)
 
