@@ -305,8 +305,3 @@ def test_a_part_without_a_labeled_pixel_is_refused():
     labeled[4] = True
     data = dataclasses.replace(folder([1] * 12, labeled=labeled), parts=parts)
     assert sizes(auto(data)) == (4, 1, 6)
-
-
-def test_check_takes_the_split_of_the_configuration():
-    keys = {**common.base().split, "scheme": "auto", "group_by_source": True}
-    assert vars(splits.FOLDER) == keys

@@ -5,24 +5,12 @@ belong together (all pages of one file, all images of one patient), with all cro
 each, or, where a paper splits crops, single items.
 """
 
-from types import SimpleNamespace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.notes import note
-
-FOLDER = SimpleNamespace(  # `config.split` of a user's own folder, as `feedseg check` takes it
-    scheme="auto",
-    fold=0,
-    folds=3,
-    counts=(0, 0, 0),
-    group_by_source=True,
-    group="",
-    test_augmented=True,
-    seed=0,
-)
 
 
 class Items(Protocol):

@@ -13,6 +13,7 @@ from pathlib import Path
 from feedseg.datasets import folder
 from feedseg.datasets.common import label_map, pairing
 from feedseg.datasets.common.dataset import VOID
+from feedseg.datasets.tools import split_plan
 from feedseg.datasets.tools.diagnosis import Diagnosis, diagnose
 from feedseg.datasets.tools.scan import FolderScan, scan_folder
 from feedseg.io.reading import ReadOptions
@@ -66,7 +67,7 @@ def check(
     options += [f"--config.data.label_map={map_text}"] if map_text else []
     options += [f"--config.data.axes={axes}"] if axes else []
     options += [f"--config.data.interpret={interpret}"] if interpret != "auto" else []
-    command = ["feedseg", "train", "--config", "unet:dataset=folder", f"--config.data_dir={data}"]
+    command = ["feedseg", "train", "--config", split_plan.CONFIG, f"--config.data_dir={data}"]
     print(f"{data} can be used: {shlex.join([*command, *options])}")
     return 0
 

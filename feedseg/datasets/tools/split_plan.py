@@ -9,8 +9,9 @@ from feedseg.datasets import folder
 from feedseg.datasets.common import splits
 from feedseg.datasets.common.dataset import VOID, crop_side, grid_crops
 from feedseg.datasets.tools.scan import FolderScan
+from feedseg.runs import config as configs
 
-CROP = 256  # px, `data.crop_size` as it is without another choice
+CONFIG = "unet:dataset=folder"  # whose split and crops are taken
 
 
 class _Items(NamedTuple):
@@ -32,7 +33,9 @@ def describe(scan: FolderScan, group: str = "") -> str:
     parts: dict[str, list[int]] = {}
     page = 0
     sizes = [(e.height, e.width) for e in scan.pairs for p in e.pages if set(p.values) - {VOID}]
-    side = crop_side(sizes, CROP)
+    config, _ = configs.parse_flags(["--config", CONFIG])
+    config.split.group = group
+    side = crop_side(sizes, config.data.crop_size)
     for each in scan.pairs:
         for stats in each.pages:
             crops = len(grid_crops(each.height, each.width, side))
@@ -44,7 +47,7 @@ def describe(scan: FolderScan, group: str = "") -> str:
             page += 1
     ids = [np.asarray(each) for each in (sources, groups)]
     items = _Items("folder", *ids, np.zeros(len(sources), int), np.asarray(labeled, bool), parts)
-    found = splits.split(items, splits.FOLDER)
+    found = splits.split(items, config.split)
     counts = Counter({part: len(np.unique(ids[0][at])) for part, at in found._asdict().items()})
     images = ", ".join(f"{part} {count}" for part, count in counts.items())
     by = "the parts that are given" if parts else f"{len(names)} groups of images"
