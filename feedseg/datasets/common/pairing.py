@@ -4,16 +4,15 @@ No image is opened. `find_pairs` returns unmatched files, so that `feedseg check
 them at once; `require_complete` raises an error for them.
 """
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+from feedseg.datasets.common import pair_list
+from feedseg.datasets.common.pair_list import PARTS, Pair, Pairs, named
 from feedseg.io.images import SUFFIXES
 from feedseg.runtime.errors import UserError
-from feedseg.runtime.suggest import did_you_mean
 
 LAYOUT = (
     "images/ + labels/ (or masks/) with equal names; raw/ + label/; imagesTr/ + labelsTr/ "
@@ -35,34 +34,9 @@ STACKS = (  # stems of one file of images and one of labels, lower case
     (("images", "image", "raw", "img", "volume"), ("labels", "label", "masks", "mask")),
     (("train-volume",), ("train-labels",)),
 )
-PARTS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-COLUMNS = ("image", "label", "split", "part", "group")  # of pairs.csv; part is split
 LABEL_ENDING = re.compile(r"_(masks?|labels?)$", re.IGNORECASE)
 IMAGE_ENDING = re.compile(r"_img$", re.IGNORECASE)
 CHANNEL_ENDING = re.compile(r"_0000$")
-
-
-class Pair(NamedTuple):
-    """An image file with its label file."""
-
-    name: str
-    image: Path
-    label: Path
-    part: str = ""  # train, val or test where the folder fixes it
-    group: str = ""  # of images that stay in one part, such as those of a patient
-
-
-class Pairs(NamedTuple):
-    """The image and label files of a folder."""
-
-    layout: str  # description; empty if no known layout fits
-    pairs: list[Pair]
-    unmatched_images: list[Path]
-    unmatched_labels: list[Path]
 
 
 def find_pairs(root: Path) -> Pairs:
@@ -75,7 +49,7 @@ def find_pairs(root: Path) -> Pairs:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     if (root / "pairs.csv").is_file():
-        return _from_list(root / "pairs.csv")
+        return pair_list.read(root / "pairs.csv")
     folders = _folders(root)
     parts = {
         part: folders[name] for part, names in PARTS.items() for name in names if name in folders
@@ -214,20 +188,10 @@ def _by_key(
             lonely.append(path)
     return Pairs(
         layout,
-        sorted(_named(pairs)),
+        sorted(named(pairs)),
         sorted(lonely + images[1] + left[1]),
         sorted([*by_key.values(), *labels[1], *rest[1]]),
     )
-
-
-def _named(pairs: list[Pair]) -> list[Pair]:
-    """Pairs called by path (`day1/a`) with names: `day1_a`, or `day1__a` where names repeat."""
-
-    def names(joint: str) -> list[str]:
-        return [pair.name.replace("/", joint) for pair in pairs]
-
-    joint = max(("_", "__", "___"), key=lambda joint: len(set(names(joint))))
-    return [pair._replace(name=name) for pair, name in zip(pairs, names(joint), strict=True)]
 
 
 def _unique(paths: Iterable[Path], key: Callable[[Path], str]) -> tuple[list[Path], list[Path]]:
@@ -252,66 +216,6 @@ def _joined(parts: dict[str, Pairs], folders: dict[str, Path]) -> Pairs:
         [path for files in parts.values() for path in files.unmatched_images],
         [path for files in parts.values() for path in files.unmatched_labels],
     )
-
-
-def _from_list(path: Path) -> Pairs:
-    """Pairs of a pairs.csv; its paths are relative to its folder."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        first = next(filter(str.strip, lines), "")
-        delimiter = max(",;\t", key=first.count)
-        table = list(csv.reader(lines, delimiter=delimiter, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a readable table ({error}); save it as UTF-8 CSV") from None
-    rows = [(number, row) for number, row in enumerate(table, 1) if any(map(str.strip, row))]
-    columns = _columns(path, rows[0][1] if rows else [])
-    pairs = [_listed(path, number, columns, row) for number, row in rows[1:]]
-    if len({bool(pair.part) for pair in pairs}) > 1:
-        raise UserError(f"{path}: some lines have a split and others none; fill in all or none")
-    parts: dict[str, str] = {}
-    for pair in pairs:
-        if pair.group and parts.setdefault(pair.group, pair.part) != pair.part:
-            raise UserError(f"{path}: group {pair.group!r} is in several parts of the split")
-    return Pairs("pairs.csv", _named(pairs), [], [])
-
-
-def _columns(path: Path, header: list[str]) -> list[str]:
-    """The names of the columns in `COLUMNS`. Raises UserError for others."""
-    given = [cell.strip().lower() for cell in header]
-    for name in given:
-        if name not in COLUMNS:
-            hint = did_you_mean(name, COLUMNS, "")
-            raise UserError(f"{path}: unknown column {name!r}{hint}; known: {', '.join(COLUMNS)}")
-    if {"part", "split"} <= set(given):
-        raise UserError(f"{path}: the columns part and split mean the same; keep one of them")
-    columns = ["split" if name == "part" else name for name in given]
-    if not {"image", "label"} <= set(columns) or len(set(columns)) < len(columns):
-        raise UserError(
-            f"{path}: its first line must name the columns image,label[,split][,group], each once"
-        )
-    return columns
-
-
-def _listed(path: Path, line: int, columns: list[str], cells: list[str]) -> Pair:
-    if len(cells) > len(columns):
-        raise UserError(f"{path}, line {line}: {len(cells)} values for {len(columns)} columns")
-    row = dict(zip(columns, map(str.strip, cells), strict=False))
-    files = []
-    for column in ("image", "label"):
-        text = row.get(column, "")
-        names = [text, text.replace("\\", "/")] if text else []  # as Windows writes paths
-        found = [path.parent / name for name in names if (path.parent / name).is_file()]
-        if not found:
-            raise UserError(f"{path}, line {line}: {column} {text!r} is no file")
-        files.append(found[0])
-    part, given = "", row.get("split", "").lower()
-    if given:
-        part = next((part for part, names in PARTS.items() if given in names), "")
-    if given and not part:
-        raise UserError(f"{path}, line {line}: split {given!r}: write train, val or test")
-    name = files[0].relative_to(path.parent) if files[0].is_relative_to(path.parent) else files[0]
-    key = name.with_suffix("").as_posix()
-    return Pair(key, files[0], files[1], part, row.get("group", ""))
 
 
 def _folders(root: Path) -> dict[str, Path]:
