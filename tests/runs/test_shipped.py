@@ -69,7 +69,7 @@ def test_help_lists_configurations_arguments_and_keys(name):
 
 
 def run(*arguments: str, cwd: Path, path: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(path)}
+    environment = {**os.environ, "PYTHONPATH": str(path), "FEEDSEG_DATA": ""}
     command = [sys.executable, "-m", "feedseg.cli", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
@@ -112,5 +112,6 @@ def test_a_wheel_holds_them(tmp_path):
     done = run("train", "--config", config, *overrides, cwd=empty, path=site)
     assert done.returncode == 0, done.stderr
     assert len(list((empty / "runs" / "unet").glob("*/result.json"))) == 1
+    (empty / "data" / "sstem").mkdir(parents=True)  # a plan needs its name alone
     done = run("reproduce", "fba-t1", "--plan", "plan.json", cwd=empty, path=site)
     assert done.returncode == 0 and (empty / "plan.json").exists(), done.stderr
