@@ -24,7 +24,6 @@ _BLOCK_PIXELS = 4096  # pixels whose patches are multiplied at once: they stay i
 _MIN_CHANNELS = 32  # below it the compiler's kernel gradient is faster where there is a stride
 _NARROW = 16  # channels up to which two pixels at once are faster
 
-
 _plain = contextvars.ContextVar("plain", default=False)
 
 
