@@ -81,5 +81,5 @@ def test_prediction_and_locks_without_what_windows_lacks(tmp_path):
         "a_objects.csv",
         "a_overlay.png",
         "a_probabilities.tif",
-        "feedseg-predict.json",
+        "feedseg-predict.jsonl",
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from feedseg.evaluation import boundary_f
 from feedseg.evaluation.folders import names_given, score_folders
-from feedseg.evaluation.score_files import make_folder, write_rows, write_scores
+from feedseg.evaluation.score_files import write_scores
 from feedseg.evaluation.score_text import comparison_text
 from feedseg.runtime.errors import UserError
 
@@ -67,6 +67,4 @@ def _write(folder: Path, results: Mapping[str, Mapping], compared: Sequence[Mapp
         {"predictions": name, **against, **r["dataset"], **r["contours"], **r["boundary"]}
         for (name, r), against in zip(results.items(), compared, strict=True)
     ]
-    make_folder(folder)
-    write_rows(folder / "comparison.csv", lines)
-    write_scores(folder, rows, results)
+    write_scores(folder, {"comparison.csv": lines, "scores.csv": rows}, results)

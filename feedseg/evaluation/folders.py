@@ -63,7 +63,7 @@ def evaluate_folders(
     (result,) = score_folders([Path(pred)], Path(truth), given, membrane, tolerance, interpret)
     print(score_text(result))
     if output is not None:
-        write_scores(Path(output), result["images"], result)
+        write_scores(Path(output), {"scores.csv": result["images"]}, result)
     return result
 
 

@@ -4,24 +4,20 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from feedseg.runtime.errors import SaveFailed
 from feedseg.runtime.files import write_json_atomic, write_text_atomic
+from feedseg.runtime.output_lock import hold_folder
 from feedseg.runtime.tables import write_csv
 
 
-def write_scores(folder: Path, rows: Sequence[Mapping], result: Mapping) -> None:
-    """scores.csv of the rows and scores.json in `folder`, which is made if needed."""
-    make_folder(folder)
-    write_rows(folder / "scores.csv", rows)
-    write_json_atomic(folder / "scores.json", result)
+def write_scores(folder: Path, tables: Mapping[str, Sequence[Mapping]], result: Mapping) -> None:
+    """Tables of rows by the names of their CSV files, and scores.json, in `folder`.
 
-
-def make_folder(folder: Path) -> None:
-    """Raises SaveFailed if the folder cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SaveFailed(f"{folder}: cannot be made ({error.strerror}); choose another") from None
+    Raises InUse, UserError, SaveFailed as `hold_folder`.
+    """
+    with hold_folder(folder):
+        for name, rows in tables.items():
+            write_rows(folder / name, rows)
+        write_json_atomic(folder / "scores.json", result)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping]) -> None:

@@ -27,7 +27,8 @@ from feedseg.io.images import read_array
 from feedseg.models.feedback.attention import attention_rows
 from feedseg.runs.config import from_plain
 from feedseg.runs.directory import RunDir, read_json
-from feedseg.runtime.errors import SaveFailed, UserError
+from feedseg.runtime.errors import UserError
+from feedseg.runtime.output_lock import hold_folder
 from feedseg.runtime.rounding import round_up
 
 CORRECTED, SPOILED, OTHERWISE = (0, 170, 0), (220, 0, 0), (230, 170, 0)
@@ -79,15 +80,16 @@ def figures(
             f"{run}: this network has no rounds, filters, members, attention or edges to draw"
         )
     folder = Path(output) if output else Path(run) / "figures"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SaveFailed(f"{folder}: cannot be created: {error.strerror or error}") from error
-    files = [draw(outputs, folder) for draw in drawings]
+    with hold_folder(folder):
+        return [*(draw(outputs, folder) for draw in drawings), *_learned(run, checkpoint, folder)]
+
+
+def _learned(run: Path, checkpoint: str, folder: Path) -> list[Path]:
+    """The figure of learned ensemble weights, where the network has them."""
     weights = read_variables(run, checkpoint)["params"].get("awel", {}).get("weights")
-    if weights is not None:
-        files.append(ensemble_weights(np.asarray(weights), folder / "ensemble_weights.png"))
-    return files
+    if weights is None:
+        return []
+    return [ensemble_weights(np.asarray(weights), folder / "ensemble_weights.png")]
 
 
 # Images ------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def _read(path: Path) -> dict | str | None:
 def set_aside(workdir: Path) -> Path:
     """Rename an unusable run directory; nothing is deleted. Returns its new name.
 
-    Raises WorkdirBusy if the run is in progress.
+    Raises InUse if the run is in progress.
     """
     number = 1
     while (aside := workdir.with_name(f"{workdir.name}.old{number}")).exists():

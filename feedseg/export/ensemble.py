@@ -52,7 +52,11 @@ def make(
     Raises UserError if two models do not fit each other, nothing can be learned, or `to` cannot
     be written.
     """
-    to = loading.target(to, overwrite)
+    with loading.target(to, overwrite) as to:
+        return _make(models, to, card, learn, checkpoint)
+
+
+def _make(models: Sequence, to: Path, card: dict, learn: bool, checkpoint: str) -> str:
     xla.keep_programs()
     paths = find_members(models)
     names = short_names(paths)

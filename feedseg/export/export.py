@@ -33,13 +33,8 @@ def export(
     Raises UserError if the name ends in no known form, the file exists, or the model cannot be
     written in this form.
     """
-    to = loading.target(to, overwrite, SUFFIXES)
-    suffix = next(each for each in SUFFIXES if to.name.endswith(each))
-    if suffix == bioimageio.SUFFIX:
-        how = dict(example=example, checkpoint=checkpoint, tile=tile, pixel_type=pixel_type)
-        said = bioimageio.export(where, to, card, **how)
-        return f"{_said(to)}; {said}"
-    if pixel_type:
+    suffix = next((each for each in SUFFIXES if Path(to).name.endswith(each)), "")
+    if pixel_type and suffix != bioimageio.SUFFIX:
         raise UserError(f"--pixel-type {pixel_type}: is for {bioimageio.SUFFIX} alone")
     if suffix == bundled.SUFFIX:
         if tile:
@@ -49,12 +44,17 @@ def export(
         how = dict(example=example, checkpoint=checkpoint, overwrite=overwrite)
         loading.export(where, to, card, **how)
         return f"{_said(to)}; use it with predict --model {to}"
-    if example:
+    if example and suffix in _PROGRAMS:
         raise UserError(f"--example {example}: a {suffix} file has none; leave it out")
-    model = loading.load(where, checkpoint)
-    about = portable.model_card(where, checkpoint, card)
-    off = _PROGRAMS[suffix](model, to, about, tile=tile)
-    return f"{_said(to)}; its probabilities differ from the model's by at most {off:.1g}"
+    with loading.target(to, overwrite, SUFFIXES) as to:
+        if suffix == bioimageio.SUFFIX:
+            how = dict(example=example, checkpoint=checkpoint, tile=tile, pixel_type=pixel_type)
+            said = bioimageio.export(where, to, card, **how)
+            return f"{_said(to)}; {said}"
+        model = loading.load(where, checkpoint)
+        about = portable.model_card(where, checkpoint, card)
+        off = _PROGRAMS[suffix](model, to, about, tile=tile)
+        return f"{_said(to)}; its probabilities differ from the model's by at most {off:.1g}"
 
 
 def _said(to: Path) -> str:

@@ -1,6 +1,7 @@
 """Trained models from a run directory, a model file, or the bundled ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from feedseg.inference.trained import JaxPredictor, ModelParts
 from feedseg.runs import config as configs
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.output_lock import hold_file
 from feedseg.runtime.rounding import round_up
 
 TEST_SIDE = 64  # px, at least, of the image that proves a model
@@ -74,31 +76,42 @@ def export(
     Raises UserError if the run has no whole model or `to` exists, SaveFailed if it cannot be
     written.
     """
-    to = target(to, overwrite)
-    parts = trained.read_run(Path(run), checkpoint)
-    model = trained.assemble(parts, Path(run))
+    with target(to, overwrite) as to:
+        _export(Path(run), to, card, example, checkpoint)
+    return to
+
+
+def _export(run: Path, to: Path, card: dict, example: Path | None, checkpoint: str) -> None:
+    parts = trained.read_run(run, checkpoint)
+    model = trained.assemble(parts, run)
     image = examples.crop(model, Path(example)) if example else test_image(model)
     described = model_file.manifest(
         parts.settings,
         parts.dtype,
         parts.facts,
         card=card,
-        scores=_scores(Path(run)) if checkpoint == "best" else {},
+        scores=_scores(run) if checkpoint == "best" else {},
     )
 
     answer = examples.rounded(model.apply(image))
     model_file.write(to, described, parts.variables, image, answer, proof(to))
-    return to
 
 
-def target(to: Path, overwrite: bool, suffixes: tuple[str, ...] = (bundled.SUFFIX,)) -> Path:
-    """The path of a model file to be written; UserError if it cannot have this name."""
+@contextmanager
+def target(
+    to: Path, overwrite: bool, suffixes: tuple[str, ...] = (bundled.SUFFIX,)
+) -> Iterator[Path]:
+    """The path of a model file that is written inside, by this process alone.
+
+    Raises UserError if it cannot have this name, InUse if another command writes it.
+    """
     to = Path(to)
     if not to.name.endswith(suffixes):
         raise UserError(f"{to}: a model file ends in {', '.join(suffixes)}")
-    if to.exists() and not overwrite:
-        raise UserError(f"{to}: exists; add --overwrite or choose another name")
-    return to
+    with hold_file(to):
+        if to.exists() and not overwrite:
+            raise UserError(f"{to}: exists; add --overwrite or choose another name")
+        yield to
 
 
 def proof(to: Path) -> Callable[[Path], None]:

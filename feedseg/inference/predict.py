@@ -20,10 +20,10 @@ from feedseg.inference.outputs.partial import Unfinished
 from feedseg.inference.outputs.plan import (
     ImageTask,
     OutputOptions,
-    Record,
     plan_jobs,
     refuse_existing,
 )
+from feedseg.inference.outputs.record import Record
 from feedseg.inference.outputs.writer import Outputs
 from feedseg.inference.predictor import Predictor
 from feedseg.io.reading import AS_STATED, ReadOptions
@@ -31,6 +31,8 @@ from feedseg.io.source import open_source, with_channels
 from feedseg.io.writers import labels as labels_writer
 from feedseg.runtime import notes
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.files import to_json
+from feedseg.runtime.output_lock import hold_folder
 from feedseg.runtime.prefetch import ahead
 
 
@@ -90,7 +92,8 @@ def predict(
     probabilities or uncertainty are asked for. Memory grows little with the width of an image and
     not with its height or its pages; with `rotations` and `instances` with the whole page. Returns
     the files written. Raises UserError, naming the file, for bad images, for images that do not fit
-    the model, and for existing files unless `overwrite`.
+    the model, and for existing files unless `overwrite`; InUse while a command with another model
+    or other options writes into `output`.
     """
     how = ReadOptions(axes, interpret).checked()
     rescaling.check(scale)
@@ -108,22 +111,23 @@ def predict(
         "wanted": [probabilities, instances and list(instances)],
         "read": [normalization, list(value_range), scale, *how],
     }
-    record = Record(Path(output), made_with)
-    if not overwrite:
-        jobs = [job for job in jobs if not record.has(job)]
-        refuse_existing([job for job in jobs if not record.began(job)])
-    if not jobs:
-        return []
-    only_labels = not probabilities and not uncertainty and rotations < 2 and scale == 1
-    kind = dict(dihedral=dihedral, uncertainty=uncertainty, only_labels=only_labels)
-    predictor = backends.load(model, checkpoint, rounds, backend=backend, **kind)
-    predictor = segment.with_normalization(predictor, normalization, value_range)
-    if instances:
-        instances.check(predictor.class_names)
-    if progress and (rule := segment.tile_rule(predictor)):
-        print(rule, file=sys.stderr, flush=True)
-    options = ImageOptions(tuple(channels), tile, rotations, scale, how)
-    return predict_files(predictor, jobs, options, progress=progress, record=record)
+    with hold_folder(Path(output), to_json(made_with)):
+        record = Record(Path(output), made_with)
+        if not overwrite:
+            jobs = [job for job in jobs if not record.has(job)]
+            refuse_existing([job for job in jobs if not record.began(job)])
+        if not jobs:
+            return []
+        only_labels = not probabilities and not uncertainty and rotations < 2 and scale == 1
+        kind = dict(dihedral=dihedral, uncertainty=uncertainty, only_labels=only_labels)
+        predictor = backends.load(model, checkpoint, rounds, backend=backend, **kind)
+        predictor = segment.with_normalization(predictor, normalization, value_range)
+        if instances:
+            instances.check(predictor.class_names)
+        if progress and (rule := segment.tile_rule(predictor)):
+            print(rule, file=sys.stderr, flush=True)
+        options = ImageOptions(tuple(channels), tile, rotations, scale, how)
+        return predict_files(predictor, jobs, options, progress=progress, record=record)
 
 
 class ImageOptions(NamedTuple):

@@ -76,11 +76,7 @@ class RunDir:
 
     def append(self, row: dict) -> None:
         """Add an epoch to metrics.jsonl. Raises SaveFailed if it cannot be written."""
-        processes.from_first(self._append, row)
-
-    def _append(self, row: dict) -> None:
-        with files.saving(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
-            stream.write(files.to_json(row) + "\n")
+        processes.from_first(files.append_line, self.metrics, files.to_json(row))
 
 
 def read_json(path: Path) -> dict:

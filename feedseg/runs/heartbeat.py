@@ -6,12 +6,10 @@ and a run never fails because of it: where it cannot be written it is left out.
 
 import contextlib
 import json
-import os
-import socket
 import time
 from pathlib import Path
 
-from feedseg.runtime import files, processes
+from feedseg.runtime import file_lock, files, processes
 from feedseg.runtime.errors import FeedsegError
 
 NAME = "heartbeat.json"
@@ -27,7 +25,9 @@ class Heartbeat:
 
     def __init__(self, path: Path, total_steps: int, every_s: float = 10):
         self._path, self._every_s = Path(path), every_s
-        self._content = {"step": 0, "total_steps": total_steps, **_where()}
+        who = file_lock.this_process()
+        del who["since"]
+        self._content = {"step": 0, "total_steps": total_steps, **who}
         self._first: tuple[int, float] | None = None  # step and time of the first beat
         self._written = float("-inf")
 
@@ -73,14 +73,6 @@ def _exit_code(error: BaseException | None) -> int:
     if error is None:
         return 0
     return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
-
-
-def _where() -> dict:
-    """Host, process and job of a scheduler, empty without one."""
-    array, index = (os.environ.get(f"SLURM_ARRAY_{key}", "") for key in ("JOB_ID", "TASK_ID"))
-    single = (os.environ.get(key, "") for key in ("SLURM_JOB_ID", "LSB_JOBID", "PBS_JOBID"))
-    job = f"{array}_{index}" if array else next(filter(None, single), "")
-    return {"host": socket.gethostname(), "pid": os.getpid(), "job": job}
 
 
 def read(path: Path) -> dict | None:

@@ -6,7 +6,6 @@ after a kill. In a run of several processes only process 0 takes the lock.
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import socket
@@ -14,18 +13,16 @@ import time
 from pathlib import Path
 
 from feedseg.runtime import file_lock, processes
-from feedseg.runtime.errors import SaveFailed, UserError, WorkdirBusy
+from feedseg.runtime.errors import InUse, SaveFailed, UserError
 
 _log = logging.getLogger(__name__)
-_BUSY = (errno.EWOULDBLOCK, errno.EACCES)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-_JOB_VARIABLES = ("SLURM_JOB_ID", "LSB_JOBID", "PBS_JOBID", "JOB_ID")
 
 
 class WorkdirLock:
     """The lock of a run directory; taken when made, given back by `release` or by the end.
 
-    Raises WorkdirBusy naming host, process and job of the holder, UserError if the folder cannot
+    Raises InUse naming host, process and job of the holder, UserError if the folder cannot
     be made or written or is not shared by all processes, SaveFailed if its disk is full. Where the
     file system knows no locks it warns and goes on without one.
     """
@@ -43,10 +40,10 @@ class WorkdirLock:
         try:
             file_lock.take(self._descriptor)
         except OSError as error:
-            if error.errno in _BUSY:
-                holder = _holder(self._descriptor)
+            if file_lock.is_taken(error):
+                holder = file_lock.holder(self._descriptor)
                 self.release()
-                raise WorkdirBusy(
+                raise InUse(
                     f"{workdir} is in use by {holder}; wait for it, stop it, or choose another "
                     "--workdir"
                 ) from None
@@ -60,13 +57,8 @@ class WorkdirLock:
 
     def _sign(self) -> str:
         """Say in the file who holds it; the lock is the kernel's, the text is for people."""
-        text = json.dumps(_this_process())
         try:
-            os.ftruncate(self._descriptor, 0)
-            os.lseek(self._descriptor, 0, os.SEEK_SET)
-            os.write(self._descriptor, text.encode())
-            os.fsync(self._descriptor)  # for other machines, too
-            return text
+            return file_lock.sign(self._descriptor)
         except OSError as error:
             _log.warning("%s: cannot be written: %s", self.path, error.strerror)
             return ""
@@ -111,20 +103,3 @@ def _see(path: Path, signature: str) -> None:
         f"process {processes.index()} on {socket.gethostname()} does not see {path.parent} as "
         "process 0 does: choose a --workdir on a file system that all machines share"
     )
-
-
-def _this_process() -> dict:
-    """Host, pid, scheduler job and starting time, as written into the file."""
-    job = next((os.environ[name] for name in _JOB_VARIABLES if os.environ.get(name)), "")
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    return {"host": socket.gethostname(), "pid": os.getpid(), "job": job, "since": since}
-
-
-def _holder(descriptor: int) -> str:
-    """Who holds the lock, in words; the holder may not have signed yet."""
-    try:
-        who = json.loads(os.pread(descriptor, 4096, 0))
-        job = f", job {who['job']}" if who["job"] else ""
-        return f"{who['host']} pid {who['pid']}{job} since {who['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"

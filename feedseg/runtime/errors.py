@@ -1,7 +1,7 @@
 """Errors that end a command, each with the exit code a shell or a launcher sees.
 
 0 done; 2 the user's mistake; 65 training diverged or its data are not usable;
-69 the run directory is in use; 73 a result could not be saved; 75 stopped and saved, run again.
+69 what it writes is in use; 73 a result could not be saved; 75 stopped and saved, run again.
 Anything else is a bug and keeps its traceback.
 """
 
@@ -31,8 +31,8 @@ class Diverged(FeedsegError):
     exit_code = 65
 
 
-class WorkdirBusy(FeedsegError):
-    """Another process holds the run directory."""
+class InUse(FeedsegError):
+    """Another process holds the run directory, the folder of results or the file."""
 
     exit_code = 69
 

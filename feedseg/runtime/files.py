@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -104,8 +105,8 @@ def temporary(path: Path, suffix: str = ".part", make_folder: bool = True) -> It
     path = Path(path)
     if make_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
-    own = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
-    form = re.compile(rf"\.{re.escape(path.name)}\.\d+{re.escape(suffix)}")
+    own = path.with_name(f".{path.name}.{os.getpid()}-{_token()}{suffix}")
+    form = re.compile(rf"\.{re.escape(path.name)}\.\d+(-[0-9a-f]+)?{re.escape(suffix)}")
     for name in filter(form.fullmatch, _hidden_at_first(path.parent.resolve())):
         if name != own.name:
             remove_if_free(path.with_name(name))
@@ -114,10 +115,16 @@ def temporary(path: Path, suffix: str = ".part", make_folder: bool = True) -> It
         yield own
     finally:
         with contextlib.suppress(OSError):
-            if descriptor is None or _is_open(own, descriptor):
+            if descriptor is None or file_lock.is_open(own, descriptor):
                 own.unlink()
         if descriptor is not None:
             os.close(descriptor)
+
+
+@functools.lru_cache(maxsize=1)
+def _token() -> str:
+    """Of this process: on other machines and in containers others have its number."""
+    return secrets.token_hex(4)
 
 
 @functools.lru_cache(maxsize=8)
@@ -143,7 +150,7 @@ def _hold(path: Path) -> int | None:
             os.ftruncate(descriptor, 0)
             os.close(descriptor)
             return None
-        if _is_open(path, descriptor):
+        if file_lock.is_open(path, descriptor):
             os.ftruncate(descriptor, 0)
             return descriptor
         os.close(descriptor)  # before it was locked, it was taken for a leftover
@@ -155,18 +162,10 @@ def remove_if_free(path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR)
         try:
             file_lock.take(descriptor)
-            if _is_open(path, descriptor):
+            if file_lock.is_open(path, descriptor):
                 path.unlink()
         finally:
             os.close(descriptor)
-
-
-def _is_open(path: Path, descriptor: int) -> bool:
-    """Whether the file of that name is the open one."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def write_json_atomic(path: Path, obj) -> None:
@@ -175,6 +174,20 @@ def write_json_atomic(path: Path, obj) -> None:
     Raises SaveFailed naming the path if the disk is full or the folder cannot be written.
     """
     write_text_atomic(path, to_json(obj, indent=1) + "\n")
+
+
+def append_line(path: Path, text: str) -> None:
+    """Add lines to a text file, flushed to the disk; a torn last line is ended first.
+
+    Raises SaveFailed naming the path if it cannot be written.
+    """
+    with saving(path), Path(path).open("ab+") as stream:
+        if stream.seek(0, os.SEEK_END):
+            stream.seek(-1, os.SEEK_END)
+            text = text if stream.read(1) == b"\n" else f"\n{text}"
+        stream.write(f"{text}\n".encode())
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def truncate_jsonl(path: Path, keep: Callable[[dict], bool]) -> int:
@@ -192,13 +205,13 @@ def _truncate(path: Path, keep: Callable[[dict], bool]) -> int:
     if not path.exists():
         return 0
     lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if (row := _row(line)) is not None and keep(row)]
+    kept = [line for line in lines if (row := json_row(line)) is not None and keep(row)]
     if len(kept) != len(lines):
         write_text_atomic(path, b"".join(kept).decode())
     return len(kept)
 
 
-def _row(line: bytes) -> dict | None:
+def json_row(line: bytes) -> dict | None:
     """The JSON object of a complete line, or None."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import feedseg
 from feedseg.runs import config as configs
-from feedseg.runtime.errors import FeedsegError, UserError, WorkdirBusy, guarded
+from feedseg.runtime.errors import FeedsegError, InUse, UserError, guarded
 from feedseg.runtime.logs import Log
 
 
@@ -35,7 +35,7 @@ def stack(runs: Sequence[str]) -> int:
             failed.append(outcome)
             print(f"feedseg: {order.workdir}: {outcome}", file=sys.stderr, flush=True)
     # one that is in use is to be tried again, which is no use to one that has failed
-    failed.sort(key=lambda error: isinstance(error, WorkdirBusy))
+    failed.sort(key=lambda error: isinstance(error, InUse))
     return failed[0].exit_code if failed else 0
 
 

@@ -139,7 +139,7 @@ def test_folders_that_hold_no_pairs(tmp_path, capsys):
     assert not (tmp_path / "report").exists()
     (tmp_path / "report").touch()
     root = folder(tmp_path / "data", [ids(2) for _ in range(3)])
-    with pytest.raises(UserError, match="report: cannot be created"):
+    with pytest.raises(UserError, match="report: is a file"):
         check(root, output=tmp_path / "report", progress=False)
 
 

@@ -12,7 +12,7 @@ from feedseg.evaluation.pair_files import pair_files, plain_name
 from feedseg.evaluation.tables import console_table
 from feedseg.inference.outputs import channel_maps
 from feedseg.io.writers import imagej
-from feedseg.runtime.errors import SaveFailed, UserError
+from feedseg.runtime.errors import UserError
 
 NAMES = ("interior", "membrane")
 COLORS = ((0, 0, 0), (255, 255, 255))
@@ -250,5 +250,5 @@ def test_options_that_do_not_fit(folders, options, message):
 
 def test_output_that_cannot_be_written(folders, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SaveFailed, match="file"):
+    with pytest.raises(UserError, match="file is a file; name a folder"):
         evaluate_folders(*folders, output=tmp_path / "file" / "out")

@@ -10,7 +10,7 @@ import pytest
 from feedseg import main
 from feedseg.experiments import sweep, trials
 from feedseg.runs.lock import WorkdirLock
-from feedseg.runtime.errors import Stopped, UserError, WorkdirBusy
+from feedseg.runtime.errors import InUse, Stopped, UserError
 from tests.support import tiny
 
 TINY = str(Path(tiny.__file__))
@@ -72,7 +72,7 @@ def test_what_is_set_aside_keeps_its_files(run):
 
 
 def test_what_is_in_use_is_not_set_aside(run):
-    with WorkdirLock(run), pytest.raises(WorkdirBusy):
+    with WorkdirLock(run), pytest.raises(InUse):
         sweep.set_aside(run)
     assert run.exists()
 

@@ -98,7 +98,7 @@ def test_an_image_that_fails_leaves_nothing(folder, monkeypatch):
     stand_in(monkeypatch, not_a_number)
     with pytest.raises(UserError, match="NaN"):
         command(folder, "out")
-    assert [path.name for path in (folder / "out").iterdir()] == ["feedseg-predict.json"]
+    assert [path.name for path in (folder / "out").iterdir()] == ["feedseg-predict.jsonl"]
 
 
 def keep(path: Path, slabs: list[np.ndarray], key: str = "key") -> None:

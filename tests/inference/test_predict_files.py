@@ -12,12 +12,12 @@ import tifffile
 from PIL import Image
 
 from feedseg.inference import backends, predict
-from feedseg.inference.outputs import channel_maps, plan, preview
+from feedseg.inference.outputs import channel_maps, plan, preview, record
 from feedseg.inference.trained import with_disagreement
 from feedseg.inference.uncertainty import disagreement
 from feedseg.io import colors, images
 from feedseg.runtime import notes
-from feedseg.runtime.errors import BadImage, SaveFailed, UserError
+from feedseg.runtime.errors import BadImage, InUse, SaveFailed, UserError
 from tests.support.fake_model import COLORS, NAMES, Fake, bright, run, stand_in
 
 RNG = np.random.default_rng(0)
@@ -144,7 +144,7 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         predict.predict(tmp_path / "run", folder, tmp_path / "out", **kinds)
     done = {path.name for path in (tmp_path / "out").iterdir()}
-    assert done == {"a_labels.tif", "a_probabilities.tif", plan.RECORD}
+    assert done == {"a_labels.tif", "a_probabilities.tif", record.NAME}
     calls.clear()
     stand_in(monkeypatch, counted)
     written = predict.predict(tmp_path / "run", folder, tmp_path / "out", **kinds)
@@ -499,17 +499,64 @@ def test_a_result_of_another_image_is_not_taken_for_ones_own(tmp_path, monkeypat
         again("other/a.png")
 
 
-def test_records_of_images_alone_are_read(tmp_path, monkeypatch):
-    """As versions without sub-folders wrote them."""
+def test_a_record_of_the_former_form_is_read(tmp_path, monkeypatch):
+    """One object, rewritten for each image."""
     root = days(tmp_path / "in", "a.png", "b.png")
     stand_in(monkeypatch)
     command = (tmp_path / "run", root, tmp_path / "out")
     predict.predict(*command, progress=False)
-    path = tmp_path / "out" / plan.RECORD
-    record = json.loads(path.read_text())
-    entry = record["done"].pop("a_labels.tif")
-    record["done"] = {entry.pop("image"): entry}
-    record["begun"] = str((root / "b.png").resolve())
-    path.write_text(json.dumps(record))
+    path = tmp_path / "out" / record.NAME
+    stated, *lines = map(json.loads, path.read_text().splitlines())
+    entry = next(line for line in lines if line.get("done") == "a_labels.tif")
+    entry = {key: entry[key] for key in ("image", "bytes", "mtime_ns", "files")}
+    former = {"what": stated["what"], "done": {"a_labels.tif": entry}, "begun": "b_labels.tif"}
+    path.unlink()
+    path.with_suffix(".json").write_text(json.dumps(former))
+    assert predict.predict(*command, progress=False) == [tmp_path / "out" / "b_labels.tif"]
+    (tmp_path / "out" / "b_labels.tif").unlink()
     assert predict.predict(*command, progress=False) == [tmp_path / "out" / "b_labels.tif"]
     assert predict.predict(*command, progress=False) == []
+
+
+def test_a_record_keeps_what_each_model_has_made(tmp_path, monkeypatch):
+    root = days(tmp_path / "in", "a.png", "b.png")
+    stand_in(monkeypatch)
+    for name, tile in (("a.png", 16), ("b.png", 32)):
+        assert predict.predict(tmp_path / "run", root / name, tmp_path / "out", tile=tile)
+    assert predict.predict(tmp_path / "run", root / "a.png", tmp_path / "out", tile=16) == []
+    assert predict.predict(tmp_path / "run", root / "b.png", tmp_path / "out", tile=32) == []
+    with pytest.raises(UserError, match=r"a_labels\.tif: exists"):
+        predict.predict(tmp_path / "run", root / "a.png", tmp_path / "out", tile=32)
+
+
+def test_a_torn_record_loses_one_line_alone(tmp_path, monkeypatch):
+    root = days(tmp_path / "in", "a.png", "b.png")
+    stand_in(monkeypatch)
+    command = (tmp_path / "run", root, tmp_path / "out")
+    predict.predict(*command, progress=False)
+    path = tmp_path / "out" / record.NAME
+    path.write_bytes(path.read_bytes()[:-30])
+    assert predict.predict(*command, progress=False) == [tmp_path / "out" / "b_labels.tif"]
+    assert predict.predict(*command, progress=False) == []
+
+
+def test_one_model_at_a_time_writes_into_a_folder(tmp_path, monkeypatch):
+    root = days(tmp_path / "in", "a.png", "b.png")
+    stand_in(monkeypatch)
+    inner = []
+
+    def another(images):
+        if not inner:
+            inner.append("begun")
+            with pytest.raises(InUse, match=r"out is in use by .* pid \d+ since"):
+                predict.predict(tmp_path / "run", root / "b.png", tmp_path / "out", tile=32)
+            inner.extend(predict.predict(tmp_path / "run", root / "b.png", tmp_path / "out"))
+        return bright(images)
+
+    stand_in(monkeypatch, another)
+    assert predict.predict(tmp_path / "run", root / "a.png", tmp_path / "out")
+    assert inner == ["begun", tmp_path / "out" / "b_labels.tif"]
+    assert predict.predict(tmp_path / "run", root, tmp_path / "out") == []
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("a_labels.tif", "b_labels.tif", record.NAME)
+    }

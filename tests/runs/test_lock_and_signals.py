@@ -12,7 +12,7 @@ import pytest
 
 from feedseg.runs.checkpoint import read_tree
 from feedseg.runs.lock import WorkdirLock
-from feedseg.runtime.errors import UserError, WorkdirBusy
+from feedseg.runtime.errors import InUse, UserError
 from feedseg.runtime.signals import Stop
 
 HOLD = """
@@ -37,7 +37,7 @@ def holder(workdir, **environment) -> subprocess.Popen:
 
 def test_second_process_is_refused_until_the_holder_is_killed(tmp_path):
     with holder(tmp_path / "run", SLURM_JOB_ID="4711") as child:
-        with pytest.raises(WorkdirBusy) as error:
+        with pytest.raises(InUse) as error:
             WorkdirLock(tmp_path / "run")
         child.kill()
     message = str(error.value)
@@ -51,7 +51,7 @@ def test_second_process_is_refused_until_the_holder_is_killed(tmp_path):
 
 def test_lock_is_given_back(tmp_path):
     with WorkdirLock(tmp_path) as lock:
-        with pytest.raises(WorkdirBusy, match=f"pid {os.getpid()}"):
+        with pytest.raises(InUse, match=f"pid {os.getpid()}"):
             WorkdirLock(tmp_path)
         lock.release()
         lock.release()
@@ -61,7 +61,7 @@ def test_lock_is_given_back(tmp_path):
 def test_unsigned_lock_file_is_still_a_lock(tmp_path):
     with WorkdirLock(tmp_path):
         (tmp_path / ".lock").write_bytes(b'{"host": "n')
-        with pytest.raises(WorkdirBusy, match="another process"):
+        with pytest.raises(InUse, match="another process"):
             WorkdirLock(tmp_path)
 
 

@@ -20,7 +20,7 @@ from feedseg.runs.checkpoint import read_tree
 from feedseg.runs.directory import RunDir
 from feedseg.runs.lock import WorkdirLock
 from feedseg.runtime import mesh
-from feedseg.runtime.errors import Diverged, Stopped, UserError, WorkdirBusy, guarded
+from feedseg.runtime.errors import Diverged, InUse, Stopped, UserError, guarded
 from feedseg.runtime.logs import Log
 from feedseg.training import batched, result, stack, train
 from feedseg.training.setup import set_up
@@ -191,7 +191,7 @@ def test_a_run_that_fails_leaves_the_others_alone(alone, tmp_path, monkeypatch):
     no_data = order(tmp_path / "none", "data.name=sstem", "data_dir=/nowhere")
     with WorkdirLock(tmp_path / "busy"):
         outcomes = train.run_together([*four, no_data])
-    assert [type(each) for each in outcomes] == [dict, Diverged, dict, WorkdirBusy, UserError]
+    assert [type(each) for each in outcomes] == [dict, Diverged, dict, InUse, UserError]
     assert "at step 1" in str(outcomes[1])
     assert_equal_runs(alone / "a", tmp_path / "a")
     assert not (tmp_path / "b" / "result.json").exists()

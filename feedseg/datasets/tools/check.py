@@ -20,6 +20,7 @@ from feedseg.io.reading import ReadOptions
 from feedseg.runtime import notes
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.files import write_json_atomic
+from feedseg.runtime.output_lock import hold_folder
 from feedseg.runtime.tables import aligned
 
 SHEET_PAIRS = 12
@@ -150,18 +151,15 @@ def _numeric(cell) -> bool:
 def _write(
     output: Path, scan: FolderScan, names: Sequence[str], diagnosis: Diagnosis
 ) -> list[Path]:
-    """Write the fingerprint and, if a pair is readable, the sheet; UserError if that fails."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be created ({error.strerror}); choose another") from None
+    """Write the fingerprint and, if a pair is readable, the sheet."""
     files = [output / "fingerprint.json"]
-    write_json_atomic(files[0], fingerprint(scan, names, diagnosis))
-    if scan.samples:
-        from feedseg.datasets.tools.overlay_sheet import draw_sheet
+    with hold_folder(output):
+        write_json_atomic(files[0], fingerprint(scan, names, diagnosis))
+        if scan.samples:
+            from feedseg.datasets.tools.overlay_sheet import draw_sheet
 
-        files.insert(0, output / "overlay.png")
-        draw_sheet(scan.samples, sorted(scan.values()), names, files[0])
+            files.insert(0, output / "overlay.png")
+            draw_sheet(scan.samples, sorted(scan.values()), names, files[0])
     return files
 
 

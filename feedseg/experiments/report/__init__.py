@@ -13,6 +13,7 @@ from feedseg.experiments.report.folder import ReportFolder
 from feedseg.experiments.report.page import page, table_notes
 from feedseg.experiments.report.provenance import origins, tools
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.output_lock import hold_folder
 
 
 def report(
@@ -33,7 +34,8 @@ def report(
     the others are tested against, else all pairs are. images: number of test images shown in the
     qualitative figure. every_output: the other scored outputs count as methods too. rename: default
     name -> displayed name; the baseline goes by its displayed name.
-    Raises UserError without a finished run, for an unknown method or an unsuitable folder.
+    Raises UserError without a finished run, for an unknown method or an unsuitable folder,
+    InUse while another report is written there.
     """
     if images < 0:
         raise UserError(f"--images {images}: at least 0")
@@ -41,17 +43,20 @@ def report(
     names = [method.name for method in collection.methods]
     if baseline and baseline not in names:
         raise UserError(f"--baseline {baseline!r}: no such method; there are: {', '.join(names)}")
-    folder = ReportFolder(output)
-    key = f"m{metric}"
-    tests = {
-        "runs": significance.over_runs(collection.methods, key, baseline),
-        "images": significance.over_images(collection.methods, key, baseline),
-    }
-    _write_tables(folder, collection, metric, tests)
-    folder.write("index.html", page(folder, collection, metric, tests, images))
-    options = {"metric": metric, "by": by, "baseline": baseline, "images": images}
-    runs = tables.run_rows(collection)
-    folder.finish({**tools(), "options": options, "warnings": collection.warnings, "runs": runs})
+    with hold_folder(output):
+        folder = ReportFolder(output)
+        key = f"m{metric}"
+        tests = {
+            "runs": significance.over_runs(collection.methods, key, baseline),
+            "images": significance.over_images(collection.methods, key, baseline),
+        }
+        _write_tables(folder, collection, metric, tests)
+        folder.write("index.html", page(folder, collection, metric, tests, images))
+        options = {"metric": metric, "by": by, "baseline": baseline, "images": images}
+        runs = tables.run_rows(collection)
+        folder.finish(
+            {**tools(), "options": options, "warnings": collection.warnings, "runs": runs}
+        )
     say(tables.as_markdown(tables.score_table(collection, metric)))
     for line in collection.warnings:
         say(f"warning: {line}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from feedseg.runs.directory import is_run, read_json
 from feedseg.runtime import files
-from feedseg.runtime.errors import SaveFailed, UserError
+from feedseg.runtime.errors import UserError
 
 RECORD = "provenance.json"
 FILES = ("table.md", "table.tex", "table.csv", "runs.csv", "tests.csv", "curves.png", "curves.pdf")
@@ -14,18 +14,13 @@ _MAKER = "feedseg report"
 
 
 class ReportFolder:
-    """Output folder of a report. Its record lists the files, which a later report may replace."""
+    """Output folder of a report, there and held. Its record lists what a later one may replace."""
 
     def __init__(self, path: Path):
-        """Raises UserError if the folder is a run or has files of the same names from elsewhere.
-
-        Raises SaveFailed if it cannot be made.
-        """
+        """Raises UserError if the folder is a run or has files of the same names from elsewhere."""
         self.path = Path(path)
         if is_run(self.path):
             raise UserError(f"{self.path} is the directory of a run; choose another --output")
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file; choose another --output")
         former = self._own_files()
         for name in FILES:
             if name not in former and (self.path / name).exists():
@@ -33,10 +28,6 @@ class ReportFolder:
                     f"{self.path / name} exists and is not from a report; choose another --output"
                 )
         self._kept: set[str] = set()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SaveFailed(f"{self.path}: cannot be created ({error.strerror})") from error
         self._record({"files": FILES})  # an interrupted report can be repeated
 
     def _own_files(self) -> list[str]:

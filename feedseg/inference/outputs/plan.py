@@ -1,8 +1,4 @@
-"""Which files a prediction reads and writes, and which it has written before.
-
-A command that was stopped goes on where it was: a record beside the results says which of them are
-those of this model, of these options and of this input.
-"""
+"""Which files a prediction reads and writes."""
 
 import glob
 import os
@@ -13,14 +9,11 @@ from typing import NamedTuple
 
 from feedseg.inference.outputs import object_tables
 from feedseg.inference.outputs.instances import InstanceSpec
-from feedseg.io import images, ngff
+from feedseg.io import images
 from feedseg.io.writers import formats
-from feedseg.runs.directory import read_json
-from feedseg.runtime import files as atomic
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.files import require_folder
 from feedseg.runtime.notes import note
-
-RECORD = "feedseg-predict.json"
 
 
 class OutputOptions(NamedTuple):
@@ -63,7 +56,7 @@ def plan_jobs(
     Raises UserError if there is no image, or if a folder would receive its own results (they
     would be taken for images the next time).
     """
-    atomic.require_folder(output)
+    require_folder(output)
     files: list[Path] = []
     searched: set[Path] = set()  # folders whose images are not named one by one
     for each in [inputs] if isinstance(inputs, str | Path) else inputs:
@@ -166,66 +159,3 @@ def refuse_existing(jobs: list[ImageTask]) -> None:
     if there:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
         raise UserError(f"{there[0]}{more}: exists; add --overwrite or choose another --output")
-
-
-class Record:
-    """What a folder of results is made of. what: the model and the options, as plain data."""
-
-    def __init__(self, folder: Path, what: dict):
-        self._path = folder / RECORD
-        self._what = what
-        found = read_json(self._path) if self._path.exists() else {}
-        ours = found.get("what") == what
-        self._done = dict(map(_by_place, found.get("done", {}).items())) if ours else {}
-        self._begun = found.get("begun", "") if ours else ""
-
-    def has(self, job: ImageTask) -> bool:
-        """Whether all files of a job are there and are of its image as it is now."""
-        done = self._done.get(self._place(job))
-        return done == _entry(job) and all(path.exists() for path in job.outputs())
-
-    def began(self, job: ImageTask) -> bool:
-        """Whether this command was stopped while it wrote the files of a job."""
-        return self._begun in (self._place(job), str(job.image.resolve()))  # formerly the image
-
-    def begin(self, job: ImageTask) -> None:
-        """The files of a job are written from now on."""
-        self._begun = self._place(job)
-        self._done.pop(self._begun, None)
-        self._save()
-
-    def add(self, job: ImageTask) -> None:
-        """A job is done."""
-        self._done[self._place(job)] = _entry(job)
-        self._begun = ""
-        self._save()
-
-    def key(self, job: ImageTask) -> str:
-        """Of the model, the options and the image as it is now."""
-        return atomic.to_json([self._what, str(job.image.resolve()), _mark(job)])
-
-    def _place(self, job: ImageTask) -> str:
-        """Of the labels in the folder: `day1/a_labels.tif`."""
-        return job.labels.relative_to(self._path.parent).as_posix()
-
-    def _save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"what": self._what, "done": self._done, "begun": self._begun}
-        atomic.write_json_atomic(self._path, content)
-
-
-def _entry(job: ImageTask) -> dict:
-    """The image of a job and its mark."""
-    return {"image": str(job.image.resolve()), **_mark(job)}
-
-
-def _mark(job: ImageTask) -> dict:
-    """Size and time of the image, names of the results."""
-    names = [path.name for path in job.outputs()]
-    return {**ngff.stamp(job.image), "files": names}
-
-
-def _by_place(item: tuple[str, dict]) -> tuple[str, dict]:
-    """A place with its entry; formerly an image with its mark, whose first file is the labels."""
-    key, mark = item
-    return item if "image" in mark else (mark["files"][0], {"image": key, **mark})
