@@ -7,7 +7,7 @@ import numpy as np
 import feedseg
 from feedseg.experiments.published import PublishedTable
 from feedseg.experiments.table_runs import Choice, TableCell
-from feedseg.runs.directory import read_json
+from feedseg.runs.directory import RunDir
 from feedseg.runtime.tables import markdown, mean_and_std
 
 _UNITS = {"iou": "IoU, %", "dice": "Dice, %", "mask": "as Keras gives them"}
@@ -18,10 +18,9 @@ def values(cell: TableCell) -> dict[str, list[float]]:
     """Our numbers of every class and of the mean, one per finished run, in the paper's unit."""
     numbers: dict[str, list[float]] = {}
     for trial in cell.trials:
-        path = trial.workdir / "result.json"
-        if not path.exists():
+        if not (result := RunDir(trial.workdir).finished()):
             continue
-        for name, value in _values(read_json(path), cell).items():
+        for name, value in _values(result, cell).items():
             if value is not None and np.isfinite(value):
                 numbers.setdefault(name, []).append(value)
     return numbers
@@ -101,9 +100,7 @@ def record(table: PublishedTable, cells: Sequence[TableCell], choice: Choice) ->
     """The numbers and their origin as plain data."""
     runs = {}
     for trial in {trial for cell in cells for trial in cell.trials}:
-        path = trial.workdir / "result.json"
-        if path.exists():
-            result = read_json(path)
+        if result := RunDir(trial.workdir).finished():
             runs[trial.config] = {key: result.get(key) for key in _ORIGIN}
     rows = [
         {

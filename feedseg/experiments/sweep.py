@@ -15,8 +15,9 @@ from typing import NamedTuple
 from feedseg import datasets
 from feedseg.experiments.trials import Task, Trial, command
 from feedseg.runs import config as configs
+from feedseg.runs.directory import read_json
 from feedseg.runs.lock import WorkdirLock
-from feedseg.runtime.errors import SaveFailed, Stopped
+from feedseg.runtime.errors import SaveFailed, Stopped, UserError
 from feedseg.runtime.signals import Stop
 
 BUSY, AGAIN = 69, 75  # exit codes of a run: in use by another process; stopped and saved
@@ -63,12 +64,9 @@ def state(trial: Trial, fingerprint: Callable[[object], str]) -> str:
 def _read(path: Path) -> dict | str | None:
     """The content of a JSON file, None without one, `broken` if it is unreadable."""
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
+        return read_json(path) if path.exists() else None
+    except UserError:
         return "broken"
-    return content if isinstance(content, dict) else "broken"
 
 
 def set_aside(workdir: Path) -> Path:

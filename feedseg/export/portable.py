@@ -134,7 +134,7 @@ def model_card(where: Path, checkpoint: str, texts: dict[str, str]) -> ModelCard
         known = ModelCard.of(model_file.read_manifest(path))
         return known._replace(card={**known.card, **texts})
     run = RunDir(path)
-    best = checkpoint == "best" and run.result.exists()
-    scores = read_json(run.result)["metrics"] if best else {}
+    result = run.finished() if checkpoint == "best" else None
+    scores = result["metrics"] if result else {}
     network = configs.from_plain(read_json(run.config)).model.to_dict()
     return ModelCard(network, read_json(run.data).get("name", ""), dict(texts), scores)

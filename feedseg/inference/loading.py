@@ -11,7 +11,7 @@ from feedseg.inference import bundled, ensemble, model_file, trained
 from feedseg.inference import example as examples
 from feedseg.inference.trained import JaxPredictor, ModelParts
 from feedseg.runs import config as configs
-from feedseg.runs.directory import RunDir, read_json
+from feedseg.runs.directory import RunDir
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.output_lock import hold_file
 from feedseg.runtime.rounding import round_up
@@ -171,5 +171,5 @@ def _parts(content: model_file.Package) -> ModelParts:
 
 def _scores(run: Path) -> dict:
     """Scores of a finished run on its own test part."""
-    result = RunDir(run).result
-    return read_json(result)["metrics"] if result.exists() else {}
+    result = RunDir(run).finished()
+    return result["metrics"] if result else {}

@@ -14,8 +14,8 @@ from feedseg.inference import tta, uncertainty
 from feedseg.inference.predictor import TrainingImages
 from feedseg.inference.segment import NOT_FINITE
 from feedseg.runs import config as configs
-from feedseg.runs.checkpoint import read_tree
-from feedseg.runs.directory import RunDir, read_json
+from feedseg.runs.checkpoint import read_tree, saved_steps
+from feedseg.runs.directory import RunDir, read_json, require_same
 from feedseg.runtime import xla
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.rounding import round_up
@@ -73,7 +73,15 @@ def read_run(run: Path, checkpoint: str = "best") -> ModelParts:
     directory = RunDir(run)
     config = configs.from_plain(read_json(directory.config))
     facts = read_json(directory.data)
-    variables = read_variables(run, checkpoint)
+    folder = _folder(run, checkpoint)
+    try:
+        tree, notes = read_tree(folder)
+    except UserError as error:
+        if checkpoint == "best" and saved_steps(directory.checkpoints):
+            raise UserError(f"{error}; or take the newest one: --checkpoint latest") from None
+        raise
+    require_same(folder, notes, directory.identity())
+    variables = {"params": tree["params"], "batch_stats": tree.get("batch_stats", {})}
     return ModelParts(config.model.to_dict(), variables, config.train.compute_dtype, facts)
 
 

@@ -36,6 +36,7 @@ def require_room(folder: Path, host: dict[str, np.ndarray]) -> None:
 
     Asked before Orbax begins, for its threads end on a full disk in pages of tracebacks.
     """
+    folder.mkdir(exist_ok=True)  # it may have been deleted; of a run that is gone nothing is made
     size = 2**20 + sum(array.nbytes for array in host.values())
     with tempfile.TemporaryFile(dir=folder) as stream:
         if not hasattr(os, "posix_fallocate"):

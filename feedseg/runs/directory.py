@@ -4,6 +4,7 @@ Of several processes only process 0 looks and writes; all must call the methods 
 its answers.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 
 from feedseg.runs import config as configs
 from feedseg.runtime import files, processes
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, one_line
 
 
 class RunDir:
@@ -59,34 +60,112 @@ class RunDir:
                 f"the data of {self.path} have changed since this run began; choose another "
                 "--workdir or bring the old data back"
             )
-        files.write_json_atomic(self.data, facts)
-        files.write_json_atomic(self.config, configs.to_plain(config))
+        files.write_sealed(self.data, facts)
+        files.write_sealed(self.config, configs.to_plain(config))
+
+    def identity(self) -> dict[str, str]:
+        """Hashes of the configuration and of the data, which checkpoints and results carry."""
+        return processes.from_first(self._identity)
+
+    def _identity(self) -> dict[str, str]:
+        return {
+            "config_hash": configs.config_hash(read_json(self.config)),
+            "data_hash": read_json(self.data)["fingerprint"],
+        }
 
     def finished(self) -> dict | None:
-        """The content of result.json, None while the run is not finished."""
-        return processes.from_first(
-            lambda: read_json(self.result) if self.result.exists() else None
-        )
+        """The content of result.json, None while the run is not finished.
+
+        Raises UserError if it is damaged, or the result of another run.
+        """
+        return processes.from_first(self._finished)
+
+    def _finished(self) -> dict | None:
+        if not self.result.exists():
+            return None
+        result = read_json(self.result)
+        if self.config.exists() and self.data.exists():
+            require_same(self.result, result, self._identity())
+        return result
 
     def rows(self) -> list[dict]:
-        """The epochs logged so far."""
+        """The epochs logged so far; lines that are torn or damaged are passed over."""
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+        lines = self.metrics.read_bytes().splitlines(keepends=True)
+        return [row for line in lines if _is_epoch(row := files.json_row(line))]
 
     def append(self, row: dict) -> None:
         """Add an epoch to metrics.jsonl. Raises SaveFailed if it cannot be written."""
         processes.from_first(files.append_line, self.metrics, files.to_json(row))
 
+    def log_hash(self) -> str:
+        """SHA-256 of metrics.jsonl, by which a checkpoint and a result know it; empty without."""
+        return processes.from_first(
+            lambda: (
+                hashlib.sha256(self.metrics.read_bytes()).hexdigest()
+                if self.metrics.exists()
+                else ""
+            )
+        )
+
+
+def _is_epoch(row: dict | None) -> bool:
+    """Whether a row of metrics.jsonl is whole: numbers, or null where one is not finite."""
+    numbers = (int, float, type(None))
+    return bool(row) and "epoch" in row and all(isinstance(v, numbers) for v in row.values())
+
+
+def require_same(path: Path, facts: dict, identity: dict[str, str]) -> None:
+    """Raises UserError if the facts in a file of a run are those of another configuration or data.
+
+    What an earlier version has not noted is not compared.
+    """
+    for key, value in identity.items():
+        if facts.get(key, value) != value:
+            what = {"config_hash": "configuration", "data_hash": "data"}[key]
+            raise UserError(
+                f"{path}: is of another {what} than {path.parent}; restore the file from a copy, "
+                "or delete it and run the training again"
+            )
+
+
+_KINDS = {
+    "config.json": {
+        **dict.fromkeys(("model", "data", "train", "split"), dict),
+        **{"experiment": str, "seed": int},
+    },
+    "data.json": {
+        **{"class_names": list, "class_colors": list, "percentiles": list},
+        **{"channels": int, "normalization": str, "fingerprint": str},
+    },
+    "result.json": {"metrics": dict},
+}
+
 
 def read_json(path: Path) -> dict:
-    """A JSON file; UserError naming it if it is missing or damaged."""
+    """A JSON object in a file, without its seal.
+
+    Raises UserError naming the file if it is missing or damaged, which its seal shows (files of
+    earlier versions have none), or lacks what a file of this name holds.
+    """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; name the directory of a run") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore it from a copy") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = one_line(error)
+        raise UserError(f"{path}: cannot be read ({reason}); restore it from a copy") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no JSON object; restore it from a copy")
+    sealed = content.get(files.SEAL)
+    if sealed and sealed != files.seal(content):
+        raise UserError(f"{path}: was changed, its digest is another; restore it from a copy")
+    content.pop(files.SEAL, None)
+    for key, kind in _KINDS.get(path.name, {}).items():
+        if not isinstance(content.get(key), kind):
+            raise UserError(f"{path}: lacks {key!r} or holds another type; restore it from a copy")
+    return content
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:

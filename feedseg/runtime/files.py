@@ -6,6 +6,7 @@ place of the old file in one rename. Of several processes only process 0 writes.
 
 import contextlib
 import functools
+import hashlib
 import json
 import math
 import os
@@ -174,6 +175,20 @@ def write_json_atomic(path: Path, obj) -> None:
     Raises SaveFailed naming the path if the disk is full or the folder cannot be written.
     """
     write_text_atomic(path, to_json(obj, indent=1) + "\n")
+
+
+def write_sealed(path: Path, obj: dict) -> None:
+    """`write_json_atomic` with `sha256`, the digest of all other values; see `seal`."""
+    write_json_atomic(path, {**obj, SEAL: seal(obj)})
+
+
+SEAL = "sha256"
+
+
+def seal(obj: dict) -> str:
+    """SHA-256 of an object as JSON with sorted keys, without its own seal."""
+    plain = _plain({key: value for key, value in obj.items() if key != SEAL})
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def append_line(path: Path, text: str) -> None:

@@ -11,26 +11,22 @@ from feedseg.evaluation import figures, metrics, test_split
 from feedseg.evaluation.panel import panel
 from feedseg.evaluation.tables import console_table
 from feedseg.inference.trained import JaxPredictor, make_predictor
-from feedseg.runs import config as configs
 from feedseg.runs.checkpoint import Checkpoints
 from feedseg.runtime import files, mesh, processes
-from feedseg.runtime.errors import UserError, one_line
+from feedseg.runtime.errors import one_line
 from feedseg.runtime.logs import Log
 from feedseg.training import validate
+from feedseg.training.run import rescue_best
 from feedseg.training.setup import Setup, place_items
 
 
 def finish(setup: Setup, state, meta: dict, best: Checkpoints) -> dict:
     """Test the best checkpoint and write result.json; the figures come after it.
 
-    Raises UserError if the best checkpoint is gone.
+    best: where none is whole the last state takes its place.
     """
-    checkpoint = best.restore_latest(mesh.abstract(setup.mesh, state.variables()))
-    if not checkpoint:
-        raise UserError(
-            f"{best.folder}: the best checkpoint is gone; delete the run and start again"
-        )
-    step, variables, notes = checkpoint
+    meta = rescue_best(setup, state, meta, best)
+    step, variables, notes = best.restore_latest(mesh.abstract(setup.mesh, state.variables()))
     setup.log(f"evaluating the best checkpoint (epoch {notes['epoch']}) on the test images")
     facts = describe(setup.dataset, setup.config.data)
     predictor = make_predictor(setup.model, variables, setup.config.train.compute_dtype, facts)
@@ -43,9 +39,9 @@ def finish(setup: Setup, state, meta: dict, best: Checkpoints) -> dict:
         "best": {"step": step, "epoch": notes["epoch"], "val_miou": notes["val/miou"]},
         "counts": {part: len(index) for part, index in setup.split._asdict().items()},
         "parameters": setup.parameters,
-        **provenance(setup, meta, facts["fingerprint"]),
+        **provenance(setup, meta),
     }
-    files.write_json_atomic(setup.directory.result, result)
+    files.write_sealed(setup.directory.result, result)
     if processes.is_first():
         try:
             draw(setup, predictor, matrices["final"].sum(0))
@@ -88,12 +84,11 @@ def scores(setup: Setup, predictor: JaxPredictor, matrices: dict[str, np.ndarray
     return entries
 
 
-def provenance(setup: Setup, meta: dict, data_hash: str) -> dict:
+def provenance(setup: Setup, meta: dict) -> dict:
     """Where the numbers come from."""
-    plain = configs.to_plain(setup.config)
     return {
-        "config_hash": configs.config_hash(plain),
-        "data_hash": data_hash,
+        **setup.directory.identity(),
+        "log_hash": setup.directory.log_hash(),
         "seed": setup.config.seed,
         "version": feedseg.__version__,
         "jax": jax.__version__,
@@ -113,12 +108,16 @@ def draw(setup: Setup, predictor: JaxPredictor, matrix: np.ndarray) -> None:
     panel(rows, path / "panel.png", dataset.class_names, dataset.class_colors)
 
 
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None or np.isnan(value) else f"{100 * value:.2f}"
+
+
 def show(result: dict, log: Log) -> None:
     """The result as a table."""
     counts = result["counts"]
     log(
         f"test: {counts['test']} images, best of {result['best']['epoch']} epochs by validation "
-        f"mean IoU ({100 * result['best']['val_miou']:.2f})"
+        f"mean IoU ({_percent(result['best']['val_miou'])})"
     )
     log(console_table(result["metrics"]["final"], result["class_names"]))
     averaged = {

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from feedseg.runs.checkpoint import Checkpoints
+from feedseg.runs.directory import RunDir, require_same
 from feedseg.runs.heartbeat import Heartbeat
-from feedseg.runtime import files, mesh
+from feedseg.runtime import files, mesh, processes
 from feedseg.runtime.errors import Diverged, FeedsegError, UserError
 from feedseg.runtime.logs import Log, Progress
 from feedseg.training import step as steps
@@ -62,13 +63,15 @@ def restore(
 ) -> tuple[steps.TrainState, dict]:
     """The newest intact checkpoint with its notes, else the given state; cuts metrics.jsonl to it.
 
-    Raises UserError if a program of several steps cannot continue from that step.
+    Says where rows of metrics.jsonl are missing or changed. Raises UserError if the checkpoint is
+    of another run, or a program of several steps cannot continue from that step.
     """
     meta = {"best_miou": -1.0, "best_epoch": 0, "seconds": 0.0, "together": 1}
-    plan = setup.plan
+    plan, directory = setup.plan, setup.directory
     newest = latest.restore_latest(mesh.abstract(setup.mesh, state.__dict__))
     if newest:
         step, tree, notes = newest
+        require_same(latest.folder / str(step), notes, directory.identity())
         meta |= notes
         state = steps.TrainState(**tree)
         if step % plan.per_dispatch:
@@ -78,7 +81,13 @@ def restore(
             )
         setup.log(f"continuing at step {step} of {plan.total}")
     epochs = int(state.step) // plan.per_epoch
-    files.truncate_jsonl(setup.directory.metrics, lambda row: row["epoch"] <= epochs)
+    kept = files.truncate_jsonl(directory.metrics, lambda row: row.get("epoch", 0) <= epochs)
+    logged = meta.pop("log_hash", directory.log_hash())
+    if kept != epochs or logged != directory.log_hash():
+        setup.log(
+            f"warning: {directory.metrics} is not as it was written ({kept} of {epochs} epochs): "
+            "its curves are incomplete or changed; training and scores do not depend on it"
+        )
     return state, meta
 
 
@@ -113,13 +122,56 @@ def diverged(run: TrainingRun, state: steps.TrainState) -> Diverged:
     )
 
 
-def keep_best(best: Checkpoints, state: steps.TrainState, step: int, row: dict, meta: dict) -> dict:
+def rescue_best(setup: Setup, state: steps.TrainState, meta: dict, best: Checkpoints) -> dict:
+    """Where no best checkpoint is whole any more, the state takes its place, with a warning.
+
+    Returns the notes on the best epoch. Raises UserError if the checkpoint is of another run.
+    """
+    directory, step = setup.directory, int(state.step)
+    whole = best.restore_latest(mesh.abstract(setup.mesh, state.variables()))
+    if whole:
+        require_same(best.folder / str(whole[0]), whole[2], directory.identity())
+        return meta
+    if not meta["best_epoch"]:
+        return meta  # none was saved yet
+    row = processes.from_first(_row_of, directory, step)
+    row = {"epoch": step // setup.plan.per_epoch, "val/miou": row.get("val/miou")}
+    setup.log(
+        f"warning: {best.folder}: the best checkpoint, of epoch {meta['best_epoch']}, is gone or "
+        f"damaged; the newest state, of epoch {row['epoch']}, takes its place"
+    )
+    return _save_best(setup, best, state, step, row, meta)
+
+
+def _row_of(directory: RunDir, step: int) -> dict:
+    """The row of metrics.jsonl that a step ended, empty without one."""
+    return next((row for row in directory.rows() if row.get("step") == step), {})
+
+
+def keep_best(
+    setup: Setup, best: Checkpoints, state: steps.TrainState, step: int, row: dict, meta: dict
+) -> dict:
     """Save the variables if the validation mean IoU is the highest yet; a later equal one wins.
 
+    While no epoch has a score that is a number, the latest is kept, with a warning.
     Waits until they are on the disk: a state saved after it may rely on them.
     """
-    if not row["val/miou"] >= meta["best_miou"]:
+    score = row["val/miou"]
+    if score >= meta["best_miou"]:
+        return _save_best(setup, best, state, step, row, meta)
+    if np.isfinite(score) or meta["best_miou"] >= 0:
         return dict(meta)
-    notes = {"epoch": row["epoch"], "val/miou": row["val/miou"]}
+    if not meta["best_epoch"]:
+        setup.log("warning: the validation mean IoU is no number: the latest epoch is kept as best")
+    return _save_best(setup, best, state, step, row, meta)
+
+
+def _save_best(
+    setup: Setup, best: Checkpoints, state: steps.TrainState, step: int, row: dict, meta: dict
+) -> dict:
+    """The notes with this epoch as the best one, which is saved."""
+    score = np.nan if row["val/miou"] is None else row["val/miou"]
+    notes = {"epoch": row["epoch"], "val/miou": score, **setup.directory.identity()}
     best.save(step, state.variables(), notes, final=True)
-    return {**meta, "best_miou": row["val/miou"], "best_epoch": row["epoch"]}
+    known = float(score) if np.isfinite(score) else -1.0
+    return {**meta, "best_miou": known, "best_epoch": row["epoch"]}

@@ -29,7 +29,15 @@ from feedseg.runtime.errors import FeedsegError, Stopped, UserError
 from feedseg.runtime.logs import Log, Progress
 from feedseg.training import batched, validate
 from feedseg.training.result import finish, show
-from feedseg.training.run import RunSpec, TrainingRun, check_finite, diverged, keep_best, restore
+from feedseg.training.run import (
+    RunSpec,
+    TrainingRun,
+    check_finite,
+    diverged,
+    keep_best,
+    rescue_best,
+    restore,
+)
 from feedseg.training.setup import set_up
 
 _IN_FLIGHT = 2  # dispatched steps that may wait on the device before the host looks at a loss
@@ -93,6 +101,7 @@ def begin(spec: RunSpec, held: ExitStack, mesh) -> TrainingRun | dict:
     latest = held.enter_context(Checkpoints(directory.checkpoints, keep=2))
     best = held.enter_context(Checkpoints(directory.best, keep=1))
     state, meta = restore(setup, state, latest)
+    meta = rescue_best(setup, state, meta, best)
     total, plan = setup.plan.total, setup.plan
     progress = Progress(total, int(state.step), plan.batch, config.runtime.progress)
     heartbeat = held.enter_context(Heartbeat(directory.path / NAME, total))
@@ -173,7 +182,7 @@ def end_epoch(run: TrainingRun, step: int, epoch_ends: bool, stopping: bool) -> 
     if epoch_ends:
         seconds, run.begun = time.monotonic() - run.begun, time.monotonic()
         row = validate.epoch_row(setup, run.state, step)
-        run.meta = keep_best(run.best, run.state, step, row, run.meta)
+        run.meta = keep_best(setup, run.best, run.state, step, row, run.meta)
         run.meta["seconds"] += seconds + time.monotonic() - run.begun
         run.begun = time.monotonic()
         run.progress.validated(row["val/miou"])
@@ -181,7 +190,8 @@ def end_epoch(run: TrainingRun, step: int, epoch_ends: bool, stopping: bool) -> 
         setup.log(validate.epoch_line(setup, row, seconds))
         due |= row["epoch"] % setup.config.train.save_every_epochs == 0
     if due:
-        run.latest.save(step, dict(run.state.__dict__), run.meta, final=stopping or last)
+        meta = {**run.meta, **setup.directory.identity(), "log_hash": setup.directory.log_hash()}
+        run.latest.save(step, dict(run.state.__dict__), meta, final=stopping or last)
 
 
 def end(run: TrainingRun) -> dict | FeedsegError:

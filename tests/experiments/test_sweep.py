@@ -1,6 +1,5 @@
 """Lists of runs: what is finished, what is made, what is set aside, what fails."""
 
-import json
 import shutil
 import signal
 from pathlib import Path
@@ -11,7 +10,7 @@ from feedseg import main
 from feedseg.experiments import sweep, trials
 from feedseg.runs.lock import WorkdirLock
 from feedseg.runtime.errors import InUse, Stopped, UserError
-from tests.support import tiny
+from tests.support import run_files, tiny
 
 TINY = str(Path(tiny.__file__))
 SMALL = ("train.epochs=1", "data.synthetic_count=6")
@@ -39,17 +38,13 @@ def state(one: trials.Trial) -> str:
     return sweep.state(one, sweep.Fingerprints())
 
 
-def edit(path: Path, **changes) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
 def test_states(run, tmp_path):
     assert state(trial(run)) == "done"
     assert state(trial(tmp_path / "new")) == "open"
     assert state(trial(run, "seed=1")) == "stale"
-    edit(run / "result.json", data_hash="other")
+    run_files.edit(run / "result.json", data_hash="other")
     assert state(trial(run)) == "stale"
-    edit(run / "result.json", complete=False)
+    run_files.edit(run / "result.json", complete=False)
     assert state(trial(run)) == "broken"
     (run / "result.json").write_text("{")
     assert state(trial(run)) == "broken"
@@ -103,7 +98,7 @@ def test_missing_runs_are_made_and_finished_ones_left_alone(run, tmp_path):
     """Two at once: one is there, one is stale, one is new, one cannot work."""
     said = []
     stale = shutil.copytree(run, tmp_path / "stale")
-    edit(stale / "result.json", config_hash="other")
+    run_files.edit(stale / "result.json", config_hash="other")
     before = (run / "result.json").stat().st_mtime_ns
     wrong = trial(tmp_path / "wrong", "model.name=unett")
     runs = [trial(run), trial(stale), trial(tmp_path / "new", "seed=1"), wrong]

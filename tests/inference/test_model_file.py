@@ -20,6 +20,7 @@ from feedseg.runtime import files
 from feedseg.runtime.errors import UserError
 
 FACTS = dict(
+    fingerprint="0",
     name="synthetic",
     class_names=["background", "membrane"],
     class_colors=[[0, 0, 0], [255, 0, 0]],

@@ -96,6 +96,8 @@ def collect(paths: Sequence[Path], by: str = "method", every_output: bool = Fals
         )
     methods, repeated = _grouped(_with_conditions(runs), by)
     warnings += repeated + _cautions(methods, by)
+    changed = (run.folder / "metrics.jsonl" for run in runs if not has_own_log(run))
+    warnings += [f"left out of the curves, changed since its run ended: {path}" for path in changed]
     if every_output:
         methods = [output for method in methods for output in _outputs(method)]
     return Collection(tuple(methods), tuple(warnings))
@@ -119,7 +121,7 @@ def _read(folder: Path) -> FinishedRun | str:
     if not directory.result.exists():
         return f"left out, not finished: {folder}"
     try:
-        config, result = read_json(directory.config), read_json(directory.result)
+        config, result = read_json(directory.config), directory.finished()
     except UserError as error:
         return f"left out: {error}"
     try:
@@ -132,6 +134,12 @@ def _read(folder: Path) -> FinishedRun | str:
     if not result.get("complete"):
         return f"left out, not finished: {folder}"
     return FinishedRun(folder, config, result)
+
+
+def has_own_log(run: FinishedRun) -> bool:
+    """Whether metrics.jsonl is there as it was when the run ended, as far as that was noted."""
+    written = run.result.get("log_hash")
+    return not written or written == RunDir(run.folder).log_hash()
 
 
 def _with_conditions(runs: Sequence[FinishedRun]) -> list[FinishedRun]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.evaluation.figures import line_style
-from feedseg.experiments.report.collect import FinishedRun, Method
+from feedseg.experiments.report.collect import FinishedRun, Method, has_own_log
 from feedseg.io.style import drawing
 from feedseg.runs.directory import RunDir
 
@@ -44,12 +44,8 @@ def learning_curves(
 
 
 def _epochs(run: FinishedRun) -> dict[float, dict]:
-    """The rows of metrics.jsonl by epoch; none if it is missing or damaged."""
-    try:
-        rows = RunDir(run.folder).rows()
-        return {row["epoch"]: row for row in rows}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    """The rows of metrics.jsonl by epoch; none if it is missing or not as it was written."""
+    return {row["epoch"]: row for row in RunDir(run.folder).rows()} if has_own_log(run) else {}
 
 
 def _draw_band(axes, runs: Sequence[dict], key: str, scale: float, index: int, name: str) -> None:
