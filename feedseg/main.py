@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import feedseg
-from feedseg.runtime import large_pages
+from feedseg.runtime import large_pages, signals
 from feedseg.runtime.errors import guarded
 from feedseg.runtime.processes import Processes
 
@@ -43,6 +43,7 @@ def _train(argv: list[str]) -> int:
 def main() -> None:
     """Entry of `python -m feedseg.main`."""
     large_pages.request()
+    signals.watch()
     sys.exit(guarded(train, sys.argv[1:]))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import feedseg
 from feedseg.cli import data, evaluate, experiments, export, predict
 from feedseg.main import train
-from feedseg.runtime import large_pages
+from feedseg.runtime import large_pages, signals
 from feedseg.runtime.errors import guarded
 from feedseg.runtime.files import require_folder
 
@@ -57,4 +57,5 @@ def _require_folders(args: argparse.Namespace) -> None:
 def main() -> None:
     """Entry of the console script."""
     large_pages.request()
+    signals.watch() if sys.argv[1:2] == ["train"] else signals.watch_interrupt()
     sys.exit(guarded(run, sys.argv[1:]))

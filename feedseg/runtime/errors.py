@@ -7,6 +7,9 @@ Anything else is a bug and keeps its traceback.
 
 import os
 import sys
+import threading
+
+INTERRUPTED = threading.Event()  # set by Ctrl-C
 
 
 class FeedsegError(Exception):
@@ -67,6 +70,8 @@ def guarded(action, *args) -> int:
     except BrokenPipeError:  # `feedseg ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if not (isinstance(error, KeyboardInterrupt) or INTERRUPTED.is_set()):
+            raise
         print("feedseg: interrupted", file=sys.stderr, flush=True)
         return 130

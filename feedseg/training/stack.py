@@ -12,6 +12,7 @@ from pathlib import Path
 
 import feedseg
 from feedseg.runs import config as configs
+from feedseg.runtime import signals
 from feedseg.runtime.errors import FeedsegError, InUse, UserError, guarded
 from feedseg.runtime.logs import Log
 
@@ -50,4 +51,5 @@ def _arguments(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    signals.watch()
     sys.exit(guarded(stack, sys.argv[1:]))

@@ -73,6 +73,8 @@ def run_together(specs: Sequence[RunSpec]) -> list[dict | FeedsegError]:
             except FeedsegError as error:
                 begun = error
             (runs if isinstance(begun, TrainingRun) else outcomes)[number] = begun
+            if isinstance(begun, TrainingRun):
+                stop.farewells.append(begun.heartbeat.end)
         for group in batched.groups(list(runs.values())):
             train(group, stop)
         for number, one in runs.items():
@@ -140,6 +142,7 @@ def train(runs: Sequence[TrainingRun], stop: signals.Stop) -> None:
         run.begun = time.monotonic()
     while step < plan.total and not all(run.error for run in runs):
         train_step.dispatch()  # forward pass, loss, gradient, update: step.make_train_step
+        stop.to_save = True
         step += plan.per_dispatch
         stopping, epoch_ends = stop.requested(), step % plan.per_epoch == 0
         pausing = stopping or epoch_ends
@@ -154,6 +157,7 @@ def train(runs: Sequence[TrainingRun], stop: signals.Stop) -> None:
         if stopping and not all(run.error for run in runs):
             reason = stop.signal_name or "the scheduler"
             raise Stopped(f"stopped by {reason} at step {step}: run again")
+    stop.to_save = False  # the last states are on the disk
     for run in runs:
         run.progress.close()
 
