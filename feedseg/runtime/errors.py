@@ -8,11 +8,16 @@ Anything else is a bug and keeps its traceback.
 import os
 import sys
 
+from feedseg.runtime import console, escape
+
 
 class FeedsegError(Exception):
-    """An expected failure; its text is one line that names the file or key and the remedy."""
+    """An expected failure: a line that names the file or key and the remedy, then perhaps hints."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return "\n".join(map(escape.visible, self.args))
 
 
 class UserError(FeedsegError):
@@ -62,11 +67,11 @@ def guarded(action, *args) -> int:
         sys.stdout.flush()
         return code
     except FeedsegError as error:
-        print(f"feedseg: {error}", file=sys.stderr, flush=True)
+        console.warn(f"feedseg: {error}")
         return error.exit_code
     except BrokenPipeError:  # `feedseg ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        print("feedseg: interrupted", file=sys.stderr, flush=True)
+        console.warn("feedseg: interrupted")
         return 130
