@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import feedseg
-from feedseg.runtime import large_pages, signals
+from feedseg.runtime import console, large_pages, signals
 from feedseg.runtime.errors import guarded
 from feedseg.runtime.processes import Processes
 
@@ -17,7 +17,7 @@ def train(argv: list[str]) -> int:
     if {"-h", "--help", "-help"} & set(argv):
         from feedseg.runs import config, train_help
 
-        print(train_help.text(config.config_name(argv)))
+        console.say(train_help.text(config.config_name(argv)))
         return 0
     with Processes():
         return _train(argv)

@@ -3,11 +3,12 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import feedseg
 from feedseg.cli import data, evaluate, experiments, export, predict
 from feedseg.main import train
-from feedseg.runtime import large_pages, signals
+from feedseg.runtime import escape, large_pages, signals
 from feedseg.runtime.errors import guarded
 from feedseg.runtime.files import require_folder
 
@@ -15,9 +16,14 @@ _FOLDERS = {"output", "root", "data_dir"}  # options that name what is written
 _FILES = {"to", "plan", "picture"}
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(escape.visible(message))  # it quotes what was given, such as names of files
+
+
 def parser() -> argparse.ArgumentParser:
     """All verbs with their options; each sets `action`, the function that runs it."""
-    top = argparse.ArgumentParser(prog="feedseg", description=feedseg.__doc__)
+    top = _Parser(prog="feedseg", description=feedseg.__doc__)
     top.add_argument("--version", action="version", version=f"feedseg {feedseg.__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser(

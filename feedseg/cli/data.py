@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from feedseg.cli.values import add_reading, names
+from feedseg.runtime import console
 
 
 def add_verbs(verbs) -> None:
@@ -45,7 +46,7 @@ def _fetch(args: argparse.Namespace) -> int:
     from feedseg.datasets.tools.fetch import fetch
 
     root = args.data_dir or Path(os.environ.get("FEEDSEG_DATA", "") or "data")
-    print(f"{args.name}: {fetch(args.name, root)}")
+    console.say(f"{args.name}: {fetch(args.name, root)}")
     return 0
 
 

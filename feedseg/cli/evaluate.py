@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from feedseg.cli.values import add_interpret, names
+from feedseg.runtime import console
 
 
 def add_verbs(verbs) -> None:
@@ -80,5 +81,5 @@ def _figures(args: argparse.Namespace) -> int:
         rounds=args.rounds,
         checkpoint=args.checkpoint,
     )
-    print("\n".join(map(str, files)))
+    console.say("\n".join(map(str, files)))
     return 0

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from feedseg.runtime import console
 from feedseg.runtime.errors import UserError
 
 CARD = {
@@ -91,7 +92,7 @@ def _export(args: argparse.Namespace) -> int:
         tile=args.tile,
         pixel_type=args.pixel_type,
     )
-    print(text)
+    console.say(text)
     return 0
 
 
@@ -99,8 +100,8 @@ def _ensemble(args: argparse.Namespace) -> int:
     from feedseg.export import ensemble
 
     options = dict(learn=args.learn, checkpoint=args.checkpoint, overwrite=args.overwrite)
-    print(ensemble.make(args.models, args.to, _card(args), **options))
-    print(f"wrote {args.to}; use it with predict --model {args.to}")
+    console.say(ensemble.make(args.models, args.to, _card(args), **options))
+    console.say(f"wrote {args.to}; use it with predict --model {args.to}")
     return 0
 
 
@@ -110,18 +111,18 @@ def _models(args: argparse.Namespace) -> int:
     if not args.name:
         if args.picture:
             raise UserError(f"--picture {args.picture}: name a model before it")
-        print(bundled.listing() or "no models are bundled with this installation")
+        console.say(bundled.listing() or "no models are bundled with this installation")
         return 0
     from feedseg.export import model_card
     from feedseg.inference import loading, model_file
 
     path = bundled.find(args.name)
-    print(bundled.card(model_file.read_manifest(path)))
+    console.say(bundled.card(model_file.read_manifest(path)))
     if args.picture:
-        print(f"picture        {model_card.picture(path, args.picture)}")
+        console.say(f"picture        {model_card.picture(path, args.picture)}")
     deviation = loading.verify(path)
     valid = deviation <= loading.TOLERANCE
-    print(
+    console.say(
         f"test image     deviates from the stored probabilities by {deviation:.1g}, "
         f"{'within' if valid else 'OUTSIDE'} the tolerance of {loading.TOLERANCE:g}"
     )

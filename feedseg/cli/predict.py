@@ -5,6 +5,7 @@ from pathlib import Path
 
 from feedseg.cli.values import add_reading, numbers, value_range
 from feedseg.io.writers.formats import formats
+from feedseg.runtime import console
 from feedseg.runtime.errors import UserError
 
 
@@ -89,7 +90,9 @@ def _predict(args: argparse.Namespace) -> int:
         axes=args.axes,
         interpret=args.interpret,
     )
-    print(f"wrote {len(files)} file(s) in {args.output}" if files else "all results exist already")
+    console.say(
+        f"wrote {len(files)} file(s) in {args.output}" if files else "all results exist already"
+    )
     return 0
 
 

@@ -62,9 +62,10 @@ def find_root(name: str, data_dir: str) -> Path | None:
         raise UserError(f"{base}: no such folder. {source.OBTAIN}")
     raise UserError(
         f"no data for {name!r}: looked for {', '.join(map(str, candidates))}"
-        + ("" if data_dir else " (set FEEDSEG_DATA or --config.data_dir)")
-        + f"\n  expected: {source.LAYOUT}\n  to get it: {source.OBTAIN}"
-        + "\n  without data: python -m feedseg.main --config configs/aep_irpe.py:dataset=synthetic"
+        + ("" if data_dir else " (set FEEDSEG_DATA or --config.data_dir)"),
+        f"  expected: {source.LAYOUT}",
+        f"  to get it: {source.OBTAIN}",
+        "  without data: python -m feedseg.main --config configs/aep_irpe.py:dataset=synthetic",
     )
 
 

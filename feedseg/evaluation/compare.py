@@ -7,6 +7,7 @@ from feedseg.evaluation import boundary_f
 from feedseg.evaluation.folders import names_given, score_folders
 from feedseg.evaluation.score_files import write_scores
 from feedseg.evaluation.score_text import comparison_text
+from feedseg.runtime import console
 from feedseg.runtime.errors import UserError
 
 
@@ -36,7 +37,7 @@ def compare_folders(
     scores = score_folders(paths, Path(truth), given, membrane, tolerance, interpret)
     results = dict(zip(names, scores, strict=True))
     compared = [_against(scores[0], result) for result in scores]
-    print(comparison_text(results, compared))
+    console.say(comparison_text(results, compared))
     if output is not None:
         _write(Path(output), results, compared)
     return results

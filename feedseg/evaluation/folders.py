@@ -17,6 +17,7 @@ from feedseg.evaluation.pair_files import PredictionPair, pair_files
 from feedseg.evaluation.score_files import write_scores
 from feedseg.evaluation.score_text import score_text
 from feedseg.io.reading import ReadOptions
+from feedseg.runtime import console
 from feedseg.runtime.errors import UserError
 
 MOST_INFERRED = 64  # more classes than this are taken for instance ids
@@ -61,7 +62,7 @@ def evaluate_folders(
     """
     given = names_given(num_classes, class_names)
     (result,) = score_folders([Path(pred)], Path(truth), given, membrane, tolerance, interpret)
-    print(score_text(result))
+    console.say(score_text(result))
     if output is not None:
         write_scores(Path(output), {"scores.csv": result["images"]}, result)
     return result

@@ -8,6 +8,7 @@ import feedseg
 from feedseg.experiments.published import PublishedTable
 from feedseg.experiments.table_runs import Choice, TableCell
 from feedseg.runs.directory import RunDir
+from feedseg.runtime import escape
 from feedseg.runtime.tables import markdown, mean_and_std
 
 _UNITS = {"iou": "IoU, %", "dice": "Dice, %", "mask": "as Keras gives them"}
@@ -43,7 +44,7 @@ def as_text(table: PublishedTable, cells: Sequence[TableCell], choice: Choice) -
     lines += ["", f"Protocol: {table.protocol}.", ""]
     for block in dict.fromkeys(cell.block for cell in cells):
         lines += _block(table, [cell for cell in cells if cell.block == block])
-    lines += [f"- {note}" for note in _notes(table, cells, choice)]
+    lines += [f"- {escape.markdown_line(note)}" for note in _notes(table, cells, choice)]
     return "\n".join(lines)
 
 

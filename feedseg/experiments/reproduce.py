@@ -11,7 +11,7 @@ from feedseg.experiments import published, sweep, trials
 from feedseg.experiments.comparison import as_text, record
 from feedseg.experiments.table_runs import Choice, TableCell, plan, tasks
 from feedseg.runs import config as configs
-from feedseg.runtime import files
+from feedseg.runtime import console, files
 from feedseg.runtime.errors import UserError
 
 
@@ -26,7 +26,7 @@ def reproduce(
     plan_file: Path | None = None,
     only_collect: bool = False,
     output: Path | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = console.say,
 ) -> int:
     """Make the missing runs of a table, print the comparison, write it to `output`.
 
@@ -55,24 +55,24 @@ def reproduce(
 
 def available(cells: Sequence[TableCell], say: Callable[[str], None]) -> list[TableCell]:
     """The cells whose data are present. Raises UserError if there is none."""
-    problems: dict[str, str] = {}
+    problems: dict[str, UserError | None] = {}
     for cell in cells:
         if cell.scores.dataset not in problems:
             problems[cell.scores.dataset] = _missing_data(cell)
     for name, problem in problems.items():
         if problem:
-            say(f"left out: {name}: {problem.splitlines()[0]}")
+            say(f"left out: {name}: {problem.args[0]}")
     present = [cell for cell in cells if not problems[cell.scores.dataset]]
     if not present:
-        raise UserError(next(filter(None, problems.values())))
+        raise next(filter(None, problems.values()))
     return present
 
 
-def _missing_data(cell: TableCell) -> str:
-    """Why the data of a cell cannot be used; empty if they can."""
+def _missing_data(cell: TableCell) -> UserError | None:
+    """Why the data of a cell cannot be used; None if they can."""
     config, _ = configs.parse_flags(cell.trials[0].arguments())
     try:
         datasets.find_root(config.data.name, config.data_dir)
     except UserError as error:
-        return str(error)
-    return ""
+        return error
+    return None

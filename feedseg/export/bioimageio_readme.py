@@ -5,6 +5,7 @@ import re
 from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.io import normalize
+from feedseg.runtime import escape
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.tables import markdown
 
@@ -53,13 +54,14 @@ def readme(name: str, model: JaxPredictor, kind: str, about: ModelCard) -> str:
 
     kind: pixel type of the images. about: its card.
     """
-    card = about.card
+    card = {key: escape.markdown_line(text) for key, text in about.card.items()}
+    classes = ", ".join(f"{i} {escape.markdown(each)}" for i, each in enumerate(model.class_names))
+    network, data = map(escape.markdown, (about.network["name"], about.data or "unnamed data"))
     parts = [
-        f"# {name}",
+        f"# {escape.markdown(name)}",
         card.get("description", ""),
-        "Semantic segmentation: each pixel's probabilities of "
-        + ", ".join(f"{i} {each}" for i, each in enumerate(model.class_names))
-        + f". Network {about.network['name']}, trained on {about.data or 'unnamed data'}.",
+        f"Semantic segmentation: each pixel's probabilities of {classes}. Network {network}, "
+        f"trained on {data}.",
         "## Images",
         _images(model, kind),
         "## Validation",

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from feedseg.runtime import escape
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.suggest import did_you_mean
 
@@ -69,7 +70,7 @@ def card(described: dict) -> str:
         each = [f"{key[4:]} {100 * v:.1f}" for key, v in values.items() if key.startswith("iou/")]
         lines.append(f"IoU, {output:9} mean {100 * values['miou']:.1f}; {', '.join(each)}")
     lines += [f"{key.replace('_', ' '):14} {text}" for key, text in described["card"].items()]
-    return "\n".join(lines)
+    return "\n".join(map(escape.visible, lines))
 
 
 def _limits(facts: dict) -> str:
@@ -90,4 +91,4 @@ def listing() -> str:
         classes = ", ".join(described["facts"]["class_names"])
         lines.append(f"{name:16} mean IoU {score:>5}  {classes}")
         lines.append(f"    {about.get('description', '')}")
-    return "\n".join(lines)
+    return "\n".join(map(escape.visible, lines))

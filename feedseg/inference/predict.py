@@ -29,7 +29,7 @@ from feedseg.inference.predictor import Predictor
 from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.io.source import open_source, with_channels
 from feedseg.io.writers import labels as labels_writer
-from feedseg.runtime import notes
+from feedseg.runtime import console, escape, notes
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.files import to_json
 from feedseg.runtime.output_lock import hold_folder
@@ -125,7 +125,7 @@ def predict(
         if instances:
             instances.check(predictor.class_names)
         if progress and (rule := segment.tile_rule(predictor)):
-            print(rule, file=sys.stderr, flush=True)
+            console.warn(rule)
         options = ImageOptions(tuple(channels), tile, rotations, scale, how)
         return predict_files(predictor, jobs, options, progress=progress, record=record)
 
@@ -176,14 +176,14 @@ def predict_files(
             except UserError as error:
                 failures.append(error)
                 if len(jobs) > 1:
-                    print(f"feedseg: {error}", file=sys.stderr, flush=True)
+                    console.warn(f"feedseg: {error}")
                 continue
             written += job.outputs()
             empty += [job.image] if nothing else []
             if record:
                 record.add(job)
             if progress and not terminal:
-                print(f"{job.image} -> {job.labels}", file=sys.stderr, flush=True)
+                console.warn(escape.visible(f"{job.image} -> {job.labels}"))
     remarks.on_nothing(empty, len(jobs), predictor)
     sizes.say(options.scale)
     if len(failures) > 1:
@@ -225,7 +225,7 @@ def _predict_file(
         source = segment.FittingImage(with_channels(file, options.channels), predictor)
         outputs = Outputs(job, source, predictor, files, how)
         remarks.on_pixel_size(job.image, outputs.calibration, predictor, scale)
-        bar.set_description(job.image.name, refresh=False)
+        bar.set_description(console.shown(job.image.name, sys.stderr), refresh=False)
 
         kept = files.enter_context(_kept(job, record))
 

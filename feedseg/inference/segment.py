@@ -5,7 +5,6 @@ networks, whose tiles overlap by the halo; networks with global context use blen
 windows of the training size.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from feedseg.inference import rescaling, tiling
 from feedseg.inference.predictor import Predictor
 from feedseg.io import normalize, percentiles
 from feedseg.io.source import ImageSource
+from feedseg.runtime import console
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.prefetch import ahead
 from feedseg.runtime.rounding import round_up
@@ -137,7 +137,7 @@ def predict_rows(
                     advice = f"; try --tile {smaller}" if smaller else " for the smallest tiles"
                     raise UserError(f"{source.path}: out of memory{advice}") from None
                 tile = smaller
-            print(f"{source.path}: out of memory, now tiles of {tile} px", file=sys.stderr)
+            console.warn(f"{source.path}: out of memory, now tiles of {tile} px")
 
 
 def _half(predictor: Predictor, layout: tiling.Plan) -> int:

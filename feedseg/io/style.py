@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from feedseg.runtime import escape
 from feedseg.runtime.files import write_atomically
 
 DPI = 160
@@ -18,6 +19,7 @@ STYLE = {
     "legend.fontsize": 8,
     "savefig.facecolor": "white",
     "pdf.fonttype": 42,  # whole fonts, as journals want them
+    "text.parse_math": False,  # $ in a name is no formula
 }
 
 
@@ -40,13 +42,25 @@ def drawing(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout=layout)
         yield figure
+        _show_plainly(figure)
         for each in (path, *also):
             _save(figure, Path(each), metadata)
+
+
+def _show_plainly(figure) -> None:
+    """Fonts have no signs for what cannot be seen, and fail on some of it."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        shown = escape.visible_lines(text.get_text())
+        if shown != text.get_text():
+            text.set_text(shown)
 
 
 def _save(figure, path: Path, metadata: Mapping[str, str | None] | None) -> None:
     """Replaces the file in one rename; its kind is that of its suffix."""
     form = {"format": path.suffix[1:], "dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.06}
     dates = {"CreationDate": None} if path.suffix == ".pdf" else {}  # the same figure, same bytes
-    form["metadata"] = {**(metadata or {}), **dates}
+    facts = {key: value and escape.visible(value) for key, value in (metadata or {}).items()}
+    form["metadata"] = {**facts, **dates}
     write_atomically(path, lambda temporary: figure.savefig(temporary, **form))

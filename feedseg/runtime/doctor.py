@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from feedseg.runtime import console
 from feedseg.runtime import memory as machine
 from feedseg.runtime.errors import one_line
 
@@ -43,11 +44,11 @@ def doctor() -> int:
             _print(finding)
     bad = [f for f in findings if f.kind == "bad"]
     notes = [f for f in findings if f.kind == "note"]
-    print()
+    console.say()
     if bad:
-        print(f"Not usable yet: fix {', '.join(f.what for f in bad)} (see above).", flush=True)
+        console.say(f"Not usable yet: fix {', '.join(f.what for f in bad)} (see above).")
         return 2
-    print(f"Usable{f', {len(notes)} note(s) above' if notes else ''}.", flush=True)
+    console.say(f"Usable{f', {len(notes)} note(s) above' if notes else ''}.")
     return 0
 
 
@@ -60,9 +61,9 @@ def _guarded(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 
 def _print(finding: Finding) -> None:
-    print(f"{MARKS[finding.kind]}  {finding.what:<18}{finding.text}", flush=True)
+    console.say(f"{MARKS[finding.kind]}  {finding.what:<18}{finding.text}")
     if finding.remedy:
-        print(f"{'':24}-> {finding.remedy}", flush=True)
+        console.say(f"{'':24}-> {finding.remedy}")
 
 
 # Packages

@@ -9,13 +9,18 @@ import os
 import sys
 import threading
 
+from feedseg.runtime import console, escape
+
 INTERRUPTED = threading.Event()  # set by Ctrl-C
 
 
 class FeedsegError(Exception):
-    """An expected failure; its text is one line that names the file or key and the remedy."""
+    """An expected failure: a line that names the file or key and the remedy, then perhaps hints."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return "\n".join(map(escape.visible, self.args))
 
 
 class UserError(FeedsegError):
@@ -65,7 +70,7 @@ def guarded(action, *args) -> int:
         sys.stdout.flush()
         return code
     except FeedsegError as error:
-        print(f"feedseg: {error}", file=sys.stderr, flush=True)
+        console.warn(f"feedseg: {error}")
         return error.exit_code
     except BrokenPipeError:  # `feedseg ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,5 +78,5 @@ def guarded(action, *args) -> int:
     except (KeyboardInterrupt, Exception) as error:
         if not (isinstance(error, KeyboardInterrupt) or INTERRUPTED.is_set()):
             raise
-        print("feedseg: interrupted", file=sys.stderr, flush=True)
+        console.warn("feedseg: interrupted")
         return 130

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from feedseg.runtime import files, processes
+from feedseg.runtime import console, escape, files, processes
 
 
 class Log:
@@ -35,9 +35,9 @@ class Log:
     def __call__(self, text: str) -> None:
         if not processes.is_first():
             return
-        for line in text.splitlines():
+        for line in escape.visible_lines(text).split("\n"):
             with contextlib.suppress(BrokenPipeError):  # nobody reads on; the run goes on
-                tqdm.write(self._name + line, file=sys.stdout)
+                tqdm.write(console.shown(self._name + line, sys.stdout), file=sys.stdout)
                 sys.stdout.flush()
             self._keep(line)
 
@@ -51,7 +51,7 @@ class Log:
             stream, self._stream = self._stream, None
             with contextlib.suppress(OSError):
                 stream.close()
-            print(f"{stream.name} ends here: {error.strerror or error}", file=sys.stderr)
+            console.warn(f"{stream.name} ends here: {error.strerror or error}")
 
 
 class Progress:

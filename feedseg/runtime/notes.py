@@ -3,10 +3,11 @@
 A folder of a thousand files of one kind gets one line, which names the first of them.
 """
 
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from feedseg.runtime import console, escape
 
 _lock = threading.Lock()
 _said: set[str] = set()
@@ -19,10 +20,11 @@ def note(kind: str, text: str) -> None:
         if kind in _said:
             return
         _said.add(kind)
+        text = escape.visible(text)
         if _listeners:
             _listeners[-1].append(text)
             return
-    print(f"feedseg: note: {text}", file=sys.stderr, flush=True)
+    console.warn(f"feedseg: note: {text}")
 
 
 @contextmanager

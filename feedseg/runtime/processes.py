@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from feedseg.runtime import errors
+from feedseg.runtime import console, errors
 from feedseg.runtime.errors import FeedsegError, UserError
 from feedseg.runtime.launcher import ALONE, ProcessPlace, find, port
 
@@ -132,15 +132,15 @@ def from_first(action: Callable, *args) -> Any:
         try:
             value = action(*args)
         except FeedsegError as error:
-            failure = [type(error).__name__, str(error)]
+            failure = [type(error).__name__, *map(str, error.args)]
             state.client.key_value_set(key, json.dumps({"error": failure}))
             raise
         state.client.key_value_set(key, json.dumps({"value": value}))
         return value
     answer = json.loads(state.client.blocking_key_value_get(key, _FOREVER_MS))
     if "error" in answer:
-        name, text = answer["error"]
-        raise getattr(errors, name)(text)
+        name, *lines = answer["error"]
+        raise getattr(errors, name)(*lines)
     return answer["value"]
 
 
@@ -260,7 +260,7 @@ def _tell(error: BaseException) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"feedseg: {text}", file=sys.stderr, flush=True)
+    console.warn(f"feedseg: {text}")
 
 
 def _leave(code: int) -> NoReturn:

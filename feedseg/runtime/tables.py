@@ -1,4 +1,7 @@
-"""Tables as text: aligned columns for the console, Markdown and CSV; numbers in their cells."""
+"""Tables as text: aligned columns for the console, Markdown and CSV; numbers in their cells.
+
+Text in a cell, whatever it holds, stays text in it (`feedseg.runtime.escape`).
+"""
 
 import csv
 import math
@@ -6,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TextIO
 
 import numpy as np
+
+from feedseg.runtime import escape
 
 GAP = "  "
 
@@ -16,7 +21,7 @@ def aligned(rows: Sequence[Sequence], align: str = "lr", least: int = 0) -> list
     align: `l` or `r` per column, left or right; the last letter counts for all further columns.
     least: minimum width of the right-aligned columns, in characters.
     """
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[escape.visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     sides = align.ljust(len(widths), align[-1])
     columns = list(zip(widths, sides, strict=False))
@@ -38,12 +43,21 @@ def markdown(head: Sequence, rows: Iterable[Sequence], align: str = "l") -> list
     """Lines of a Markdown table. align: as in `aligned`."""
     sides = align.ljust(len(head), align[-1])[: len(head)]
     rule = ["---:" if side == "r" else "---" for side in sides]
-    return [markdown_row(row) for row in (head, rule, *rows)]
+    first, *others = (_row(map(_markdown_cell, row)) for row in (head, *rows))
+    return [first, _row(rule), *others]
 
 
-def markdown_row(cells: Sequence) -> str:
-    """A line of a Markdown table."""
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+class Bold(str):
+    """Text of a cell that is bold in Markdown."""
+
+
+def _markdown_cell(cell) -> str:
+    text = escape.markdown(cell)
+    return f"**{text}**" if isinstance(cell, Bold) else text
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def write_csv(
@@ -54,16 +68,20 @@ def write_csv(
 ) -> None:
     """Comma-separated values with a head line; None, NaN and missing values are empty.
 
+    Text is as by `escape.csv`.
+
     number: form of a floating point number.
     """
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(map(escape.csv, columns))
     writer.writerows([_csv_cell(row.get(key), number) for key in columns] for row in rows)
 
 
 def _csv_cell(value, number: Callable[[float], object]):
     if isinstance(value, float):
         return "" if math.isnan(value) else number(value)
+    if isinstance(value, str):
+        return escape.csv(value)
     return "" if value is None else value
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import feedseg
 from feedseg.runs import config as configs
-from feedseg.runtime import signals
+from feedseg.runtime import console, signals
 from feedseg.runtime.errors import FeedsegError, InUse, UserError, guarded
 from feedseg.runtime.logs import Log
 
@@ -20,7 +20,7 @@ from feedseg.runtime.logs import Log
 def stack(runs: Sequence[str]) -> int:
     """Make the runs; returns the exit code."""
     arguments = list(map(_arguments, runs))
-    print(f"feedseg {feedseg.__version__}: {len(arguments)} runs in one process", flush=True)
+    console.say(f"feedseg {feedseg.__version__}: {len(arguments)} runs in one process")
     from feedseg.training import train
 
     orders = []
@@ -34,7 +34,7 @@ def stack(runs: Sequence[str]) -> int:
     for order, outcome in zip(orders, outcomes, strict=True):
         if isinstance(outcome, FeedsegError):
             failed.append(outcome)
-            print(f"feedseg: {order.workdir}: {outcome}", file=sys.stderr, flush=True)
+            console.warn(f"feedseg: {order.workdir}: {outcome}")
     # one that is in use is to be tried again, which is no use to one that has failed
     failed.sort(key=lambda error: isinstance(error, InUse))
     return failed[0].exit_code if failed else 0

@@ -17,7 +17,7 @@ from feedseg.datasets.tools import split_plan
 from feedseg.datasets.tools.diagnosis import Diagnosis, diagnose
 from feedseg.datasets.tools.scan import FolderScan, scan_folder
 from feedseg.io.reading import ReadOptions
-from feedseg.runtime import notes
+from feedseg.runtime import console, escape, notes
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.files import write_json_atomic
 from feedseg.runtime.output_lock import hold_folder
@@ -47,7 +47,7 @@ def check(
     Raises UserError after the report if there is a problem.
     """
     data, output = Path(data), Path(output)
-    print(f"Checking {data}", flush=True)
+    console.say(f"Checking {escape.visible(data)}")
     rules, described = label_map.parse(map_text), folder.describe(data, tuple(classes))
     files = pairing.find_pairs(data)
     if not files.layout:
@@ -57,9 +57,9 @@ def check(
         scan = scan_folder(data, files, rules, described, SHEET_PAIRS, progress, how)
     diagnosis = diagnose(scan, len(described.names), bool(rules), group, remarks)
     names = described.names if diagnosis.valid_ids else ()  # names belong to ids, not gray values
-    print("\n".join(report(scan, names, diagnosis)))
+    console.say("\n".join(map(escape.visible, report(scan, names, diagnosis))))
     written = _write(output, scan, names, diagnosis)
-    print(f"\nWrote {', '.join(map(str, written))}", flush=True)
+    console.say(f"\nWrote {', '.join(map(str, written))}")
     if diagnosis.problems:
         more = len(diagnosis.problems) - 1
         others = f" (and {more} more, listed above)" if more else ""
@@ -69,7 +69,7 @@ def check(
     options += [f"--config.data.axes={axes}"] if axes else []
     options += [f"--config.data.interpret={interpret}"] if interpret != "auto" else []
     command = ["feedseg", "train", "--config", split_plan.CONFIG, f"--config.data_dir={data}"]
-    print(f"{data} can be used: {shlex.join([*command, *options])}")
+    console.say(escape.visible(f"{data} can be used: {shlex.join([*command, *options])}"))
     return 0
 
 
@@ -170,7 +170,8 @@ def fingerprint(scan: FolderScan, names: Sequence[str], diagnosis: Diagnosis) ->
     for stats in sorted(scan.pairs, key=lambda stats: stats.pair.name):
         pair = stats.pair
         for page in stats.pages:
-            digest.update(f"{pair.name} {page.image_hash} {page.label_hash}\n".encode())
+            line = f"{pair.name} {page.image_hash} {page.label_hash}\n"
+            digest.update(line.encode(errors="surrogateescape"))
         pairs.append(
             {
                 "name": pair.name,

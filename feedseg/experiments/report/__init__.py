@@ -12,6 +12,7 @@ from feedseg.experiments.report.collect import Collection, collect, renamed
 from feedseg.experiments.report.folder import ReportFolder
 from feedseg.experiments.report.page import page, table_notes
 from feedseg.experiments.report.provenance import origins, tools
+from feedseg.runtime import console, escape
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.output_lock import hold_folder
 
@@ -26,7 +27,7 @@ def report(
     images: int = 3,
     every_output: bool = False,
     rename: Mapping[str, str] | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = console.say,
 ) -> int:
     """Write the report of all runs at or below the paths into a folder; returns 0.
 
@@ -68,7 +69,7 @@ def _write_tables(folder: ReportFolder, collection: Collection, metric: str, tes
     table = tables.score_table(collection, metric)
     warnings = [f"Warning: {line}" for line in collection.warnings]
     notes = [*table_notes(collection, metric), *warnings, *origins(collection)]
-    lines = "\n".join(f"- {line}" for line in notes)
+    lines = "\n".join(f"- {escape.markdown_line(line)}" for line in notes)
     folder.write("table.md", f"{tables.as_markdown(table)}\n{lines}\n")
     folder.write("table.tex", tables.as_latex(table, notes))
     folder.write("table.csv", tables.as_csv(tables.method_rows(collection, metric)))

@@ -1,9 +1,10 @@
 """An HTML document that is one file, its pictures inside, readable offline."""
 
 import base64
-import html
 from collections.abc import Sequence
 from pathlib import Path
+
+from feedseg.runtime import escape
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72em; margin: 2em auto;
@@ -23,15 +24,15 @@ class HtmlPage:
     """A page that grows section by section; every text is escaped."""
 
     def __init__(self, title: str):
-        self._title = html.escape(title)
+        self._title = escape.html(title)
         self._parts: list[str] = []
 
     def section(self, title: str) -> None:
-        self._parts.append(f"<h2>{html.escape(title)}</h2>")
+        self._parts.append(f"<h2>{escape.html(title)}</h2>")
 
     def notes(self, lines: Sequence[str], kind: str = "note") -> None:
         """A line each. kind: `note` | `warning`."""
-        self._parts += [f"<p class='{kind}'>{html.escape(line)}</p>" for line in lines]
+        self._parts += [f"<p class='{kind}'>{escape.html(line)}</p>" for line in lines]
 
     def table(self, markup: str) -> None:
         """markup: as from `tables.as_html`."""
@@ -40,7 +41,7 @@ class HtmlPage:
     def picture(self, path: Path, description: str) -> None:
         """A PNG file, stored in the page."""
         data = base64.b64encode(path.read_bytes()).decode()
-        alt = html.escape(description, quote=True)
+        alt = escape.html(description)
         self._parts.append(f"<img alt='{alt}' src='data:image/png;base64,{data}'>")
 
     def text(self) -> str:

@@ -39,7 +39,7 @@ def gallery(
         try:
             parts[name] = _test_part(run, cache)
         except UserError as error:
-            notes.append(f"{name} is left out: {str(error).splitlines()[0]}")
+            notes.append(f"{name} is left out: {error.args[0]}")
     common = _common([test for _, test in parts.values()])
     if not len(common):
         return Gallery((), (*notes, "The methods have no test image in common."))
@@ -49,7 +49,7 @@ def gallery(
         try:
             columns[name] = _predicted(chosen[name], dataset, items)
         except UserError as error:
-            notes.append(f"{name} is left out: {str(error).splitlines()[0]}")
+            notes.append(f"{name} is left out: {error.args[0]}")
     if not columns:
         return Gallery((), tuple(notes))
     dataset = parts[next(iter(columns))][0]

@@ -1,6 +1,5 @@
 """Tables of a report as Markdown, LaTeX, HTML and CSV."""
 
-import html
 import io
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +8,8 @@ import numpy as np
 
 from feedseg.experiments.report.collect import Collection, Method
 from feedseg.experiments.report.provenance import provenance
-from feedseg.runtime.tables import known, markdown, mean_and_std, write_csv
+from feedseg.runtime import escape
+from feedseg.runtime.tables import Bold, known, markdown, mean_and_std, write_csv
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -95,13 +95,13 @@ def _seconds(method: Method) -> str:
 
 def as_markdown(table: TextTable) -> str:
     """A Markdown table, best values bold."""
-    rows = [[f"**{c.text}**" if c.best else c.text for c in row] for row in table.rows]
+    rows = [[Bold(c.text) if c.best else c.text for c in row] for row in table.rows]
     return "\n".join(markdown(table.head, rows, "lr")) + "\n"
 
 
 def as_latex(table: TextTable, comments: Sequence[str]) -> str:
     """A LaTeX `tabular` that needs no package, best values bold, after the comments."""
-    lines = [f"% {line}" for line in comments]
+    lines = [f"% {escape.visible(line)}" for line in comments]
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}", r"\hline"]
     lines += [_latex_row(map(latex, table.head)), r"\hline"]
     for row in table.rows:
@@ -111,7 +111,7 @@ def as_latex(table: TextTable, comments: Sequence[str]) -> str:
 
 def latex(text: str) -> str:
     """Text with LaTeX's special characters escaped."""
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    return "".join(_LATEX.get(sign, sign) for sign in escape.visible(text))
 
 
 def _latex_cell(cell: TextCell) -> str:
@@ -132,7 +132,7 @@ def as_html(table: TextTable) -> str:
 
 
 def _html_row(cells, tag: str) -> str:
-    texts = [f"<b>{html.escape(c.text)}</b>" if c.best else html.escape(c.text) for c in cells]
+    texts = [f"<b>{escape.html(c.text)}</b>" if c.best else escape.html(c.text) for c in cells]
     return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
 
 
