@@ -12,7 +12,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from feedseg.runs import config as configs
-from feedseg.runtime import files, processes
+from feedseg.runtime import files, json_files, processes
 from feedseg.runtime.errors import UserError, one_line
 
 
@@ -150,14 +150,12 @@ def read_json(path: Path) -> dict:
     earlier versions have none), or lacks what a file of this name holds.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json_files.read(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; name the directory of a run") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         reason = one_line(error)
         raise UserError(f"{path}: cannot be read ({reason}); restore it from a copy") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no JSON object; restore it from a copy")
     sealed = content.get(files.SEAL)
     if sealed and sealed != files.seal(content):
         raise UserError(f"{path}: was changed, its digest is another; restore it from a copy")

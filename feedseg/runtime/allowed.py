@@ -77,6 +77,16 @@ class Flag(NamedTuple):
         return "" if isinstance(value, bool) else _wrong(key, value, self.words())
 
 
+class Anything(NamedTuple):
+    """Whatever it is: something else checks it."""
+
+    def words(self) -> str:
+        return "any value"
+
+    def problem(self, value: Any, key: str) -> str:
+        return ""
+
+
 class Listed(NamedTuple):
     """A list of so many values of one kind."""
 

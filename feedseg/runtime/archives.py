@@ -4,7 +4,9 @@ What the directory of an archive and the header of an array say of their sizes i
 """
 
 import io
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,17 @@ import numpy as np
 
 FREE = 64 * 2**20  # bytes that any archive may unpack to; a larger one
 RATIO = 20  # times its own size, far more than weights shrink
+BROKEN = (  # what a damaged archive raises
+    OSError,
+    EOFError,
+    KeyError,  # a file is missing in it
+    RuntimeError,  # encrypted, or a compression that is not known
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+)
 _CHUNK = 2**20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a limit
 
@@ -21,7 +34,7 @@ class Archive:
 
     source: its path or its bytes. outer: the archive that it lies in, whose limit for all members
     together counts on.
-    Its methods raise ValueError for a member that unpacks to too much, and what `zipfile` raises.
+    Its methods raise ValueError for a member that unpacks to too much, and others of `BROKEN`.
     """
 
     def __init__(self, source: Path | bytes, outer: "Archive | None" = None):

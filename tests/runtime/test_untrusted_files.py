@@ -26,7 +26,7 @@ DEEP = "[" * 200_000 + "]" * 200_000
 )
 def test_json_that_is_refused(data, reason):
     with pytest.raises(ValueError, match=reason):
-        json_files.parse(data, most_bytes=100 if b" " * 101 == data else 10**6)
+        json_files.parse(data, most_bytes=100 if isinstance(data, bytes) else 10**6)
 
 
 def test_json_that_is_read(tmp_path):
@@ -73,9 +73,9 @@ def test_archives_in_archives_share_a_limit(monkeypatch):
 
 
 def test_methods_without_a_limit_are_not_used():
-    with archives.Archive(packed({"a": bytes(9)}, zipfile.ZIP_BZIP2)) as archive:
-        with pytest.raises(ValueError, match="by a method"):
-            archive.read("a", 100)
+    archive = archives.Archive(packed({"a": bytes(9)}, zipfile.ZIP_BZIP2))
+    with archive, pytest.raises(ValueError, match="by a method"):
+        archive.read("a", 100)
 
 
 def npy(array) -> bytes:
