@@ -28,21 +28,23 @@ TRAINING_IMAGES = Fields(
         "brightest": Number(),
     },
 )
-FACTS = Fields(
-    {
-        "class_names": Listed(Text(200, least=1), 2, MOST_CLASSES),
-        "class_colors": Listed(Listed(whole(0, 255), 3, 3), 2, MOST_CLASSES),
-        "channels": whole(1, MOST_CHANNELS),
-        "normalization": NORMALIZATION,
-        "percentiles": LIMITS,
-    },
-    {"training_images": Maybe(TRAINING_IMAGES), "size_px": Listed(whole(1, MOST_SIDE), 2, 2)},
+APPLIED = {  # what any program of a model needs
+    "class_names": Listed(Text(200, least=1), 2, MOST_CLASSES),
+    "class_colors": Listed(Listed(whole(0, 255), 3, 3), 2, MOST_CLASSES),
+    "channels": whole(1, MOST_CHANNELS),
+    "normalization": NORMALIZATION,
+    "percentiles": LIMITS,
+}
+FACTS = Fields(  # of a network and its weights
+    {**APPLIED, "size_px": Listed(whole(1, MOST_SIDE), 2, 2)},
+    {"training_images": Maybe(TRAINING_IMAGES)},
 )
+PROGRAM = Fields(APPLIED, FACTS.optional)
 
 
-def problem(facts: dict, key: str) -> str:
+def problem(facts: dict, key: str, entries: Fields = FACTS) -> str:
     """The first thing that is wrong with the facts, by its key; empty if they can be used."""
-    if wrong := FACTS.problem(facts, key):
+    if wrong := entries.problem(facts, key):
         return wrong
     within = f"{key}." if key else ""
     names, colors = facts["class_names"], facts["class_colors"]
@@ -50,14 +52,5 @@ def problem(facts: dict, key: str) -> str:
         return f"{within}class_names: names repeat"
     if len(colors) != len(names):
         return f"{within}class_colors: {len(colors)} colors of {len(names)} classes"
-    return limits_problem(facts["normalization"], facts["percentiles"], f"{within}percentiles")
-
-
-def limits_problem(kind: str, limits: list, key: str) -> str:
-    """What is wrong with the limits of a way to normalize (`normalize.limits`)."""
-    low, high = limits
-    if kind in normalize.PERCENTILES and not 0 <= low < high <= 100:
-        return f"{key}={list(limits)}: two rising numbers from 0 to 100"
-    if kind == "range" and not low < high:
-        return f"{key}={list(limits)}: two rising numbers"
-    return ""
+    wrong = normalize.wrong_limits(facts["normalization"], facts["percentiles"])
+    return wrong and f"{within}percentiles={facts['percentiles']}: {wrong}"

@@ -52,7 +52,7 @@ _MANIFEST_ENTRIES = Fields(
         "feedseg": Text(100),
         "network": Fields({"name": Text(100)}),
         "compute_dtype": Choice(("float32", "bfloat16")),
-        "facts": Fields({"size_px": model_facts.FACTS.optional["size_px"]}),
+        "facts": model_facts.FACTS,
         "data": Text(1000),
         "card": Table(Text(20_000), 100),
         "scores": Table(Table(Maybe(Number()), 10_000), 100),

@@ -12,6 +12,7 @@ from feedseg.inference import facts as model_facts
 from feedseg.inference import tta
 from feedseg.inference.predictor import TrainingImages
 from feedseg.inference.uncertainty import disagreement
+from feedseg.io import normalize
 from feedseg.runtime import json_files
 from feedseg.runtime.allowed import Anything, Fields, Flag, Listed, whole
 from feedseg.runtime.errors import UserError, one_line
@@ -163,7 +164,8 @@ def _facts(path: Path, metadata: dict[str, str]) -> dict:
         facts = {}
     if facts.get("format") != FORMAT:
         raise UserError(f"{path}: was not made by feedseg; `feedseg export RUN --to {path.name}`")
-    problem = model_facts.problem(facts, "") or _ENTRIES.problem(facts) or _contracts_problem(facts)
+    problem = model_facts.problem(facts, "", model_facts.PROGRAM)
+    problem = problem or _ENTRIES.problem(facts) or _contracts_problem(facts)
     if problem:
         raise UserError(f"{path}: its metadata: {problem}; export the model again")
     return facts
@@ -175,8 +177,8 @@ def _contracts_problem(facts: dict) -> str:
         key = f"contracts[{number}]"
         problem = model_facts.NORMALIZATION.problem(kind, key)
         problem = problem or model_facts.LIMITS.problem(limits, key)
-        if problem := problem or model_facts.limits_problem(kind, limits, key):
-            return problem
+        if problem := problem or normalize.wrong_limits(kind, limits):
+            return f"{key}: {problem}"
     return ""
 
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from feedseg import models
+from feedseg.inference import facts as model_facts
 from feedseg.inference import tta, uncertainty, weights
 from feedseg.inference.predictor import TrainingImages
 from feedseg.inference.segment import NOT_FINITE
 from feedseg.runs import checkpoint_format
-from feedseg.runs import config as configs
 from feedseg.runs.checkpoint import read_tree, saved_steps
 from feedseg.runs.directory import RunDir, read_json, require_same
 from feedseg.runtime import xla
@@ -72,8 +72,10 @@ class ModelParts(NamedTuple):
 def read_run(run: Path, checkpoint: str = "best") -> ModelParts:
     """The parts of a run's model; UserError as in `load_run`."""
     directory = RunDir(run)
-    config = configs.from_plain(read_json(directory.config))
+    config = directory.stored_config()
     facts = read_json(directory.data)
+    if wrong := model_facts.problem(facts, ""):
+        raise UserError(f"{directory.data}: {wrong}; restore it from a copy")
     folder = _folder(run, checkpoint)
     try:
         tree, notes = read_tree(folder)

@@ -5,7 +5,6 @@ its answers.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +26,15 @@ class RunDir:
         self.result = self.path / "result.json"
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best"
+
+    def stored_config(self) -> ConfigDict:
+        """The configuration of the run; UserError naming its file if it cannot be used."""
+        plain = read_json(self.config)
+        try:
+            configs.check(plain)
+        except UserError as error:
+            raise UserError(f"{self.config}: {error}; restore it from a copy") from None
+        return configs.from_plain(plain)
 
     def check(self, config: ConfigDict) -> None:
         """Raises UserError listing the differences if a run with another config is here."""

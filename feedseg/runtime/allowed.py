@@ -21,8 +21,10 @@ class Number(NamedTuple):
     whole: bool = False
 
     def words(self) -> str:
-        low = f"{'above' if self.above else 'at least'} {self.low:g}"
-        high = f"{'below' if self.below else 'at most'} {self.high:g}"
+        if abs(self.low) < INFINITY > abs(self.high) and not self.above and not self.below:
+            return f"from {self.low} to {self.high}"
+        low = f"{'above' if self.above else 'at least'} {self.low}"
+        high = f"{'below' if self.below else 'at most'} {self.high}"
         limits = (low, self.low > -INFINITY), (high, self.high < INFINITY)
         kind = "a whole number" if self.whole else "a number"
         return " and ".join(text for text, stated in limits if stated) or kind
@@ -103,6 +105,19 @@ class Listed(NamedTuple):
             return _wrong(key, value, self.words())
         problems = (self.item.problem(each, f"{key}[{i}]") for i, each in enumerate(value))
         return next(filter(None, problems), "")
+
+
+class Each(NamedTuple):
+    """A value of one kind, or a list of them."""
+
+    item: Any
+
+    def words(self) -> str:
+        return self.item.words()
+
+    def problem(self, value: Any, key: str) -> str:
+        several = isinstance(value, list | tuple)
+        return (Listed(self.item, 1) if several else self.item).problem(value, key)
 
 
 class Table(NamedTuple):

@@ -162,9 +162,9 @@ def test_damaged_files_are_named(file, tmp_path):
 WRONG = {
     r"network\.name is missing": dict(network={}),
     r"facts=\[\]: the entries": dict(facts=[]),
-    r"facts\.channels='one': a whole number, at least 1": dict(facts=dict(channels="one")),
-    r"facts\.channels=-1: at least 1": dict(facts=dict(channels=-1)),
-    r"facts\.channels=1000000000: at least 1 and at most": dict(facts=dict(channels=10**9)),
+    r"facts\.channels='one': a whole number, from 1": dict(facts=dict(channels="one")),
+    r"facts\.channels=-1: from 1": dict(facts=dict(channels=-1)),
+    r"facts\.channels=1000000000: from 1 to": dict(facts=dict(channels=10**9)),
     r"facts\.class_names=\[\]: a list of 2 to 255": dict(facts=dict(class_names=[])),
     r"facts\.class_names: names repeat": dict(facts=dict(class_names=["a", "a"])),
     r"facts\.class_colors: 3 colors of 2": dict(facts=dict(class_colors=[[0, 0, 0]] * 3)),
@@ -199,9 +199,7 @@ def test_manifests_are_checked(file, tmp_path, message):
 
 
 NETWORKS = {
-    r"model\.rounds=1000000000: at least 1 and at most 100": dict(
-        name="feedback_unet", rounds=10**9
-    ),
+    r"model\.rounds=1000000000: from 1 to 100": dict(name="feedback_unet", rounds=10**9),
     r"model\.filters=\(\): a list of 1 to 12": dict(name="unet", filters=[]),
     r"model\.filters\[0\]=-1": dict(name="unet", filters=[-1]),
     r"model\.dropout='x'": dict(name="unet", dropout="x"),

@@ -177,4 +177,4 @@ def test_a_training_without_the_file_is_refused(tmp_path):
 def test_what_a_run_cannot_begin_with_is_refused(path):
     config = tiny.get_config(train__pretrained=path)
     with pytest.raises(UserError, match=r"DenseNet-121's ImageNet weights for model\.name=saunet"):
-        setup.check_numbers(config)
+        pretrained.check(config.train.pretrained)
