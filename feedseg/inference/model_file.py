@@ -28,8 +28,8 @@ import feedseg
 from feedseg.inference import facts as model_facts
 from feedseg.inference import weights
 from feedseg.runs import checkpoint_format
+from feedseg.runtime import archives, json_files
 from feedseg.runtime import files as atomic
-from feedseg.runtime import json_files
 from feedseg.runtime.allowed import Choice, Fields, Listed, Maybe, Number, Table, Text
 from feedseg.runtime.archives import BROKEN, Archive, parse_npy
 from feedseg.runtime.errors import UserError, one_line
@@ -199,26 +199,38 @@ def _read(path: Path, archive: Archive, inner: bool = False) -> Package:
     if inner and count:
         raise UserError(f"{path}: an ensemble in an ensemble; make one of all their members")
     wanted = _shapes(path, described)
-    pixels = max(_SIDE, *described["facts"]["size_px"]) ** 2
-    values = pixels * described["facts"]["channels"] * max(1, count)  # once for each member at most
-    answer = pixels * len(described["facts"]["class_names"])
-    weight_bytes = sum(4 * math.prod(shape) + _NAME for shape in wanted.values())
+    most_bytes = _most_bytes(described, wanted)
 
-    def checked(name: str, most_bytes: int) -> bytes:
-        data = archive.read(name, most_bytes + _NAME)
+    def checked(name: str) -> bytes:
+        data = archive.read(name, most_bytes[name])
         if hashlib.sha256(data).hexdigest() != described["sha256"].get(name):
             raise UserError(f"{path}: {name} is not what {_MANIFEST} says; copy the file again")
         return data
 
-    variables = _variables(path, checked(_WEIGHTS, weight_bytes), wanted)
-    image = _image(path, _INPUT, checked(_INPUT, 4 * values))
-    probabilities = _image(path, _OUTPUT, checked(_OUTPUT, 4 * answer))
-    _require_pair(path, described["facts"], image, probabilities)
+    variables = _variables(path, checked(_WEIGHTS), wanted)
+    image, answer = (_image(path, name, checked(name)) for name in (_INPUT, _OUTPUT))
+    _require_pair(path, described["facts"], image, answer)
     members = []
     for name in _members(described):
-        with _opened(path / name, checked(name, 2**40), archive) as nested:  # what is left of all
+        with _opened(path / name, checked(name), archive) as nested:
             members.append(_read(path / name, nested, True))
-    return Package(described, variables, image, probabilities, tuple(members))
+    return Package(described, variables, image, answer, tuple(members))
+
+
+def _most_bytes(described: dict, wanted: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    """What the files of a package can take, by name; wanted: shapes of the variables.
+
+    Members of an ensemble are what the archive has left.
+    """
+    facts, members = described["facts"], _members(described)
+    pixels = max(_SIDE, *facts["size_px"]) ** 2
+    copies = max(1, len(members))  # of the image, which each may normalize differently
+    return {
+        _WEIGHTS: sum(4 * math.prod(shape) + _NAME for shape in wanted.values()) + _NAME,
+        _INPUT: 4 * pixels * facts["channels"] * copies + _NAME,
+        _OUTPUT: 4 * pixels * len(facts["class_names"]) + _NAME,
+        **dict.fromkeys(members, archives.MOST_BYTES),
+    }
 
 
 def _members(described: dict) -> list[str]:

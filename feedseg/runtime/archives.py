@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+MOST_BYTES = 4 * 2**30  # of one member
 FREE = 64 * 2**20  # bytes that any archive may unpack to; a larger one
 RATIO = 20  # times its own size, far more than weights shrink
 BROKEN = (  # what a damaged archive raises
@@ -55,7 +56,7 @@ class Archive:
         entry = self._zip.getinfo(name)
         if entry.compress_type not in _METHODS:
             raise ValueError(f"{name} is compressed by a method that is not read")
-        most_bytes = min(most_bytes, self._root._left)
+        most_bytes = min(most_bytes, self._root._left, MOST_BYTES)
         content = bytearray()
         if entry.file_size <= most_bytes:
             with self._zip.open(entry) as stream:
