@@ -15,6 +15,7 @@ from types import ModuleType
 
 from feedseg.datasets.common import targets
 from feedseg.datasets.common.dataset import VOID, Dataset, assemble, crop_side
+from feedseg.io import normalize
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.suggest import did_you_mean
 
@@ -80,7 +81,9 @@ def _require_plain(name: str, options) -> None:
 
 def load(config) -> Dataset:
     """The data set of a run, prepared: `config.data`, `config.data_dir` and `config.split.fold`."""
-    name = config.data.name
+    name, limits = config.data.name, config.data.percentiles
+    if wrong := normalize.wrong_limits(config.data.normalization, limits):
+        raise UserError(f"data.percentiles={limits}: {wrong}")
     root = find_root(name, config.data_dir)
     options = config.data.copy_and_resolve_references()
     with options.unlocked():

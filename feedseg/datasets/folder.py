@@ -4,8 +4,8 @@
 """
 
 import colorsys
-import json
 import re
+import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,9 @@ from feedseg.datasets.common.pairing import Pair, shorten
 from feedseg.io.calibration import micrometers, read_calibration
 from feedseg.io.images import is_color, read_label
 from feedseg.io.reading import ReadOptions, label_options
-from feedseg.runtime.errors import BadImage, UserError
+from feedseg.runtime import json_files
+from feedseg.runtime.allowed import Listed, Text
+from feedseg.runtime.errors import BadImage, UserError, one_line
 from feedseg.runtime.notes import note
 
 FOLDERS = ()  # the data directory itself
@@ -29,6 +31,7 @@ CITATION = ""
 LAYOUT = pairing.LAYOUT
 OBTAIN = "Name your folder: --config.data_dir=FOLDER"
 
+NAMES = Listed(Text(200, least=1), 0, VOID)  # of classes, whose ids are below VOID
 PALETTE = (
     (0, 0, 0),
     (230, 25, 75),
@@ -143,13 +146,22 @@ def describe(root: Path, classes: tuple[str, ...] = ()) -> Description:
     if (root / "dataset.json").is_file():
         described = _from_json(root / "dataset.json")
     elif (root / "classes.txt").is_file():
-        lines = (root / "classes.txt").read_text(encoding="utf-8-sig").splitlines()
-        described = Description(tuple(line.strip() for line in lines if line.strip()))
+        described = Description(_listed_names(root / "classes.txt"))
     if classes:
         described = described._replace(names=tuple(classes))
+    if problem := NAMES.problem(described.names, "classes"):
+        raise UserError(f"{root}: {problem}")
     if len(set(described.names)) != len(described.names):
         raise UserError(f"{root}: class names repeat: {', '.join(described.names)}")
     return described
+
+
+def _listed_names(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({one_line(error)}); save it as UTF-8") from None
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
@@ -163,22 +175,32 @@ def palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
 
 def _from_json(path: Path) -> Description:
     try:
-        listed = json.loads(path.read_text(encoding="utf-8-sig"))
+        listed = json_files.read(path)
         table = listed.get("labels") or {}
         if not isinstance(table, dict):  # other tools keep a file pattern under this key
             table = listed.get("classes") or {}
-        pairs = [
-            (int(k), str(v)) if str(k).isdigit() else (int(v), str(k)) for k, v in table.items()
-        ]
-    except (ValueError, TypeError, AttributeError) as error:
+        if not isinstance(table, dict):
+            raise ValueError(f"classes={reprlib.repr(table)}")
+        pairs = [_numbered(*item) for item in table.items()]
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: invalid ({error}); labels must be {{name: id}} with one id per name"
+            f"{path}: invalid ({one_line(error)}); labels must be {{name: id}} with one id per name"
         ) from None
     ignore = next((number for number, name in pairs if name == "ignore"), None)
-    names = dict(sorted(pair for pair in pairs if pair[1] != "ignore"))
-    if list(names) != list(range(len(names))):
-        raise UserError(f"{path}: label ids {shorten(names)} are not 0, 1, 2, ...")
-    return Description(tuple(names.values()), ignore)
+    pairs = sorted(pair for pair in pairs if pair[1] != "ignore")
+    numbers = [number for number, _ in pairs]
+    if numbers != list(range(len(numbers))):
+        raise UserError(f"{path}: label ids {shorten(numbers)} are not 0, 1, 2, ...")
+    return Description(tuple(name for _, name in pairs), ignore)
+
+
+def _numbered(key: str, value: object) -> tuple[int, str]:
+    """Id and name of a class from {name: id} or {id: name}. Raises ValueError for anything else."""
+    number, name = (key, value) if key.isdecimal() else (value, key)
+    whole = isinstance(number, int) and not isinstance(number, bool)
+    if not isinstance(name, str) or not (whole or (isinstance(number, str) and number.isdecimal())):
+        raise ValueError(f"{reprlib.repr(key)}: {reprlib.repr(value)}")
+    return int(number), name
 
 
 def _read(

@@ -25,8 +25,7 @@ from feedseg.io import normalize
 from feedseg.io.colors import as_rgb, grey_as_rgb
 from feedseg.io.images import read_array
 from feedseg.models.feedback.attention import attention_rows
-from feedseg.runs.config import from_plain
-from feedseg.runs.directory import RunDir, read_json
+from feedseg.runs.directory import RunDir
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.output_lock import hold_folder
 from feedseg.runtime.rounding import round_up
@@ -99,8 +98,7 @@ def _of_run(run: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Evenly spaced test images of the run, and their truth."""
     if count < 1:
         raise UserError(f"--count {count}: at least 1")
-    directory = RunDir(run)
-    config = from_plain(read_json(directory.config))
+    config = RunDir(run).stored_config()
     dataset = datasets.load(config)
     chosen = test_split.evenly(splits.split(dataset, config.split).test, count)
     return test_split.normalized(dataset, chosen), dataset.labels[chosen]

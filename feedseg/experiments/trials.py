@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from feedseg.runs import config as configs
-from feedseg.runtime import files
+from feedseg.runtime import files, json_files
 from feedseg.runtime.errors import UserError
 
 
@@ -59,7 +59,7 @@ def write_plan(path: Path, tasks: Sequence[Task]) -> None:
 def read_plan(path: Path) -> list[Task]:
     """The tasks of a stored sweep. Raises UserError naming the file if it holds none."""
     try:
-        tasks = json.loads(Path(path).read_text("utf-8"))["tasks"]
+        tasks = json_files.read(path)["tasks"]
         return [
             tuple(Trial(t["config"], tuple(t["overrides"]), Path(t["workdir"])) for t in task)
             for task in tasks

@@ -15,7 +15,6 @@ from feedseg.datasets.common import splits as folds
 from feedseg.datasets.common.dataset import Dataset
 from feedseg.inference.trained import JaxPredictor
 from feedseg.io import normalize
-from feedseg.runs import config as configs
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime.errors import UserError
 
@@ -68,9 +67,8 @@ def _of_run(run: Path, loaded: dict[str, Dataset]) -> tuple[Dataset, folds.Split
     if not run.is_dir():
         raise UserError(f"{run}: a model file does not hold its data; give run directories")
     directory = RunDir(run)
-    plain = read_json(directory.config)
-    config = configs.from_plain(plain)
-    key = json.dumps([plain["data"], plain["data_dir"], plain["split"]["fold"]])
+    config = directory.stored_config()
+    key = json.dumps([config.data.to_dict(), config.data_dir, config.split.fold])
     if key not in loaded:
         loaded[key] = datasets.load(config)
     dataset = loaded[key]

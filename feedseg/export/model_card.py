@@ -57,7 +57,8 @@ def caption(described: dict) -> str:
     """What model.json says about scores, licences, citation and limits, in lines of text."""
     card = ModelCard.of(described)
     about, final = card.card, card.scores.get("final", {})
-    score = f"mean IoU {100 * final['miou']:.1f} on its own test part. " if "miou" in final else ""
+    mean = final.get("miou")
+    score = "" if mean is None else f"mean IoU {100 * mean:.1f} on its own test part. "
     parts = [
         about.get("description", ""),
         f"{score}Network {card.network['name']}, data {card.data or 'unnamed'}.",

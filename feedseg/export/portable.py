@@ -13,7 +13,6 @@ from feedseg.inference import bundled, loading, model_file, tiling
 from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.models.layers import convolve
-from feedseg.runs import config as configs
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime.errors import UserError, one_line
 
@@ -136,5 +135,5 @@ def model_card(where: Path, checkpoint: str, texts: dict[str, str]) -> ModelCard
     run = RunDir(path)
     result = run.finished() if checkpoint == "best" else None
     scores = result["metrics"] if result else {}
-    network = configs.from_plain(read_json(run.config)).model.to_dict()
+    network = run.stored_config().model.to_dict()
     return ModelCard(network, read_json(run.data).get("name", ""), dict(texts), scores)

@@ -49,8 +49,10 @@ def fingerprint(where: str | Path | Sequence[str | Path], checkpoint: str = "bes
         newest = max(records, key=lambda file: file.stat().st_mtime_ns, default=None)
         files = [path / "config.json", *([newest] if newest else [])]
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes() if file.is_file() else b"")
+    for file in filter(Path.is_file, files):
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
     return digest.hexdigest()
 
 
@@ -67,10 +69,15 @@ def card(described: dict) -> str:
     if members := described["network"].get("members"):
         lines.insert(1, f"members        {described['network']['rule']} of {', '.join(members)}")
     for output, values in scores.items():
-        each = [f"{key[4:]} {100 * v:.1f}" for key, v in values.items() if key.startswith("iou/")]
-        lines.append(f"IoU, {output:9} mean {100 * values['miou']:.1f}; {', '.join(each)}")
+        each = [f"{k[4:]} {_percent(v)}" for k, v in values.items() if k.startswith("iou/")]
+        lines.append(f"IoU, {output:9} mean {_percent(values.get('miou'))}; {', '.join(each)}")
     lines += [f"{key.replace('_', ' '):14} {text}" for key, text in described["card"].items()]
     return "\n".join(map(escape.visible, lines))
+
+
+def _percent(score: float | None) -> str:
+    """Of a class that the test part lacks there is none."""
+    return "-" if score is None else f"{100 * score:.1f}"
 
 
 def _limits(facts: dict) -> str:
@@ -87,7 +94,7 @@ def listing() -> str:
     for name, path in models().items():
         described = model_file.read_manifest(path)
         about, final = described["card"], described["scores"].get("final", {})
-        score = f"{100 * final['miou']:.1f}" if "miou" in final else "-"
+        score = _percent(final.get("miou"))
         classes = ", ".join(described["facts"]["class_names"])
         lines.append(f"{name:16} mean IoU {score:>5}  {classes}")
         lines.append(f"    {about.get('description', '')}")

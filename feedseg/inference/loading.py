@@ -118,7 +118,7 @@ def proof(to: Path) -> Callable[[Path], None]:
     """A check of the file that is to become `to`: UserError if it is not the model it was."""
 
     def prove(file: Path) -> None:
-        if (off := verify(file)) > TOLERANCE:
+        if not (off := verify(file)) <= TOLERANCE:
             raise UserError(f"{to}: read again it gives other probabilities, {off:.3g} off")
 
     return prove
@@ -127,11 +127,12 @@ def proof(to: Path) -> Callable[[Path], None]:
 def verify(path: Path) -> float:
     """How far the probabilities of a model file's test image are from those stored in it."""
     content = model_file.read(path)
-    model = _assembled(content, path)
-    found = np.asarray(model.apply(jnp.asarray(content.test_input)))
-    if found.shape != content.test_output.shape:
-        raise UserError(f"{path}: its expected output has another shape; export the model again")
-    return float(np.abs(found - content.test_output).max())
+    model, image = _assembled(content, path), content.test_input
+    sides = set(image.shape[1:3])
+    unfit = sides != {model.window} if model.window else any(n % model.stride for n in sides)
+    if unfit or image.shape[3] != model.channels * max(1, len(model.contracts)):
+        raise UserError(f"{path}: its test image is not for this network; export the model again")
+    return float(np.abs(np.asarray(model.apply(jnp.asarray(image))) - content.test_output).max())
 
 
 def test_image(model: JaxPredictor) -> np.ndarray:

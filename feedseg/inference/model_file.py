@@ -9,14 +9,14 @@
     members/0.feedseg.zip ...  of an ensemble, whose network is called `ensemble` and whose weights
                          are those of its members (`feedseg.inference.ensemble`)
 
-Reading it parses JSON, arrays and nothing else. The same model gives the same bytes.
+Reading it parses JSON, arrays and nothing else, and unpacks what the network can have and no more.
+The same model gives the same bytes.
 """
 
 import hashlib
 import io
-import json
+import math
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,31 +25,41 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import feedseg
+from feedseg.inference import facts as model_facts
+from feedseg.inference import weights
 from feedseg.runs import checkpoint_format
+from feedseg.runtime import archives, json_files
 from feedseg.runtime import files as atomic
+from feedseg.runtime.allowed import Choice, Fields, Listed, Maybe, Number, Table, Text
+from feedseg.runtime.archives import BROKEN, Archive, parse_npy
 from feedseg.runtime.errors import UserError, one_line
 
 Tree = Any
 
 VERSION = 1
-MAX_BYTES = 4 * 2**30  # of all files together, unpacked
 _MANIFEST, _WEIGHTS = "model.json", "weights.safetensors"
 _INPUT, _OUTPUT = "test_input.npy", "test_output.npy"
 _CHECKED = (_WEIGHTS, _INPUT, _OUTPUT)
 _FACTS = ("class_names", "class_colors", "channels", "size_px", "normalization", "percentiles")
 _LATER_FACTS = ("training_images",)  # which files of older versions lack
-_KINDS = {"format": str, "version": int, "network": dict, "compute_dtype": str, "facts": dict}
-_FACT_KINDS = {**dict.fromkeys(_FACTS, list), "channels": int, "normalization": str}
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    KeyError,  # a file is missing in it
-    RuntimeError,  # encrypted, or a compression that is not known
-    ValueError,
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    zlib.error,
+_ENSEMBLE = "ensemble"  # the network of several
+_MOST_MEMBERS = 1000
+_MANIFEST_BYTES = 4 * 2**20
+_SIDE = 2048  # px of the test image at most, where training saw less
+_NAME = 1024  # bytes at most that describe an array
+_MANIFEST_ENTRIES = Fields(
+    {
+        "feedseg": Text(100),
+        "network": Fields({"name": Text(100)}),
+        "compute_dtype": Choice(("float32", "bfloat16")),
+        "facts": model_facts.FACTS,
+        "data": Text(1000),
+        "card": Table(Text(20_000), 100),
+        "scores": Table(Table(Maybe(Number()), 10_000), 100),
+        "sha256": Table(Text(64, least=64), _MOST_MEMBERS + len(_CHECKED)),
+    }
 )
+_ENSEMBLE_ENTRIES = Fields({"members": Listed(Text(1000), 2, _MOST_MEMBERS), "rule": Text(100)})
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the time of every file in it
 
 
@@ -157,30 +167,9 @@ def read(path: Path) -> Package:
 
     Raises UserError, naming the file, if it is none, of a newer form, or damaged.
     """
-    return _read(Path(path), Path(path))
-
-
-def _read(path: Path, archive_file: Path | io.BytesIO, inner: bool = False) -> Package:
-    """path: what the file is called in messages; inner: it is that of a member."""
-    with _opened(path, archive_file) as archive:
-        described, files = _files(path, archive)
-    if inner and _members(described):
-        raise UserError(f"{path}: an ensemble in an ensemble; make one of all their members")
-    for name, data in files.items():
-        if hashlib.sha256(data).hexdigest() != described["sha256"].get(name):
-            raise UserError(f"{path}: {name} is not what {_MANIFEST} says; copy the file again")
-    members = (_read(path / name, io.BytesIO(files[name]), True) for name in _members(described))
-    return Package(described, *_arrays(path, files), tuple(members))
-
-
-def _members(described: dict) -> list[str]:
-    """Names of the packages inside an ensemble's, in order."""
-    count = len(described["network"].get("members", ()))
-    return [_member(index) for index in range(count)]
-
-
-def _member(index: int) -> str:
-    return f"members/{index}.feedseg.zip"
+    path = Path(path)
+    with _opened(path, path) as archive:
+        return _read(path, archive)
 
 
 def read_manifest(path: Path) -> dict:
@@ -190,64 +179,131 @@ def read_manifest(path: Path) -> dict:
 
 
 @contextmanager
-def _opened(path: Path, archive_file: Path | io.BytesIO) -> Iterator[zipfile.ZipFile]:
+def _opened(path: Path, source: Path | bytes, outer: Archive | None = None) -> Iterator[Archive]:
     """The archive; every failure becomes one line that names it."""
     try:
-        with zipfile.ZipFile(archive_file) as archive:
+        with Archive(source, outer) as archive:
             yield archive
     except FileNotFoundError:
         raise UserError(f"{path}: no such model file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder; `feedseg export` makes a model file of a run") from None
-    except _UNREADABLE as error:
+    except BROKEN as error:
         raise _damaged(path, error) from None
 
 
-def _files(path: Path, archive: zipfile.ZipFile) -> tuple[dict, dict[str, bytes]]:
-    """model.json and the bytes of the files it vouches for."""
-    size = sum(entry.file_size for entry in archive.infolist())
-    if size > MAX_BYTES:
-        raise UserError(f"{path}: {size:,} bytes unpacked, the limit is {MAX_BYTES:,}")
+def _read(path: Path, archive: Archive, inner: bool = False) -> Package:
+    """The content of an archive that is called `path`; inner: of a member of an ensemble."""
     described = _manifest(path, archive)
-    return described, {name: archive.read(name) for name in (*_CHECKED, *_members(described))}
+    count = len(_members(described))
+    if inner and count:
+        raise UserError(f"{path}: an ensemble in an ensemble; make one of all their members")
+    wanted = _shapes(path, described)
+    most_bytes = _most_bytes(described, wanted)
+
+    def checked(name: str) -> bytes:
+        data = archive.read(name, most_bytes[name])
+        if hashlib.sha256(data).hexdigest() != described["sha256"].get(name):
+            raise UserError(f"{path}: {name} is not what {_MANIFEST} says; copy the file again")
+        return data
+
+    variables = _variables(path, checked(_WEIGHTS), wanted)
+    image, answer = (_image(path, name, checked(name)) for name in (_INPUT, _OUTPUT))
+    _require_pair(path, described["facts"], image, answer)
+    members = []
+    for name in _members(described):
+        with _opened(path / name, checked(name), archive) as nested:
+            members.append(_read(path / name, nested, True))
+    return Package(described, variables, image, answer, tuple(members))
 
 
-def _manifest(path: Path, archive: zipfile.ZipFile) -> dict:
-    described = json.loads(archive.read(_MANIFEST))
-    if not isinstance(described, dict) or described.get("format") != "feedseg model":
+def _most_bytes(described: dict, wanted: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    """What the files of a package can take, by name; wanted: shapes of the variables.
+
+    Members of an ensemble are what the archive has left.
+    """
+    facts, members = described["facts"], _members(described)
+    pixels = max(_SIDE, *facts["size_px"]) ** 2
+    copies = max(1, len(members))  # of the image, which each may normalize differently
+    return {
+        _WEIGHTS: sum(4 * math.prod(shape) + _NAME for shape in wanted.values()) + _NAME,
+        _INPUT: 4 * pixels * facts["channels"] * copies + _NAME,
+        _OUTPUT: 4 * pixels * len(facts["class_names"]) + _NAME,
+        **dict.fromkeys(members, archives.MOST_BYTES),
+    }
+
+
+def _members(described: dict) -> list[str]:
+    """Names of the packages inside an ensemble's, in order."""
+    ensemble = described["network"]["name"] == _ENSEMBLE
+    count = len(described["network"]["members"]) if ensemble else 0
+    return [_member(index) for index in range(count)]
+
+
+def _member(index: int) -> str:
+    return f"members/{index}.feedseg.zip"
+
+
+def _shapes(path: Path, described: dict) -> dict[str, tuple[int, ...]]:
+    """Of the variables that the network has, by name."""
+    if described["network"]["name"] == _ENSEMBLE:
+        return {"params/weights": (len(described["network"]["members"]),)}
+    return weights.shapes(described["network"], described["facts"], path)
+
+
+def _manifest(path: Path, archive: Archive) -> dict:
+    described = json_files.parse(archive.read(_MANIFEST, _MANIFEST_BYTES))
+    if described.get("format") != "feedseg model":
         raise UserError(f"{path}: is no feedseg model; `feedseg export RUN` makes one")
     if described.get("version") != VERSION:
         raise UserError(
-            f"{path}: form {described.get('version')} of a model file, this feedseg knows "
-            f"{VERSION}; it was made by feedseg {described.get('feedseg')}, install that"
+            f"{path}: form {one_line(described.get('version'))} of a model file, this feedseg "
+            f"knows {VERSION}; it was made by feedseg {one_line(described.get('feedseg'))}, "
+            "install that"
         )
-    _check_kinds(path, described, {**_KINDS, "sha256": dict})
-    _check_kinds(path, described["network"], {"name": str})
-    if described["network"]["name"] == "ensemble":
-        _check_kinds(path, described["network"], {"members": list, "rule": str})
-    _check_kinds(path, described["facts"], _FACT_KINDS)
+    problem = _MANIFEST_ENTRIES.problem(described)
+    if not problem and described["network"]["name"] == _ENSEMBLE:
+        problem = _ENSEMBLE_ENTRIES.problem(described["network"], "network")
+    if problem := problem or model_facts.problem(described["facts"], "facts"):
+        raise UserError(f"{path}: {_MANIFEST}: {problem}; export the model again")
     return described
 
 
-def _check_kinds(path: Path, entries: dict, kinds: dict) -> None:
-    for key, kind in kinds.items():
-        if not isinstance(entries.get(key), kind):
-            raise UserError(f"{path}: {_MANIFEST} has no proper {key!r}; export the model again")
-
-
-def _arrays(path: Path, files: dict[str, bytes]) -> tuple[Tree, np.ndarray, np.ndarray]:
-    """Variables, test input and expected output."""
-    from safetensors import SafetensorError
+def _variables(path: Path, data: bytes, wanted: dict[str, tuple[int, ...]]) -> Tree:
+    """The variables in weights.safetensors, which have the shapes wanted."""
     from safetensors.numpy import load
 
     try:
-        variables = {"params": {}, "batch_stats": {}} | checkpoint_format.nest(
-            load(files[_WEIGHTS])
-        )
-        pair = [np.load(io.BytesIO(files[name]), allow_pickle=False) for name in (_INPUT, _OUTPUT)]
-    except (SafetensorError, ValueError, OSError, EOFError) as error:
+        arrays = load(data)
+    except Exception as error:  # SafetensorError, and what a type that NumPy lacks leads to
         raise _damaged(path, error) from None
-    return variables, *pair
+    weights.require(path, {name: array.shape for name, array in arrays.items()}, wanted)
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise UserError(f"{path}: {_WEIGHTS}: {name} is {array.dtype}, not finite float32")
+    return {"params": {}, "batch_stats": {}} | checkpoint_format.nest(arrays)
+
+
+def _image(path: Path, name: str, data: bytes) -> np.ndarray:
+    """The test image or its answer, [1, H, W, C] float32, finite."""
+    array = parse_npy(data)
+    whole = array.dtype == np.float32 and array.ndim == 4 and len(array) == 1 and array.size
+    if not whole or not np.isfinite(array).all():
+        raise UserError(
+            f"{path}: {name}: {array.dtype} of shape {array.shape}, not [1, H, W, C] of finite "
+            "float32; export the model again"
+        )
+    return array
+
+
+def _require_pair(path: Path, facts: dict, image: np.ndarray, answer: np.ndarray) -> None:
+    """Raises UserError unless the test image and its answer are of this model and of one size."""
+    wanted = (*image.shape[:3], len(facts["class_names"]))
+    if answer.shape != wanted or image.shape[3] % facts["channels"]:
+        raise UserError(
+            f"{path}: {_INPUT} {image.shape} and {_OUTPUT} {answer.shape} do not fit "
+            f"{facts['channels']} channels and {wanted[3]} classes; export the model again"
+        )
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -257,7 +313,8 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {one_line(error)}"
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "  # feedseg's own words
+    reason = getattr(error, "strerror", None) or f"{kind}{one_line(error)}"
     return UserError(
         f"{path}: is no whole feedseg model ({reason}); copy it again, or name a run directory"
     )

@@ -1,6 +1,5 @@
 """Applies a model in an ONNX file (`feedseg export RUN --to model.onnx`) without JAX."""
 
-import json
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -9,26 +8,27 @@ from typing import NamedTuple
 
 import numpy as np
 
+from feedseg.inference import facts as model_facts
 from feedseg.inference import tta
 from feedseg.inference.predictor import TrainingImages
 from feedseg.inference.uncertainty import disagreement
+from feedseg.io import normalize
+from feedseg.runtime import json_files
+from feedseg.runtime.allowed import Anything, Fields, Flag, Listed, whole
 from feedseg.runtime.errors import UserError, one_line
 
 SUFFIX = ".onnx"
 FORMAT, KEY = "feedseg onnx", "feedseg"
-_KINDS = {
-    "format": str,
-    "class_names": list,
-    "class_colors": list,
-    "channels": int,
-    "normalization": str,
-    "percentiles": list,
-    "contracts": list,
-    "whole_image": bool,
-    "stride": int,
-    "halo": int,
-    "tile": int,
-}
+MOST_BYTES = 2**31  # of a file of Protocol Buffers
+_ENTRIES = Fields(
+    {
+        "contracts": Listed(Listed(Anything(), 2, 2), 0, 1000),
+        "whole_image": Flag(),
+        "stride": whole(1, model_facts.MOST_SIDE),
+        "halo": whole(0, model_facts.MOST_SIDE),
+        "tile": whole(0, model_facts.MOST_SIDE),
+    }
+)
 
 Apply = Callable[[np.ndarray], np.ndarray]
 
@@ -58,7 +58,10 @@ def load(path: Path) -> OnnxPredictor:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise UserError(f"{path}: larger than an ONNX file can be, {MOST_BYTES:,} bytes")
+            data = file.read()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if not find_spec("onnxruntime"):
@@ -68,6 +71,7 @@ def load(path: Path) -> OnnxPredictor:
     except RuntimeError as error:
         raise UserError(f"{path}: onnxruntime cannot read it ({error})") from None
     facts = _facts(path, run.metadata)
+    _require_shapes(path, run, facts)
     return OnnxPredictor(
         apply=_fixed(path, run, facts["tile"]) if facts["tile"] else run,
         stride=facts["stride"],
@@ -82,6 +86,17 @@ def load(path: Path) -> OnnxPredictor:
         contracts=tuple((kind, tuple(limits)) for kind, limits in facts["contracts"]),
         training_images=TrainingImages.of(facts),
     )
+
+
+def _require_shapes(path: Path, run: "Session", facts: dict) -> None:
+    """Raises UserError unless the program takes and gives what the metadata say, where it says."""
+    channels = facts["channels"] * max(1, len(facts["contracts"]))
+    wanted = channels, len(facts["class_names"])
+    if any(isinstance(n, int) and n != want for n, want in zip(run.sizes, wanted, strict=True)):
+        raise UserError(
+            f"{path}: takes {run.sizes[0]} channels and gives {run.sizes[1]} classes, its metadata "
+            f"say {wanted[0]} and {wanted[1]}; export the model again"
+        )
 
 
 def _fixed(path: Path, apply: Apply, side: int) -> Apply:
@@ -103,7 +118,9 @@ class Session:
     def __init__(self, inner):
         self._inner = inner
         self.metadata: dict[str, str] = dict(inner.get_modelmeta().custom_metadata_map)
-        self._name = inner.get_inputs()[0].name
+        image, result = inner.get_inputs()[0], inner.get_outputs()[0]
+        self._name = image.name
+        self.sizes = (image.shape or [None])[-1], (result.shape or [None])[-1]  # of the last axis
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         pages = np.ascontiguousarray(image, np.float32)
@@ -142,15 +159,27 @@ def _has_affinity() -> bool:
 def _facts(path: Path, metadata: dict[str, str]) -> dict:
     """What the file says about itself."""
     try:
-        facts = json.loads(metadata.get(KEY, "null"))
+        facts = json_files.parse(metadata.get(KEY, "null"))
     except ValueError:
-        facts = None
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        facts = {}
+    if facts.get("format") != FORMAT:
         raise UserError(f"{path}: was not made by feedseg; `feedseg export RUN --to {path.name}`")
-    for key, kind in _KINDS.items():
-        if not isinstance(facts.get(key), kind):
-            raise UserError(f"{path}: its metadata have no proper {key!r}; export the model again")
+    problem = model_facts.problem(facts, "", model_facts.PROGRAM)
+    problem = problem or _ENTRIES.problem(facts) or _contracts_problem(facts)
+    if problem:
+        raise UserError(f"{path}: its metadata: {problem}; export the model again")
     return facts
+
+
+def _contracts_problem(facts: dict) -> str:
+    """What is wrong with the ways to normalize of an ensemble's members, empty if nothing is."""
+    for number, (kind, limits) in enumerate(facts["contracts"]):
+        key = f"contracts[{number}]"
+        problem = model_facts.NORMALIZATION.problem(kind, key)
+        problem = problem or model_facts.LIMITS.problem(limits, key)
+        if problem := problem or normalize.wrong_limits(kind, limits):
+            return f"{key}: {problem}"
+    return ""
 
 
 def dihedral_mean(model: OnnxPredictor, uncertainty: bool = False) -> OnnxPredictor:

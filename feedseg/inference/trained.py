@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from feedseg import models
-from feedseg.inference import tta, uncertainty
+from feedseg.inference import facts as model_facts
+from feedseg.inference import tta, uncertainty, weights
 from feedseg.inference.predictor import TrainingImages
 from feedseg.inference.segment import NOT_FINITE
-from feedseg.runs import config as configs
+from feedseg.runs import checkpoint_format
 from feedseg.runs.checkpoint import read_tree, saved_steps
 from feedseg.runs.directory import RunDir, read_json, require_same
 from feedseg.runtime import xla
@@ -71,8 +72,10 @@ class ModelParts(NamedTuple):
 def read_run(run: Path, checkpoint: str = "best") -> ModelParts:
     """The parts of a run's model; UserError as in `load_run`."""
     directory = RunDir(run)
-    config = configs.from_plain(read_json(directory.config))
+    config = directory.stored_config()
     facts = read_json(directory.data)
+    if wrong := model_facts.problem(facts, ""):
+        raise UserError(f"{directory.data}: {wrong}; restore it from a copy")
     folder = _folder(run, checkpoint)
     try:
         tree, notes = read_tree(folder)
@@ -94,8 +97,10 @@ def assemble(parts: ModelParts, where: Path, rounds: int = 0) -> JaxPredictor:
     if rounds:
         check_rounds(where, settings, rounds)
         settings["rounds"] = max(rounds, settings["rounds"])
+    wanted = weights.shapes(settings, parts.facts, where)
+    have = checkpoint_format.to_flat(parts.variables)
+    weights.require(where, {name: np.shape(leaf) for name, leaf in have.items()}, wanted)
     model = models.build(len(parts.facts["class_names"]), settings)
-    check_variables(model, parts.variables, parts.facts, where)
     return make_predictor(model, parts.variables, parts.dtype, parts.facts, rounds)
 
 
@@ -128,31 +133,6 @@ def check_rounds(run: Path, settings: dict, rounds: int) -> None:
         )
 
 
-def check_variables(model, variables: Tree, facts: dict, where: Path) -> None:
-    """Raises UserError unless the variables have the network's names and shapes."""
-    image = _small_image(model, facts)
-    wanted = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-
-    def shapes(tree):
-        flat = jax.tree_util.tree_leaves_with_path(tree)
-        return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in flat}
-
-    have, want = shapes(variables), shapes({"batch_stats": {}, **wanted})
-    for key in sorted(set(have) | set(want)):
-        if have.get(key) != want.get(key):
-            raise UserError(
-                f"{where}: weights of another network: {key} has shape {have.get(key)}, "
-                f"the config's network {want.get(key)}"
-            )
-
-
-def _small_image(model, facts: dict) -> jax.Array:
-    """An image that the network takes; as large as in training where weights depend on the size."""
-    whole = getattr(model, "whole_image", False)
-    sides = facts["size_px"] if whole else (model.stride * 2, model.stride * 2)
-    return jnp.zeros((1, *sides, facts["channels"]))
-
-
 def make_predictor(
     model, variables: Tree, dtype: str, facts: dict, rounds: int = 0
 ) -> JaxPredictor:
@@ -175,7 +155,8 @@ def make_predictor(
     apply = jit(lambda v, image: soft(run(v, image)[0]))
     answers = jit(lambda v, image: soft(uncertainty.answers(run(v, image)[1])))
     inside, margin = _inside(model, dtype, jit)
-    several = jax.eval_shape(run, variables, _small_image(model, facts))[1]
+    image = weights.small_image(model, facts["channels"], facts["size_px"])
+    several = jax.eval_shape(run, variables, image)[1]
     return JaxPredictor(
         apply=lambda image: apply(variables, image),
         answers=(lambda image: answers(variables, image))

@@ -40,6 +40,14 @@ def limits(image: np.ndarray, kind: str, percentiles: tuple[float, float]) -> Li
     raise UserError(f"data.normalization={kind!r}: choose one of {', '.join(KINDS)}")
 
 
+def wrong_limits(kind: str, percentiles: tuple[float, float]) -> str:
+    """What the two numbers must be for this kind, if they are not; empty if they can be used."""
+    low, high = percentiles
+    if kind in PERCENTILES and not 0 <= low < high <= 100:
+        return "two rising numbers from 0 to 100"
+    return "two rising numbers" if kind == "range" and not low < high else ""
+
+
 def resolved(kind: str, channels: int, color: bool) -> str:
     """The kind for images of so many channels: percentiles of each channel where the channels are
     no color, such as two stains, of which the brighter one must not scale the other.

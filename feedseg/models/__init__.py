@@ -13,11 +13,13 @@ Importing this package does not import JAX, so that configurations load fast.
 """
 
 import ast
+import functools
 import importlib
 import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from feedseg.models.layers import arguments
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.suggest import did_you_mean
 
@@ -74,21 +76,53 @@ def build(num_classes: int, config, name: str | None = None) -> "nn.Module":
     """The network that `config.model` describes.
 
     name: its Flax name if it is part of another network, whose compact method calls this; without
-    one it stands alone. Raises UserError for an unknown name or argument.
+    one it stands alone. Raises UserError as `check`.
     """
-    arguments = dict(config)
-    kind = arguments.pop("name")
-    _check_name(kind)
-    module = importlib.import_module(f"{__name__}.{kind}")
+    check(config)
+    given = dict(config)
+    module = importlib.import_module(f"{__name__}.{given.pop('name')}")
     position = {"name": name} if name else {"parent": None}
+    return module.Model(num_classes=num_classes, **given, **position)
+
+
+def check(config, key: str = "model") -> None:
+    """Raises UserError naming the first argument of `config.model` that the network does not take.
+
+    Or that has a value which is not allowed. key: what `config.model` is called in messages.
+    """
+    given = dict(config)
+    kind = given.pop("name", None)
+    _check_name(kind)
+    known = _known(kind)
+    for name, value in given.items():
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise UserError(f"config.{key} does not fit network {kind!r}: {name} is unknown{hint}")
+        if name == "network2":
+            _check_inner(kind, value, f"{key}.{name}")
+        elif problem := arguments.specification(name, known[name]).problem(value, f"{key}.{name}"):
+            raise UserError(problem)
+
+
+def _check_inner(outer: str, config, key: str) -> None:
+    """As `check`, for the network that is a part of network `outer`."""
     try:
-        return module.Model(num_classes=num_classes, **arguments, **position)
-    except TypeError as error:
-        raise UserError(f"config.model does not fit network {kind!r}: {error}") from None
+        name = config["name"]
+    except (TypeError, KeyError, IndexError):
+        raise UserError(f"{key}: the name and the arguments of a network") from None
+    if name == outer:
+        raise UserError(f"{key}.name={name!r}: choose a network that is no {outer} itself")
+    if name != "own":
+        check(config, key)
+
+
+@functools.cache
+def _known(name: str) -> dict:
+    return defaults(name)
 
 
 def _check_name(name: str) -> None:
-    if name not in names():
+    if not isinstance(name, str) or name not in names():
         hint = did_you_mean(name, names())
         raise UserError(f"model.name={name!r} is unknown{hint} There are: {', '.join(names())}.")
 

@@ -33,7 +33,7 @@ def parse_flags(argv: list[str]) -> tuple[ConfigDict, str]:
     """(locked config, workdir or '') from command-line arguments without the program's name.
 
     Raises UserError for a missing file, an unknown argument or key (with a suggestion), or a value
-    of the wrong type.
+    of the wrong type or that makes no sense (`check`).
     """
     argv = _located(argv)
     values = flags.FlagValues()
@@ -53,7 +53,7 @@ def parse_flags(argv: list[str]) -> tuple[ConfigDict, str]:
         raise UserError(f"unknown argument {rest[0]!r}; overrides read --config.KEY=VALUE")
     if values["require-gpu"].value:
         config.runtime.require_gpu = True
-    config.lock()
+    check(config.lock())
     return config, values.workdir
 
 
@@ -99,6 +99,14 @@ def _one_line(error: Exception) -> str:
         hint = text.partition("\n")[2] or "configs/common/keys.py has all keys"
         text = f"unknown key {key[1] or key[2]!r}: {hint}"
     return f"configuration: {' '.join(text.split())}"
+
+
+def check(config: ConfigDict | dict) -> None:
+    """Raises UserError naming the first key whose value makes no sense, and what is allowed.
+
+    Names, and what depends on the data, are checked where they are used.
+    """
+    shipped.keys().check(config.to_dict() if isinstance(config, ConfigDict) else config)
 
 
 def to_plain(config: ConfigDict) -> dict:

@@ -5,14 +5,13 @@ its answers.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from feedseg.runs import config as configs
-from feedseg.runtime import files, processes
+from feedseg.runtime import files, json_files, processes
 from feedseg.runtime.errors import UserError, one_line
 
 
@@ -27,6 +26,15 @@ class RunDir:
         self.result = self.path / "result.json"
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best"
+
+    def stored_config(self) -> ConfigDict:
+        """The configuration of the run; UserError naming its file if it cannot be used."""
+        plain = read_json(self.config)
+        try:
+            configs.check(plain)
+        except UserError as error:
+            raise UserError(f"{self.config}: {error}; restore it from a copy") from None
+        return configs.from_plain(plain)
 
     def check(self, config: ConfigDict) -> None:
         """Raises UserError listing the differences if a run with another config is here."""
@@ -150,14 +158,12 @@ def read_json(path: Path) -> dict:
     earlier versions have none), or lacks what a file of this name holds.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json_files.read(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; name the directory of a run") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         reason = one_line(error)
         raise UserError(f"{path}: cannot be read ({reason}); restore it from a copy") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no JSON object; restore it from a copy")
     sealed = content.get(files.SEAL)
     if sealed and sealed != files.seal(content):
         raise UserError(f"{path}: was changed, its digest is another; restore it from a copy")

@@ -4,8 +4,11 @@ They lie in `configs/`: beside the package in a checkout, below `feedseg/shipped
 installed. A file of the user's own comes first.
 """
 
+import functools
+import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.suggest import did_you_mean
@@ -42,6 +45,20 @@ def find(name: str) -> Path:
     raise UserError(
         f"{name}: no such configuration file{hint}; there are: {', '.join(known)}, or a path"
     )
+
+
+@functools.cache
+def keys() -> ModuleType:
+    """The file of all keys that comes with this version, whatever else is called `configs`."""
+    return load(root() / _KEYS)
+
+
+def load(path: Path) -> ModuleType:
+    """A configuration file as a module of its own."""
+    spec = importlib.util.spec_from_file_location("described", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def require(name: str) -> None:

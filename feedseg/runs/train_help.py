@@ -1,13 +1,13 @@
 """The text of `feedseg train --help`, from the configurations themselves."""
 
 import ast
-import importlib.util
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from feedseg.runs import shipped
+from feedseg.runtime.allowed import Number
 from feedseg.runtime.tables import aligned
 
 _USUAL = (
@@ -62,10 +62,7 @@ def _summary(path: Path) -> str:
 
 def _loaded(path: Path) -> ModuleType:
     shipped.importable(path)
-    spec = importlib.util.spec_from_file_location("described", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return shipped.load(path)
 
 
 def arguments(module: ModuleType) -> list[tuple[str, str]]:
@@ -84,17 +81,17 @@ def _default(value) -> str:
 
 
 def _keys(config=None) -> list[tuple[str, str, str]]:
-    """The usual keys, their values in a configuration, or by default, and what they mean."""
-    shipped.importable()
-    from configs.common import keys
-
-    base, comments = config or keys.base(), _comments(Path(keys.__file__))
+    """The usual keys, their values in a configuration, or by default, meaning and limits."""
+    keys = shipped.keys()
+    base, comments, allowed = config or keys.base(), _comments(Path(keys.__file__)), keys.allowed()
     rows = []
     for key in _USUAL:
         value = base
         for part in key.split("."):
             value = value[part]
-        rows.append((f"--config.{key}", repr(value), comments.get(key, "")))
+        words = allowed[key].words() if isinstance(allowed.get(key), Number) else ""
+        about = "; ".join(filter(None, (comments.get(key), words)))
+        rows.append((f"--config.{key}", repr(value), about))
     return rows
 
 

@@ -9,7 +9,6 @@ Where PyTorch is installed, the published .pth becomes an .npz with
 
 import functools
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,15 +20,20 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from feedseg.models.layers.densenet import BLOCKS, GROWTH, DenseNet
+from feedseg.runtime.archives import BROKEN, Archive, parse_npy
 from feedseg.runtime.errors import UserError
 
+_MOST_BYTES = 64 * 2**20  # of one array, of which none has a tenth
 _PARAMS = {"conv": {"weight": "kernel"}, "norm": {"weight": "scale", "bias": "bias"}}
 _STATS = {"running_mean": "mean", "running_var": "var"}
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+    with Archive(path) as archive:
+        return {
+            name.removesuffix(".npy"): parse_npy(archive.read(name, _MOST_BYTES))
+            for name in archive.names
+        }
 
 
 _READERS: Mapping[str, Callable] = {".npz": _read_npz, ".safetensors": load_file}
@@ -53,7 +57,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         return _READERS[path.suffix](path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
+    except (SafetensorError, *BROKEN) as error:
         raise UserError(f"{path} is not a readable {path.suffix} file: {error}") from None
 
 

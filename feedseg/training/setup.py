@@ -61,7 +61,8 @@ def set_up(
     mesh: instead of the one that the configuration asks for.
     """
     # Devices
-    check_numbers(config)
+    configs.check(config)
+    pretrained.check(config.train.pretrained)
     runtime, sizes = config.runtime, config.train
     mesh = mesh or meshes.make_mesh(runtime.devices, sizes.batch_size, runtime.require_gpu)
     log(f"device: {meshes.describe(mesh)}")
@@ -144,29 +145,6 @@ def compiled_eval(mesh, network: str, dtype: str, num_classes: int, parameters: 
     shard = meshes.batch_placer(mesh)
     step = steps.make_eval_step(model, dtype, num_classes, shard)
     return meshes.compile_eval(mesh, step, xla.options(parameters))
-
-
-def check_numbers(config) -> None:
-    """Raises UserError for numbers that no run can be made of, or weights that none begins with."""
-    pretrained.check(config.train.pretrained)
-    least = {
-        **dict.fromkeys(("epochs", "batch_size", "eval_batch_size", "save_every_epochs"), 1),
-        "crop_size": 0,
-        "devices": 0,
-        "steps_per_dispatch": 0,
-    }
-    for part in ("train", "data", "runtime"):
-        for key, value in config[part].items():
-            if key in least and value < least[key]:
-                raise UserError(f"{part}.{key}={value}: at least {least[key]}")
-    if config.runtime.together not in ("copies", "vmap"):
-        raise UserError(f"runtime.together={config.runtime.together!r}: choose copies or vmap")
-    if not 0 <= config.train.ema_decay < 1:
-        raise UserError(f"train.ema_decay={config.train.ema_decay}: at least 0 and below 1")
-    if config.train.compute_dtype not in ("float32", "bfloat16"):
-        raise UserError(
-            f"train.compute_dtype={config.train.compute_dtype!r}: choose float32 or bfloat16"
-        )
 
 
 def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState:

@@ -237,14 +237,35 @@ def test_ignore_label_of_dataset_json_is_void(tmp_path):
     assert source.sections[0].label.tolist() == [[0, 1, base.VOID]]
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["{", '{"labels": {"a": [0, 1]}}', '{"labels": {"a": 0, "b": 2}}', '{"labels": {"x": "y"}}'],
-)
+BAD_JSON = {
+    "{": "invalid",
+    "[]": "no JSON object",
+    '{"a": ' + "[" * 200_000: "nested more than 64 levels",
+    '{"labels": {"a": [0, 1]}}': r"'a': \[0, 1\]",
+    '{"labels": {"a": 0, "b": 2}}': "are not 0, 1, 2",
+    '{"labels": {"a": 0, "b": 0}}': "label ids 0, 0 are not",
+    '{"labels": {"x": "y"}}': "'x': 'y'",
+    '{"labels": {"a": 0, "b": 1.5}}': "'b': 1.5",
+    '{"labels": {"a": false, "b": true}}': "'a': False",
+    '{"labels": {"0": {}}}': "'0': {}",
+    '{"labels": "*.png", "classes": ["a", "b"]}': r"classes=\['a', 'b'\]",
+}
+
+
+@pytest.mark.parametrize("text", BAD_JSON)
 def test_bad_dataset_json(tmp_path, text):
     with_labels(tmp_path, IDS)
     (tmp_path / "dataset.json").write_text(text)
-    refused(tmp_path, r"dataset\.json: ")
+    refused(tmp_path, rf"dataset\.json: .*{BAD_JSON[text]}")
+
+
+def test_bad_names(tmp_path):
+    with_labels(tmp_path, IDS)
+    (tmp_path / "classes.txt").write_bytes(b"caf\xe9\nb")
+    refused(tmp_path, r"classes\.txt: cannot be read .*UTF-8")
+    (tmp_path / "classes.txt").write_text("\n".join(f"c{number}" for number in range(256)))
+    refused(tmp_path, "a list of 0 to 255")
+    refused(tmp_path, r"classes\[1\]=''", classes=("a", ""))
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64, np.uint16])

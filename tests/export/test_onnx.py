@@ -155,10 +155,19 @@ def test_files_that_are_no_models_of_feedseg_are_named(file, tmp_path):
     with pytest.raises(UserError, match=r"bad\.onnx: onnxruntime cannot read it"):
         onnx_runtime.load(bad)
     model = onnx.load(file)
+    (stored,) = (entry.value for entry in model.metadata_props if entry.key == onnx_runtime.KEY)
     for value, message in (
         (None, "was not made by feedseg"),
         ("{", "was not made by feedseg"),
-        ('{"format": "feedseg onnx"}', "no proper 'class_names'"),
+        ('{"format": "feedseg onnx"}', "its metadata: class_names is missing; export"),
+        (
+            stored.replace('"channels": 1', '"channels": -1'),
+            "its metadata: channels=-1: from 1",
+        ),
+        (stored.replace('"channels": 1', '"channels": 2'), "takes 1 channels and gives"),
+        (stored.replace('"stride": ', '"stride": -'), "its metadata: stride=-"),
+        (stored.replace('"contracts": []', '"contracts": [["x", [0, 1]]]'), "contracts.0.='x'"),
+        ("[" * 10**5, "was not made by feedseg"),
     ):
         del model.metadata_props[:]
         if value:

@@ -1,7 +1,9 @@
 """Model files: what goes in comes out, what is damaged is named, nothing in them is run."""
 
+import hashlib
 import io
 import json
+import tracemalloc
 import zipfile
 
 import jax
@@ -104,7 +106,8 @@ def test_export_refuses(run, file, tmp_path):
 
 def changed(file, target, **replaced):
     """A copy with other content in some members; None leaves one out."""
-    with zipfile.ZipFile(file) as old, zipfile.ZipFile(target, "w") as new:
+    packed = dict(mode="w", compression=zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(target, **packed) as new:
         for name in old.namelist():
             data = replaced.get(name.partition(".")[0], old.read(name))
             if data is not None:
@@ -116,6 +119,15 @@ def manifest_with(file, **entries) -> bytes:
     return json.dumps(model_file.read_manifest(file) | entries).encode()
 
 
+def signed(file, target, **replaced):
+    """As `changed`, with the digests of what is in it."""
+    digests = dict(model_file.read_manifest(file)["sha256"])
+    for name in digests:
+        if data := replaced.get(name.partition(".")[0]):
+            digests[name] = hashlib.sha256(data).hexdigest()
+    return changed(file, target, model=manifest_with(file, sha256=digests), **replaced)
+
+
 def test_damaged_files_are_named(file, tmp_path):
     bad = tmp_path / "bad.feedseg.zip"
     other = io.BytesIO()
@@ -125,10 +137,9 @@ def test_damaged_files_are_named(file, tmp_path):
         r"test_input\.npy is not what": dict(test_input=other.getvalue()),
         r"no whole feedseg model \(KeyError": dict(weights=None),
         r"form 2 of a model file": dict(model=manifest_with(file, version=2)),
-        "is no feedseg model": dict(model=b"[]"),
-        "no proper 'name'": dict(model=manifest_with(file, network={})),
-        "no proper 'facts'": dict(model=manifest_with(file, facts=[])),
-        "no proper 'channels'": dict(model=manifest_with(file, facts=FACTS | {"channels": "one"})),
+        "no JSON object": dict(model=b"[]"),
+        "is no feedseg model": dict(model=b"{}"),
+        "nested more than 64": dict(model=b'{"a":' + b"[" * 10**5),
     }
     for message, replaced in cases.items():
         with pytest.raises(UserError, match=rf"bad\.feedseg\.zip: .*{message}|{message}"):
@@ -148,18 +159,127 @@ def test_damaged_files_are_named(file, tmp_path):
         model_file.read(tmp_path / "none.feedseg.zip")
 
 
+WRONG = {
+    r"network\.name is missing": dict(network={}),
+    r"facts=\[\]: the entries": dict(facts=[]),
+    r"facts\.channels='one': a whole number, from 1": dict(facts=dict(channels="one")),
+    r"facts\.channels=-1: from 1": dict(facts=dict(channels=-1)),
+    r"facts\.channels=1000000000: from 1 to": dict(facts=dict(channels=10**9)),
+    r"facts\.class_names=\[\]: a list of 2 to 255": dict(facts=dict(class_names=[])),
+    r"facts\.class_names: names repeat": dict(facts=dict(class_names=["a", "a"])),
+    r"facts\.class_colors: 3 colors of 2": dict(facts=dict(class_colors=[[0, 0, 0]] * 3)),
+    r"class_colors\[1\]\[0\]='red'": dict(facts=dict(class_colors=[[0] * 3, ["red", 0, 0]])),
+    r"class_colors\[0\]\[2\]=256": dict(facts=dict(class_colors=[[0, 0, 256], [1, 1, 1]])),
+    r"facts\.percentiles\[0\]=None": dict(facts=dict(percentiles=[None, 1])),
+    r"percentiles=\[99, 1\]: two rising": dict(
+        facts=dict(percentiles=[99, 1], normalization="image_percentile")
+    ),
+    r"facts\.normalization='x': choose": dict(facts=dict(normalization="x")),
+    r"facts\.size_px=\[32\]": dict(facts=dict(size_px=[32])),
+    r"objects\.a\[1\]='b'": dict(facts=dict(training_images={"objects": {"a": [1, "b", 2]}})),
+    r"compute_dtype='object': choose": dict(compute_dtype="object"),
+    r"card\.licence=1: a text": dict(card={"licence": 1}),
+    r"scores\.final\.miou='x'": dict(scores={"final": {"miou": "x"}}),
+    r"network\.members\[0\]=1": dict(network=dict(name="ensemble", rule="awel", members=[1, 2])),
+    r"sha256\.a='x'": dict(sha256={"a": "x"}),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_manifests_are_checked(file, tmp_path, message):
+    entries = dict(WRONG[message])
+    if isinstance(entries.get("facts"), dict):
+        entries["facts"] = FACTS | entries["facts"]
+    bad = changed(file, tmp_path / "bad.feedseg.zip", model=manifest_with(file, **entries))
+    for read in (model_file.read, model_file.read_manifest, loading.load):
+        pattern = rf"bad\.feedseg\.zip: model\.json: .*{message}"
+        with pytest.raises(UserError, match=pattern) as error:
+            read(bad)
+        assert "\n" not in str(error.value)
+
+
+NETWORKS = {
+    r"model\.rounds=1000000000: from 1 to 100": dict(name="feedback_unet", rounds=10**9),
+    r"model\.filters=\(\): a list of 1 to 12": dict(name="unet", filters=[]),
+    r"model\.filters\[0\]=-1": dict(name="unet", filters=[-1]),
+    r"model\.dropout='x'": dict(name="unet", dropout="x"),
+    r"does not fit network 'unet': evil": dict(name="unet", evil=1),
+    r"network2\.name='aep'": dict(name="aep", network2=dict(name="aep")),
+    r"no network can be made of its settings \(initializer='x'": dict(name="unet", initializer="x"),
+}
+
+
+@pytest.mark.parametrize("message", NETWORKS)
+def test_networks_are_checked(file, tmp_path, message):
+    model = manifest_with(file, network=NETWORKS[message])
+    bad = changed(file, tmp_path / "bad.feedseg.zip", model=model)
+    with pytest.raises(UserError, match=rf"bad\.feedseg\.zip: .*{message}"):
+        loading.load(bad)
+
+
+def npy(array) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+ZEROS = np.zeros((1, 64, 64, 1), np.float32)
+ARRAYS = {
+    r"test_input\.npy: float64": dict(test_input=npy(ZEROS.astype(float))),
+    r"test_input\.npy: float32 of shape \(64,\)": dict(test_input=npy(ZEROS[0, 0, :, 0])),
+    r"test_input\.npy: .* of finite": dict(test_input=npy(ZEROS + np.nan)),
+    r"do not fit 1 channels and 2": dict(test_output=npy(ZEROS)),
+    r"test image is not for": dict(
+        test_input=npy(ZEROS[:, :63]), test_output=npy(ZEROS[:, :63].repeat(2, -1))
+    ),
+}
+
+
+@pytest.mark.parametrize("message", ARRAYS)
+def test_arrays_are_checked(file, tmp_path, message):
+    with pytest.raises(UserError, match=rf"bad\.feedseg\.zip: .*{message}"):
+        loading.verify(signed(file, tmp_path / "bad.feedseg.zip", **ARRAYS[message]))
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.float64, np.nan])
+def test_weights_are_finite_numbers_of_32_bits(file, tmp_path, kind):
+    from safetensors.numpy import load, save
+
+    with zipfile.ZipFile(file) as archive:
+        arrays = load(archive.read("weights.safetensors"))
+    with np.errstate(invalid="ignore"):
+        wrong = {
+            name: array + np.float32(kind) if kind is np.nan else array.astype(kind)
+            for name, array in arrays.items()
+        }
+    with pytest.raises(UserError, match=r"weights\.safetensors: .* not finite float32"):
+        loading.load(signed(file, tmp_path / "bad.feedseg.zip", weights=save(wrong)))
+
+
+@pytest.mark.parametrize("member", ["model", "weights", "test_input", "test_output"])
+def test_a_bomb_is_not_unpacked(file, tmp_path, member):
+    """Of 256 MiB in a few hundred kB, of which next to nothing is unpacked."""
+    bomb = changed(file, tmp_path / "bomb.feedseg.zip", **{member: bytes(2**28)})
+    tracemalloc.start()
+    with pytest.raises(
+        UserError, match=rf"bomb\.feedseg\.zip: .*{member}\..* unpacks to more than"
+    ):
+        loading.load(bomb)
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
+
+
+def test_scores_of_absent_classes(file, tmp_path):
+    manifest = manifest_with(file, scores={"final": {"miou": None, "iou/membrane": None}})
+    bad = changed(file, tmp_path / "a.feedseg.zip", model=manifest)
+    assert "mean -; membrane -" in bundled.card(model_file.read_manifest(bad))
+
+
 def test_no_pickle_is_read(file, tmp_path):
     stream = io.BytesIO()
     np.save(stream, np.array([{"a": 1}], object), allow_pickle=True)
-    digest = model_file.hashlib.sha256(stream.getvalue()).hexdigest()
-    digests = model_file.read_manifest(file)["sha256"] | {"test_input.npy": digest}
-    bad = changed(
-        file,
-        tmp_path / "bad.feedseg.zip",
-        test_input=stream.getvalue(),
-        model=manifest_with(file, sha256=digests),
-    )
-    with pytest.raises(UserError, match="Object arrays cannot be loaded"):
+    bad = signed(file, tmp_path / "bad.feedseg.zip", test_input=stream.getvalue())
+    with pytest.raises(UserError, match="an array of object, not of numbers"):
         model_file.read(bad)
 
 

@@ -11,7 +11,9 @@ import pytest
 
 from configs import common, tables
 from feedseg import datasets, models
+from feedseg.models.layers import arguments
 from feedseg.runs import config as configs
+from feedseg.runs import shipped
 from feedseg.runs.directory import RunDir
 from feedseg.runtime import mesh
 from feedseg.runtime.errors import UserError
@@ -408,3 +410,81 @@ def test_a_stored_configuration_of_an_earlier_version_gets_the_later_keys():
     assert configs.config_hash(configs.to_plain(parsed("--config.split.group=a")[0])) != (
         configs.config_hash(stored)
     )
+
+
+# Values that make no sense ----------------------------------------------------------------------
+
+SENSELESS = {
+    "optimizer.learning_rate=-1": r"optimizer\.learning_rate=-1\.0: above 0$",
+    "optimizer.learning_rate=nan": r"learning_rate=nan: above 0$",
+    "optimizer.learning_rate=inf": r"learning_rate=inf: above 0$",
+    "optimizer.beta2=1": r"beta2=1\.0: at least 0 and below 1$",
+    "train.epochs=0": r"train\.epochs=0: at least 1$",
+    "train.ema_decay=1": r"ema_decay=1\.0: at least 0 and below 1$",
+    "train.compute_dtype=half": r"compute_dtype='half': choose float32 or bfloat16$",
+    "seed=-1": r"seed=-1: from 0 to 2147483647$",
+    "augment.rotate_deg=-5": r"rotate_deg=-5\.0: from 0 to 180$",
+    "data.percentiles=(1,)": r"percentiles=\(1,\): a list of 2",
+    "split.counts=(1,2,-3)": r"split\.counts\[2\]=-3: at least 0$",
+    "loss.terms.final.cross_entropy=-1": r"loss\.terms\.final\.cross_entropy=-1\.0: at least 0$",
+    "model.filters=(0,)": r"model\.filters\[0\]=0: from 1 to 65536$",
+    "model.dropout=1": r"model\.dropout=1\.0: at least 0 and below 1$",
+}
+
+
+@pytest.mark.parametrize("change", SENSELESS)
+def test_values_without_sense_are_named(change):
+    assert re.search(SENSELESS[change], message(f"--config={TINY}", f"--config.{change}"))
+
+
+def test_limits_of_gray_values_rise():
+    config = tiny.get_config(data__normalization="image_percentile", data__percentiles=(99.0, 1.0))
+    with pytest.raises(UserError, match=r"data\.percentiles=\(99\.0, 1\.0\): two rising numbers"):
+        datasets.load(config)
+
+
+def test_every_number_has_limits():
+    """And each key that has limits is one."""
+    keys, flat = shipped.keys(), tiny.get_config().to_dict()
+    del flat["model"]
+
+    def numbers(part: dict, prefix: str = ""):
+        for name, value in part.items():
+            if isinstance(value, dict):
+                yield from numbers(value, f"{prefix}{name}.")
+            elif isinstance(value, int | float | tuple) and not isinstance(value, bool):
+                yield f"{prefix}{name}"
+
+    found = {re.sub(r"(?<=loss\.terms).*", "", key) for key in numbers(flat)}
+    assert found == set(keys.allowed()) - {"train.compute_dtype", "runtime.together"}
+    for name in models.names():
+        for key, default in models.defaults(name).items():
+            if key not in ("name", "network2"):
+                spec = arguments.specification(key, default)
+                assert not spec.problem(default, key), "its own default"
+
+
+BAD_STORED = {
+    r"config\.json: optimizer\.learning_rate=-1: above 0; restore": (
+        "optimizer",
+        "learning_rate",
+        -1,
+    ),
+    r"config\.json: model\.filters='x': a list": ("model", "filters", "x"),
+    r"config\.json: train=1: the entries|config\.json: train=1": ("train", None, 1),
+    r"config\.json: cannot be read \(nested more than 64": (None, None, "[" * 10**5),
+    r"config\.json: cannot be read \(no JSON object": (None, None, "[]"),
+}
+
+
+@pytest.mark.parametrize("text", BAD_STORED)
+def test_stored_configurations_are_checked(tmp_path, text):
+    part, key, value = BAD_STORED[text]
+    plain = configs.to_plain(tiny.get_config())
+    if part and key:
+        plain[part][key] = value
+    elif part:
+        plain[part] = value
+    (tmp_path / "config.json").write_text(json.dumps(plain) if part else value)
+    with pytest.raises(UserError, match=text):
+        RunDir(tmp_path).stored_config()

@@ -137,6 +137,12 @@ def test_files_that_cannot_be_read(tmp_path):
             pretrained.read_state_dict(path)
 
 
+def test_a_bomb_is_not_unpacked(tmp_path):
+    np.savez_compressed(tmp_path / "weights.npz", a=np.zeros(2**26, np.float32))
+    with pytest.raises(UserError, match=r"npz file: a\.npy unpacks to more than the 67,108,864"):
+        pretrained.read_state_dict(tmp_path / "weights.npz")
+
+
 @pytest.mark.parametrize("config", ["unet", "saunet"])
 def test_a_network_without_that_encoder_is_refused(config, state_dict, monkeypatch):
     monkeypatch.setattr(pretrained, "read_state_dict", lambda path: state_dict)
@@ -171,4 +177,4 @@ def test_a_training_without_the_file_is_refused(tmp_path):
 def test_what_a_run_cannot_begin_with_is_refused(path):
     config = tiny.get_config(train__pretrained=path)
     with pytest.raises(UserError, match=r"DenseNet-121's ImageNet weights for model\.name=saunet"):
-        setup.check_numbers(config)
+        pretrained.check(config.train.pretrained)
