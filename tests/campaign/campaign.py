@@ -21,6 +21,7 @@ from tests.campaign.outcome import KINDS, Outcome, wrong
 
 Attempt = Callable[[random.Random, Path], Outcome]
 _PACKAGES = ("feedseg", "jax", "numpy", "tifffile", "orbax-checkpoint", "zarr", "onnxruntime")
+_UNPREPARED = "undisturbed: "
 _COLUMNS = ("survived", "refused with one line", "lost or wrong", "skipped")
 
 
@@ -46,8 +47,10 @@ def run(
             share = max(0.0, ends - started) / (len(faults) - place)
             tries = iter(range(10**9) if number is None else [number])
             for k in tries:
-                _count(tally, one(name, attempt, seed, k), seed, k)
-                if time.monotonic() - started >= share or tally.reason:
+                outcome = one(name, attempt, seed, k)
+                _count(tally, outcome, seed, k)
+                over = time.monotonic() - started >= share or tally.reason
+                if over or outcome.text.startswith(_UNPREPARED):
                     break
             tally.seconds = round(time.monotonic() - started, 1)
             print(_row(tally), file=sys.stderr, flush=True)
@@ -65,6 +68,8 @@ def one(name: str, attempt: Attempt, seed: int, number: int) -> Outcome:
     folder = Path(tempfile.mkdtemp(dir=materials.folder(), prefix="try-"))
     try:
         return attempt(rng, folder)
+    except materials.Unprepared as error:
+        return wrong(f"{_UNPREPARED}{error}")
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
@@ -82,7 +87,11 @@ def _count(tally: Tally, outcome: Outcome, seed: int, number: int) -> None:
     if outcome.kind == "wrong":
         again = f"python -m tests.campaign --only {tally.name} --seed {seed} --try {number}"
         tally.failures.append(dict(number=number, text=outcome.text, again=again))
-        print(f"{tally.name}: {ascii(outcome.text)[1:-1]}\n  {again}", file=sys.stderr, flush=True)
+        print(f"{tally.name}: {_printable(outcome.text)}\n  {again}", file=sys.stderr, flush=True)
+
+
+def _printable(text: str) -> str:
+    return text.encode("unicode_escape").decode()
 
 
 def _row(tally: Tally) -> str:
@@ -108,7 +117,7 @@ def write(path: Path, tallies: list[Tally], seed: int, minutes: float) -> None:
         for t in tallies
     ]
     path.write_text(json.dumps({**facts, "faults": rows}, indent=1) + "\n")
-    lines = [f"- `{f['again']}`: {ascii(f['text'])[1:-1]}" for t in tallies for f in t.failures]
+    lines = [f"- `{f['again']}`: {_printable(f['text'])}" for t in tallies for f in t.failures]
     said = f"Seed {seed}, {minutes:g} minutes, {facts['cores']} cores, commit {facts['commit']}.\n"
     path.with_suffix(".md").write_text("\n".join([said, table(tallies), "", *lines]) + "\n")
 

@@ -14,6 +14,10 @@ BUNDLED = ROOT / "feedseg" / "inference" / "trained_models" / "nuclei.feedseg.zi
 _FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
+class Unprepared(Exception):
+    """What a fault is about does not work with nothing to disturb it."""
+
+
 @functools.cache
 def folder() -> Path:
     """A temporary folder for all tries; `remove` removes it."""

@@ -21,19 +21,22 @@ def agreed(call: str, path: Path, did: str) -> Outcome:
     return survived(did)
 
 
-def command(arguments: list, did: str, **limits) -> tuple[Outcome, dict]:
-    """A command in the worker: judged by its code and its words; and code, out, err."""
+def command(arguments: list, did: str, lines: int = 1, **limits) -> tuple[Outcome, dict]:
+    """A command in the worker: judged by its code and its words; and code, out, err.
+
+    lines: of error that it may have, where each of several images has one.
+    """
     answer = worker.ask("command", arguments=[str(each) for each in arguments], **limits)
     if answer.problem:
         return wrong(f"{did}: {answer.problem}"), {}
     if answer.refused:
         return wrong(f"{did}: not caught: {answer.refused}"), {}
     end = answer.value
-    lines = [line for line in end["err"].splitlines() if line.startswith("feedseg: ")]
-    errors = [line for line in lines if not line.startswith(("feedseg: note", "feedseg: warning"))]
+    told = [line for line in end["err"].split("\n") if line.startswith("feedseg: ")]
+    errors = [line for line in told if not line.startswith(("feedseg: note", "feedseg: warning"))]
     if end["code"] not in (0, 2, 65, 69, 73, 75):
         return wrong(f"{did}: exit code {end['code']}: {end['err'][-200:]}"), end
-    if len(errors) > 1:
+    if len(errors) > lines:
         return wrong(f"{did}: {len(errors)} lines of error: {' | '.join(errors)[:300]}"), end
     if not end["code"]:
         return survived(did), end

@@ -1,18 +1,26 @@
 """Damaged copies of a finished run, and what commands make of them."""
 
-import json
 import shutil
 import zipfile
 from pathlib import Path
 
+from feedseg.runs.config import config_hash
+from feedseg.runs.directory import read_json
 from tests.campaign import materials, process, tasks
 from tests.campaign.outcome import Outcome, refused, survived, wrong
+from tests.support.run_files import edit, scores
 
 VERBS = ("resume", "predict", "latest", "export", "report")
 
 
 def copy(where: Path) -> Path:
     return Path(shutil.copytree(tasks.run(), where))
+
+
+def rename(run: Path, **changes) -> None:
+    """Other values in the configuration of a run, as if it had been trained so."""
+    edit(run / "config.json", **changes)
+    edit(run / "result.json", **changes, config_hash=config_hash(read_json(run / "config.json")))
 
 
 def use(run: Path, verb: str, did: str) -> Outcome:
@@ -63,7 +71,7 @@ def _wanted(verb: str) -> Path:
     name = f"wanted-{verb}" + (".feedseg.zip" if verb == "export" else "")
     out = materials.folder() / name
     if process.python(*_arguments(verb, tasks.run(), out)).code:
-        raise RuntimeError(f"{verb} fails with the undamaged run")
+        raise materials.Unprepared(f"{verb} fails with the undamaged run")
     return out
 
 
@@ -74,9 +82,11 @@ def _weights(path: Path) -> dict:
 
 
 def _same_result(run: Path) -> str:
-    first, second = (json.loads((d / "result.json").read_text()) for d in (tasks.run(), run))
-    same = {**first, "seconds": 0} == {**second, "seconds": 0}
-    return "" if same else "a finished run of another result is shown as this one's"
+    return (
+        ""
+        if scores(run) == scores(tasks.run())
+        else "a finished run of another result is shown as this one's"
+    )
 
 
 def _same_resumed(run: Path) -> str:

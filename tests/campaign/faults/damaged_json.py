@@ -5,6 +5,7 @@ import shutil
 
 from tests.campaign import fuzz, materials, pictures, reading, worker
 from tests.campaign.outcome import refused, survived, wrong
+from tests.campaign.tasks import RECORD
 
 LABELS = {"labels": {"background": 0, "cell": 1, "ignore": 2}, "numTraining": 3}
 TRIAL = {"config": "unet", "overrides": ["seed=1"], "workdir": "runs/x"}
@@ -37,9 +38,12 @@ def _sweep(rng, folder):
 def _record(rng, folder):
     """Of a finished prediction, which is asked for again."""
     shutil.copytree(materials.made_once(_predicted), folder / "out")
-    path = folder / "out" / "feedseg-predict.json"
-    did = fuzz.damage_json(rng, path)
-    return reading.command(_predict(folder / "out"), f"{did}, then predict")[0]
+    path = folder / "out" / RECORD
+    lines = path.read_bytes().splitlines()
+    number = rng.randrange(len(lines))
+    lines[number], did = fuzz.damaged_json(rng, lines[number])
+    path.write_bytes(b"\n".join([*lines, b""]))
+    return reading.command(_predict(folder / "out"), f"{RECORD}: {did}, then predict")[0]
 
 
 def _predict(out):
@@ -51,7 +55,7 @@ def _predicted():
     out = materials.folder() / "predicted"
     _, end = reading.command(_predict(out), "undisturbed")
     if end.get("code") != 0:
-        raise RuntimeError(f"the prediction fails undisturbed: {end}")
+        raise materials.Unprepared(f"the prediction fails undisturbed: {end}")
     return out
 
 

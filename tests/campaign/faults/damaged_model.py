@@ -26,5 +26,5 @@ def attempt(rng, folder):
 def _probabilities(path):
     answer = worker.ask("model", path=str(path))
     if not answer.value:
-        raise RuntimeError(f"{path.name} fails undamaged: {answer}")
+        raise materials.Unprepared(f"{path.name} fails undamaged: {answer}")
     return answer.value

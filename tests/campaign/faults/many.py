@@ -1,6 +1,5 @@
 """Many small images, many pages, many runs in one command: all are there, in bounded memory."""
 
-import json
 import shutil
 
 import numpy as np
@@ -9,6 +8,7 @@ from PIL import Image
 
 from tests.campaign import materials, process, tasks
 from tests.campaign.outcome import judged
+from tests.campaign.runs import rename
 
 IMAGES, PAGES, RUNS = 10_000, 3_000, 1_000
 MOST_MB = 1500
@@ -51,10 +51,7 @@ def _runs(folder):
     skip = shutil.ignore_patterns("checkpoints", "best", "*.png")
     for number in range(RUNS):
         run = shutil.copytree(tasks.run(), folder / "runs" / str(number), ignore=skip)
-        for name in ("config.json", "result.json"):
-            content = json.loads((run / name).read_text())
-            changed = {"seed": number // 10, "run_name": f"m{number % 10}"}
-            (run / name).write_text(json.dumps({**content, **changed}))
+        rename(run, seed=number // 10, run_name=f"m{number % 10}")
     given = ["report", folder / "runs", "--output", folder / "report", "--by", "run"]
     ended = process.python("-m", "feedseg.cli", *given, limit_s=600, memory_mb=MOST_MB)
     table = folder / "report" / "runs.csv"

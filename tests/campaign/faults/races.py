@@ -47,7 +47,7 @@ def _other_model(rng, folder):
 def _labels(model):
     out = materials.folder() / f"labels of {model.parent.name} {model.name}"
     if process.python(*tasks.predict_arguments(out, model=model)).code:
-        raise RuntimeError("the prediction fails undisturbed")
+        raise materials.Unprepared("the prediction fails undisturbed")
     return out
 
 
