@@ -26,6 +26,7 @@ class RunDir:
         self.result = self.path / "result.json"
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best"
+        self._known: dict[str, str] = {}  # `identity`
 
     def stored_config(self) -> ConfigDict:
         """The configuration of the run; UserError naming its file if it cannot be used."""
@@ -72,8 +73,13 @@ class RunDir:
         files.write_sealed(self.config, configs.to_plain(config))
 
     def identity(self) -> dict[str, str]:
-        """Hashes of the configuration and of the data, which checkpoints and results carry."""
-        return processes.from_first(self._identity)
+        """Hashes of the configuration and of the data, which checkpoints and results carry.
+
+        Read once: a run knows what it is when its files are gone.
+        """
+        if not self._known:
+            self._known = processes.from_first(self._identity)
+        return self._known
 
     def _identity(self) -> dict[str, str]:
         return {
