@@ -1,6 +1,7 @@
 """The fault-injection campaign: its framework, and the faults that take seconds."""
 
 import json
+import os
 import random
 import signal
 import sys
@@ -65,6 +66,20 @@ def test_a_try_is_repeated_by_its_number_and_leaves_nothing(capsys):
     campaign.run({"one": attempt}, 0, seed=3, number=1)
     assert len(seen) > 2 and seen[1][0] == seen[-1][0] != seen[0][0]
     assert not any(folder.exists() for _, folder in seen)
+
+
+def test_a_stopped_campaign_reports_what_it_found(tmp_path, monkeypatch, capsys):
+    def attempt(rng, folder):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(faults, "names", lambda: ["bad", "stops"])
+    found = {"bad": lambda rng, folder: wrong("lost"), "stops": attempt}
+    monkeypatch.setattr(faults, "load", found.get)
+    assert main(["--minutes", "0", "--output", str(tmp_path / "found.json")]) == 1
+    signal.signal(signal.SIGTERM, before)
+    tries = [each["tries"] for each in json.loads((tmp_path / "found.json").read_text())["faults"]]
+    assert tries == [1, 0] and "stopped" in capsys.readouterr().err
 
 
 def test_a_check_that_fails_counts_as_wrong():

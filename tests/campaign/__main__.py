@@ -1,6 +1,7 @@
 """The command line: `python -m tests.campaign`."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--try", type=int, dest="number", metavar="K", help="this one try alone")
     parser.add_argument("--output", type=Path, help="results as JSON, and beside it as Markdown")
     args = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     found = {name: faults.load(name) for name in args.only or faults.names()}
     tallies = campaign.run(found, args.minutes * 60, args.seed, args.number)
     print(campaign.table(tallies))

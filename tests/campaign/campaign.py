@@ -39,11 +39,15 @@ class Tally:
 def run(
     faults: Mapping[str, Attempt], seconds: float, seed: int, number: int | None = None
 ) -> list[Tally]:
-    """Every fault at least once, or one try by its number; failures are printed as they come."""
+    """Every fault at least once, or one try by its number; failures are printed as they come.
+
+    Ctrl-C ends it with what was found.
+    """
     tallies, ends = [], time.monotonic() + seconds
     try:
         for place, (name, attempt) in enumerate(faults.items()):
             tally, started = Tally(name), time.monotonic()
+            tallies.append(tally)
             share = max(0.0, ends - started) / (len(faults) - place)
             tries = iter(range(10**9) if number is None else [number])
             for k in tries:
@@ -54,7 +58,8 @@ def run(
                     break
             tally.seconds = round(time.monotonic() - started, 1)
             print(_row(tally), file=sys.stderr, flush=True)
-            tallies.append(tally)
+    except KeyboardInterrupt:
+        print("stopped: what was found until now follows", file=sys.stderr)
     finally:
         worker.stop()
         process.end_orphans()

@@ -24,7 +24,7 @@ def rename(run: Path, **changes) -> None:
 
 
 def use(run: Path, verb: str, did: str) -> Outcome:
-    """The damaged run in a command: the answer of the undamaged run, or a refusal."""
+    """The damaged run in a command: the answer of the undamaged run, a refusal, or a warning."""
     out = run.with_name("out.feedseg.zip" if verb == "export" else "out")
     finished = (run / "result.json").exists()
     ended = process.python(*_arguments(verb, run, out))
@@ -34,8 +34,8 @@ def use(run: Path, verb: str, did: str) -> Outcome:
     if ended.code:
         return refused(did)
     problem = _differs(verb, run, out, finished)
-    if problem and verb == "latest" and "damaged" in ended.err:
-        return refused(f"{did}: says that it takes an older step")
+    if problem and ("warning: " in ended.out or "damaged" in ended.err):
+        return refused(f"{did}: {problem}, and it says so")
     return wrong(f"{did}: {problem}") if problem else survived(did)
 
 

@@ -46,10 +46,13 @@ class Task(NamedTuple):
     def finish(self, out: Path) -> str:
         """Run it with nothing to disturb it: a problem, unless it is as if never disturbed."""
         ended = self.run(out)
+        if ended.code == 2 and "exists; add --overwrite" in ended.err:  # it was done before
+            return ended.problem() or self.problem(out)
         if ended.code:
             return f"run again: {ended.problem() or ended.err.strip()[-300:]}"
-        found = ended.problem() or self.problem(out)
-        return found and f"run again: {found}"
+        left = sorted(path.name for path in out.parent.glob(f".{out.name}*"))
+        found = ended.problem() or self.problem(out) or (left and f"{left[0]} is left over")
+        return f"run again: {found}" if found else ""
 
 
 def _undisturbed(task: Task) -> tuple[Path, float]:
