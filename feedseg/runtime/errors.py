@@ -5,6 +5,7 @@
 Anything else is a bug and keeps its traceback.
 """
 
+import errno
 import os
 import sys
 
@@ -72,6 +73,11 @@ def guarded(action, *args) -> int:
     except BrokenPipeError:  # `feedseg ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        console.warn(f"feedseg: {one_line(error.filename)}: the name is too long; shorten it")
+        return UserError.exit_code
     except KeyboardInterrupt:
         console.warn("feedseg: interrupted")
         return 130
