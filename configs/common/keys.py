@@ -34,6 +34,7 @@ def base() -> ConfigDict:
                 border_sigma_px=5.0,  # sigma
                 axes="",  # folder: of TIFF and .npy files that state none: YXC, CYX, PYX, ...
                 interpret="auto",  # folder: auto | stored | displayed, see feedseg/io/reading.py
+                fill_missing=False,  # folder: chunks of an OME-Zarr without a file: its fill value
                 label_map="",  # folder: "0:0,255:1" from gray value to class id
                 synthetic_count=60,  # images
                 synthetic_size=256,  # px

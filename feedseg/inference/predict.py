@@ -59,6 +59,7 @@ def predict(
     scale: float = 1.0,
     axes: str = "",
     interpret: str = "auto",
+    fill_missing: bool = False,
     progress: bool = True,
 ) -> list[Path]:
     """Segments images with a trained model: files, folders of them, patterns.
@@ -83,7 +84,7 @@ def predict(
     0: as trained. backend: jax, or onnx for a file that ends in .onnx, which needs no JAX; none: by
     the file. normalization, value_range: of gray values, instead of the model's
     (`segment.with_normalization`). scale: the network sees images so many times as large
-    (`feedseg.inference.rescaling`). axes, interpret: how files are read
+    (`feedseg.inference.rescaling`). axes, interpret, fill_missing: how files are read
     (`feedseg.io.reading.ReadOptions`).
     Given again, it goes on where it was stopped: what this model made of the same images with the
     same options is left as it is, and so are the rows made of an image, unless
@@ -92,7 +93,7 @@ def predict(
     the files written. Raises UserError, naming the file, for bad images, for images that do not fit
     the model, and for existing files unless `overwrite`.
     """
-    how = ReadOptions(axes, interpret).checked()
+    how = ReadOptions(axes, interpret, fill_missing).checked()
     rescaling.check(scale)
     if rotations < 0:
         raise UserError(f"--rotations {rotations}: must not be below 0")
@@ -106,7 +107,7 @@ def predict(
         **dict(tile=tile, rotations=rotations, dihedral=dihedral),
         **dict(rounds=rounds, checkpoint=checkpoint, channels=list(channels)),
         "wanted": [probabilities, instances and list(instances)],
-        "read": [normalization, list(value_range), scale, *how],
+        "read": [normalization, list(value_range), scale, *how.stated()],
     }
     record = Record(Path(output), made_with)
     if not overwrite:
