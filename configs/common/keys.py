@@ -110,6 +110,7 @@ def _keys() -> dict:
             border_sigma_px=Key(5.0, above(0)),  # sigma
             axes="",  # folder: of TIFF and .npy files that state none: YXC, CYX, PYX, ...
             interpret="auto",  # folder: auto | stored | displayed, see feedseg/io/reading.py
+            fill_missing=False,  # folder: chunks of an OME-Zarr without a file: its fill value
             label_map="",  # folder: "0:0,255:1" from gray value to class id
             synthetic_count=Key(60, whole(1)),  # images
             synthetic_size=Key(256, whole(16, SIDE)),  # px

@@ -37,7 +37,7 @@ def _check(args: argparse.Namespace) -> int:
     from feedseg.datasets.tools.check import check
 
     classes = names(args.classes)
-    reading = dict(axes=args.axes, interpret=args.interpret)
+    reading = dict(axes=args.axes, interpret=args.interpret, fill_missing=args.fill_missing)
     named = dict(map_text=args.label_map, classes=classes, group=args.group)
     return check(args.data, output=args.output, **named, **reading)
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from feedseg.cli.values import add_interpret, names
+from feedseg.cli.values import add_label_reading, names
 from feedseg.runtime import console
 
 
@@ -26,7 +26,7 @@ def _add_evaluate(verbs) -> None:
     option("--membrane", help="class that separates cells: adds Rand and information scores")
     option("--tolerance", type=float, default=2.0,
            help="tolerance of the boundary F-score in px (2)")
-    add_interpret(verb)
+    add_label_reading(verb)
     option("--output", type=Path, help="folder for scores.csv and scores.json")
 
 
@@ -64,6 +64,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         membrane=args.membrane,
         tolerance=args.tolerance,
         interpret=args.interpret,
+        fill_missing=args.fill_missing,
         output=args.output,
     )
     return 0

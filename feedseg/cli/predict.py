@@ -89,6 +89,7 @@ def _predict(args: argparse.Namespace) -> int:
         scale=args.scale,
         axes=args.axes,
         interpret=args.interpret,
+        fill_missing=args.fill_missing,
     )
     console.say(
         f"wrote {len(files)} file(s) in {args.output}" if files else "all results exist already"

@@ -41,14 +41,19 @@ def add_reading(verb: argparse.ArgumentParser) -> None:
         default="",
         help="axes of TIFF and .npy files, where they do not state them: YXC, CYX, PYX, ...",
     )
-    add_interpret(verb)
+    add_label_reading(verb)
 
 
-def add_interpret(verb: argparse.ArgumentParser) -> None:
-    """The option on what TIFF tags mean."""
+def add_label_reading(verb: argparse.ArgumentParser) -> None:
+    """Those on how images and labels alike are read."""
     verb.add_argument(
         "--interpret",
         default="auto",
         help="whether images are turned, inverted (MinIsWhite) and colored as their file says: "
         "auto (by the program that wrote it), stored (not) or displayed (always)",
+    )
+    verb.add_argument(
+        "--fill-missing",
+        action="store_true",
+        help="read chunks of an OME-Zarr that have no file as its fill value",
     )

@@ -74,6 +74,7 @@ def _require_plain(name: str, options) -> None:
     """Raises UserError for options that a data set of known files does not take."""
     given = {"split.group": options.group, "data.axes": options.axes}
     given["data.interpret"] = "" if options.interpret == "auto" else options.interpret
+    given["data.fill_missing"] = options.fill_missing
     for key, value in given.items():
         if value:
             raise UserError(f"{key}={value}: is for data.name=folder; {name} knows its files")

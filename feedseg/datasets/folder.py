@@ -67,7 +67,7 @@ def load(root: Path, options) -> RawData:
     pairing.require_complete(files, root)
     described = describe(root, options.classes)
     rules = label_map.parse(options.label_map)
-    how = ReadOptions(options.axes, options.interpret).checked()
+    how = ReadOptions(options.axes, options.interpret, options.fill_missing).checked()
     group_of = grouping(root, files.pairs, options.get("group", ""))
     read = {
         pair: _read(pair, options.channels, rules, described.ignore, how, group_of[pair])

@@ -7,6 +7,7 @@ from feedseg.evaluation import boundary_f
 from feedseg.evaluation.folders import names_given, score_folders
 from feedseg.evaluation.score_files import write_scores
 from feedseg.evaluation.score_text import comparison_text
+from feedseg.io.reading import ReadOptions
 from feedseg.runtime import console
 from feedseg.runtime.errors import UserError
 
@@ -20,6 +21,7 @@ def compare_folders(
     membrane: str | int | None = None,
     tolerance: float = boundary_f.TOLERANCE,
     interpret: str = "auto",
+    fill_missing: bool = False,
     output: Path | None = None,
 ) -> dict[str, dict]:
     """Score several folders against one truth; print a line per folder and its gain.
@@ -34,7 +36,8 @@ def compare_folders(
     paths = [Path(pred) for pred in preds]
     names = _short_names(paths)
     given = names_given(num_classes, class_names)
-    scores = score_folders(paths, Path(truth), given, membrane, tolerance, interpret)
+    how = ReadOptions(interpret=interpret, fill_missing=fill_missing).checked()
+    scores = score_folders(paths, Path(truth), given, membrane, tolerance, how)
     results = dict(zip(names, scores, strict=True))
     compared = [_against(scores[0], result) for result in scores]
     console.say(comparison_text(results, compared))

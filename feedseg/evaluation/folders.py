@@ -16,7 +16,7 @@ from feedseg.evaluation.counting import BOUNDARY_KEYS, PageCounts, count_file
 from feedseg.evaluation.pair_files import PredictionPair, pair_files
 from feedseg.evaluation.score_files import write_scores
 from feedseg.evaluation.score_text import score_text
-from feedseg.io.reading import ReadOptions
+from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.runtime import console
 from feedseg.runtime.errors import UserError
 
@@ -41,6 +41,7 @@ def evaluate_folders(
     membrane: str | int | None = None,
     tolerance: float = boundary_f.TOLERANCE,
     interpret: str = "auto",
+    fill_missing: bool = False,
     output: Path | None = None,
 ) -> dict:
     """Score label images and print the table of scores.
@@ -52,7 +53,7 @@ def evaluate_folders(
     scores: swept over thresholds where all predictions have `<name>_probabilities` beside their
     labels, else from the labels as they are).
     tolerance: px, how far a border may lie from the true one (`boundary_f.boundary_f`).
-    interpret: how label files are read (`feedseg.io.reading.ReadOptions`).
+    interpret, fill_missing: how label files are read (`feedseg.io.reading.ReadOptions`).
     output: folder for `scores.csv` (a line per image) and `scores.json`.
     Returns `dataset`, `per_image` (as `metrics.summary`), `contours` (boundary F-scores),
     `boundary` (of the membrane), `images` (a mapping per image), `confusion`, `class_names`,
@@ -61,7 +62,8 @@ def evaluate_folders(
     SaveFailed if `output` cannot be written.
     """
     given = names_given(num_classes, class_names)
-    (result,) = score_folders([Path(pred)], Path(truth), given, membrane, tolerance, interpret)
+    how = ReadOptions(interpret=interpret, fill_missing=fill_missing).checked()
+    (result,) = score_folders([Path(pred)], Path(truth), given, membrane, tolerance, how)
     console.say(score_text(result))
     if output is not None:
         write_scores(Path(output), {"scores.csv": result["images"]}, result)
@@ -74,7 +76,7 @@ def score_folders(
     names: tuple[str, ...],
     membrane: str | int | None,
     tolerance: float,
-    interpret: str = "auto",
+    how: ReadOptions = AS_STATED,
 ) -> list[dict]:
     """The scores of every folder by the same classes; see `evaluate_folders`.
 
@@ -83,7 +85,6 @@ def score_folders(
     if not tolerance >= 0:
         raise UserError(f"tolerance {tolerance}: must not be negative")
     index = None if membrane is None else _class_id(membrane, names)
-    how = ReadOptions(interpret=interpret).checked()
     folders = [_count(pred, truth, names, index, how) for pred in preds]
     names = names or _inferred_names([page for folder in folders for page in folder.pages])
     if index is not None:

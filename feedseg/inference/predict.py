@@ -61,6 +61,7 @@ def predict(
     scale: float = 1.0,
     axes: str = "",
     interpret: str = "auto",
+    fill_missing: bool = False,
     progress: bool = True,
 ) -> list[Path]:
     """Segments images with a trained model: files, folders of them, patterns.
@@ -85,7 +86,7 @@ def predict(
     0: as trained. backend: jax, or onnx for a file that ends in .onnx, which needs no JAX; none: by
     the file. normalization, value_range: of gray values, instead of the model's
     (`segment.with_normalization`). scale: the network sees images so many times as large
-    (`feedseg.inference.rescaling`). axes, interpret: how files are read
+    (`feedseg.inference.rescaling`). axes, interpret, fill_missing: how files are read
     (`feedseg.io.reading.ReadOptions`).
     Given again, it goes on where it was stopped: what this model made of the same images with the
     same options is left as it is, and so are the rows made of an image, unless
@@ -95,7 +96,7 @@ def predict(
     the model, and for existing files unless `overwrite`; InUse while a command with another model
     or other options writes into `output`.
     """
-    how = ReadOptions(axes, interpret).checked()
+    how = ReadOptions(axes, interpret, fill_missing).checked()
     rescaling.check(scale)
     if rotations < 0:
         raise UserError(f"--rotations {rotations}: must not be below 0")
@@ -109,7 +110,7 @@ def predict(
         **dict(tile=tile, rotations=rotations, dihedral=dihedral),
         **dict(rounds=rounds, checkpoint=checkpoint, channels=list(channels)),
         "wanted": [probabilities, instances and list(instances)],
-        "read": [normalization, list(value_range), scale, *how],
+        "read": [normalization, list(value_range), scale, *how.stated()],
     }
     with hold_folder(Path(output), to_json(made_with)):
         record = Record(Path(output), made_with)

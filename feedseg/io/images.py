@@ -119,7 +119,9 @@ def _read(path: Path, how: ReadOptions, as_label: bool) -> tuple[np.ndarray, boo
     suffix = path.suffix.lower()
     if ngff.is_zarr(path):
         refuse_axes(path, how)
-        return ZarrRows(path).whole(), False
+        rows = ZarrRows(path)
+        rows.require_chunks(how.fill_missing)
+        return rows.whole(), False
     if not path.is_file():
         raise BadImage(f"{path}: no such file")
     if suffix in TIFF:

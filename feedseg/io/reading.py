@@ -15,11 +15,13 @@ class ReadOptions(NamedTuple):
     """axes: letters of the file's axes, Y and X, C for channels, others (P, T, Z) for pages; empty:
     as the file states them. interpret: `displayed` turns images by their orientation, inverts gray
     values stored as MinIsWhite and applies palettes, `stored` does none of it, `auto` decides by
-    the program that wrote the file (`appearance.of`).
+    the program that wrote the file (`appearance.of`). fill_missing: chunks of an OME-Zarr that
+    have no file are its fill value; else they are an error, since a copy in part has none either.
     """
 
     axes: str = ""
     interpret: str = "auto"
+    fill_missing: bool = False
 
     def checked(self) -> "ReadOptions":
         """Itself. Raises UserError for axes without Y and X, repeated ones, or unknown words."""
@@ -32,6 +34,10 @@ class ReadOptions(NamedTuple):
             choices = ", ".join(INTERPRETATIONS)
             raise UserError(f"interpret {self.interpret!r}: choose one of {choices}")
         return self._replace(axes=axes)
+
+    def stated(self) -> list[object]:
+        """What decides the pixels; equal to that of earlier versions where they had the same."""
+        return [self.axes, self.interpret, *(["fill_missing"] if self.fill_missing else [])]
 
 
 AS_STATED = ReadOptions()

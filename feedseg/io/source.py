@@ -81,6 +81,7 @@ def open_source(path: Path, how: ReadOptions = AS_STATED) -> ImageSource:
     if ngff.is_zarr(path):
         images.refuse_axes(path, how)
         reader = ZarrRows(path)
+        reader.require_chunks(how.fill_missing)
         return ImageSource(path, reader.shape, reader.dtype, reader.rows, close=reader.close)
     return (_tiff_source(path, how) if suffix in images.TIFF else None) or _whole_source(path, how)
 

@@ -15,11 +15,13 @@ import numpy as np
 
 from feedseg.io import ngff
 from feedseg.io.block_cache import BlockCache
-from feedseg.io.tiff import MAX_BYTES, check_size
+from feedseg.io.limits import check_piece
+from feedseg.io.tiff import check_size
 from feedseg.runtime.errors import BadImage, UserError, one_line
 
 BLOCK_BYTES = 4 * 2**20  # decoded at once, or one row of chunks where that is more
 KEPT_BYTES = 32 * 2**20  # of blocks kept, or two blocks where that is more
+CHUNK_BYTES = 2**30  # of the largest chunk: it is decoded as a whole, 3 times as much is in use
 VOLUME_BYTES = 256 * 2**20  # pages that share their chunks are decoded together up to this
 
 
@@ -42,10 +44,10 @@ class ZarrRows:
         self.dtype = self._array.dtype
         self._check()
         row = sizes["x"] * sizes["c"] * self.dtype.itemsize
+        self._check_chunks(sizes, chunks)
         depth, height = min(chunks["z"], sizes["z"]), min(chunks["y"], sizes["y"])
         self._depth = depth if row * sizes["y"] * depth <= VOLUME_BYTES else 1
         band = row * height * self._depth
-        check_size(path, band, 2**62)
         self._height = height * max(1, BLOCK_BYTES // band)
         limit = VOLUME_BYTES if self._depth > 1 else KEPT_BYTES
         self._blocks = BlockCache(max(limit, 2 * row * self._height * self._depth))
@@ -60,13 +62,40 @@ class ZarrRows:
             )
         return dict.fromkeys(ngff.AXES, 1) | dict(zip(self._axes, sizes, strict=True))
 
+    def _check_chunks(self, sizes: dict[str, int], chunks: dict[str, int]) -> None:
+        """Raises BadImage where a chunk, or those beside one another with a row, are too large."""
+        chunk = math.prod(chunks.values()) * self.dtype.itemsize
+        across = math.prod(math.ceil(sizes[axis] / chunks[axis]) for axis in "cx")
+        what = f"chunks of {' x '.join(map(str, self._array.chunks))}"
+        remedy = "write the image with smaller chunks"
+        check_piece(self._path, chunk, what, remedy, CHUNK_BYTES)
+        check_piece(self._path, chunk * across, f"a row of {what}", remedy)
+
+    def require_chunks(self, fill_missing: bool) -> None:
+        """Raises BadImage where chunks have no file, unless they are to be the fill value."""
+        if fill_missing:
+            return
+        with reading(self._path):
+            from feedseg.io import zarr_chunks
+
+            missing, total = zarr_chunks.absent(self._array)
+        if missing:
+            raise BadImage(
+                f"{self._path}: {missing} of {total} chunks have no file: copied in part, or "
+                f"written without its empty chunks; copy it again, or read them as "
+                f"{self._array.fill_value or 0} with --fill-missing (in training "
+                "--config.data.fill_missing=True)"
+            )
+
     def _check(self) -> None:
         shape = self._array.shape
         others = {a for a, n in zip(self._axes, shape, strict=True) if a not in ngff.AXES and n > 1}
         if others:
             raise BadImage(f"{self._path}: has an axis {others.pop()}; only t, c, z, y, x are read")
-        if 0 in shape:
+        if min(shape) < 1:
             raise BadImage(f"{self._path}: the image is empty, its shape is {shape}")
+        if min(self._array.chunks) < 1:
+            raise BadImage(f"{self._path}: damaged, its chunks are {self._array.chunks} px")
         if self.dtype.kind not in "buif":
             raise BadImage(
                 f"{self._path}: pixel type {self.dtype} is not supported; save as 8 or 16 bit"
@@ -107,7 +136,7 @@ class ZarrRows:
 
     def whole(self) -> np.ndarray:
         """All of it, [P, H, W, C]. Raises BadImage if that is too much for the memory."""
-        check_size(self._path, math.prod(self.shape) * self.dtype.itemsize, 2**62, MAX_BYTES)
+        check_size(self._path, math.prod(self.shape) * self.dtype.itemsize, 2**62)
         return self._read().reshape(self.shape)
 
     def close(self) -> None:
@@ -133,7 +162,10 @@ def _open(path: Path, folder: Path):
         steps = array.filters + array.compressors
     if any(getattr(step, "codec_id", "") == "pickle" for step in steps):
         raise BadImage(f"{path}: stored as Python pickles, which are not loaded; write it anew")
-    return array
+    with reading(path):
+        from feedseg.io import zarr_chunks
+
+        return zarr_chunks.checked(array, folder, CHUNK_BYTES)
 
 
 @contextmanager

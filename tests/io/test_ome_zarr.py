@@ -14,6 +14,7 @@ import tifffile
 
 from feedseg.io import images, ngff, zarr_rows
 from feedseg.io.calibration import Calibration
+from feedseg.io.reading import ReadOptions
 from feedseg.io.source import open_source, page_axes
 from feedseg.io.writers import labels as labels_writer
 from feedseg.io.writers import ome_zarr as ome_zarr_labels
@@ -48,7 +49,9 @@ def write_image(path: Path, array, axes: str, version="0.4", chunks=None, **mult
 
 def store(group, name: str, array: np.ndarray, chunks=None) -> None:
     chunks = chunks or tuple(min(16, side) for side in array.shape)
-    made = group.create_array(name, shape=array.shape, dtype=array.dtype, chunks=chunks)
+    full = {"write_empty_chunks": True}
+    kind = dict(shape=array.shape, dtype=array.dtype)
+    made = group.create_array(name, chunks=chunks, config=full, **kind)
     made[...] = array
 
 
@@ -160,13 +163,82 @@ def test_levels_and_arrays_without_metadata(tmp_path):
         open_source(folder)
 
 
-def test_shards_and_chunks_that_are_missing(tmp_path):
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_absent_chunks_are_counted_and_filled_only_when_asked(tmp_path, version):
+    array = RNG.integers(1, 9, (40, 50)).astype(np.uint8)
+    path = write_image(tmp_path / "a.zarr", array, "yx", version)
+    key = (path / "s0/c/1/2") if version == "0.5" else (path / "s0/1.2")
+    key.unlink()
+    for read in (images.read_array, images.read_label, open_source):
+        with pytest.raises(BadImage, match=r"1 of 12 chunks have no file.*--fill-missing"):
+            read(path)
+    array[16:32, 32:48] = 0
+    filled = images.read_array(path, ReadOptions(fill_missing=True))
+    np.testing.assert_array_equal(filled[0, ..., 0], array)
+
+
+def test_chunks_that_a_shard_leaves_out_are_the_fill_value(tmp_path):
     array = RNG.integers(1, 9, (40, 50)).astype(np.uint8)
     group = zarr.create_group(str(tmp_path / "a.zarr"))
-    made = group.create_array("s", shape=(40, 50), dtype="u1", shards=(20, 32), chunks=(10, 8))
-    made[:20] = array[:20]  # the rest is never written: zero, by the format's rule
+    made = group.create_array("s", shape=(40, 50), dtype="u1", shards=(40, 64), chunks=(10, 8))
+    made[:20] = array[:20]  # the index says that the others are not there
     array[20:] = 0
     np.testing.assert_array_equal(read_by_rows(tmp_path / "a.zarr/s")[0, ..., 0], array)
+
+
+def layouts() -> dict[str, dict]:
+    """Arguments of arrays whose chunks go through every way of storing them."""
+    from numcodecs import LZ4, Blosc, GZip, Shuffle, Zstd
+    from zarr.codecs import BloscCodec, ShardingCodec
+
+    start = ShardingCodec(
+        chunk_shape=(32, 32),
+        codecs=[zarr.codecs.BytesCodec(), BloscCodec()],
+        index_location="start",
+    )
+    raw = ShardingCodec(chunk_shape=(32, 32), index_location="start")
+    return {
+        "blosc2": dict(zarr_format=2, compressors=Blosc()),
+        "filter2": dict(zarr_format=2, compressors=Blosc(), filters=[Shuffle(2)]),
+        "lz4": dict(zarr_format=2, compressors=LZ4()),
+        "gzip": dict(zarr_format=2, compressors=GZip()),
+        "zstd2": dict(zarr_format=2, compressors=Zstd()),
+        "raw2": dict(zarr_format=2, compressors=None),
+        "blosc3": dict(compressors=BloscCodec()),
+        "zstd3": dict(compressors=zarr.codecs.ZstdCodec()),
+        "raw3": dict(compressors=None),
+        "shards": dict(compressors=BloscCodec(), shards=(64, 64), chunks=(32, 32)),
+        "shards_start": dict(serializer=start, compressors=None),
+        "shards_raw": dict(serializer=raw, compressors=None),
+    }
+
+
+@pytest.mark.parametrize("layout", layouts())
+def test_a_chunk_cut_at_any_length_is_refused(tmp_path, layout):
+    array = RNG.integers(0, 5, (64, 64)).astype(np.uint16)
+    options = {"chunks": (64, 64), **layouts()[layout]}
+    path = tmp_path / "a.zarr"
+    made = zarr.create_array(str(path), shape=array.shape, dtype="u2", **options)
+    made[...] = array
+    (chunk,) = (f for f in path.rglob("*") if f.is_file() and f.name in ("0.0", "0"))
+    whole = chunk.read_bytes()
+    np.testing.assert_array_equal(images.read_array(path)[0, ..., 0], array)
+    for length in [*range(0, 24), *range(24, len(whole), len(whole) // 40)]:
+        chunk.write_bytes(whole[:length])
+        with pytest.raises(BadImage) as error:
+            images.read_array(path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+        with pytest.raises(BadImage), open_source(path) as source:
+            source.rows(0, 0, 40)
+            source.rows(0, 40, 64)
+
+
+def test_a_chunk_that_no_machine_should_decode_is_refused(tmp_path):
+    path = tmp_path / "a.zarr"
+    side = 60_000
+    zarr.create_array(str(path), shape=(side, side), dtype="u2", chunks=(side, side))
+    with pytest.raises(BadImage, match=r"chunks of 60000 x 60000, 6.7 GiB.*smaller chunks"):
+        open_source(path, ReadOptions(fill_missing=True))
 
 
 def count_reads(monkeypatch) -> Counter:
@@ -416,6 +488,14 @@ def test_labels_round_trip_with_their_pyramid(tmp_path, small, size, height):
         assert found == Calibration(0.5 * step, 0.25 * step, "µm", 2.0)
         last = level == levels[-1]
         assert last == (max(images.read_label(level).shape[1:]) <= 12)
+
+
+def test_labels_of_background_alone_have_all_their_chunks(tmp_path, small):
+    labels = np.zeros((2, 40, 40), np.uint8)
+    path = tmp_path / "a.ome.zarr"
+    labels_writer.write_labels(path, labels, NAMES, COLORS, MICRONS)
+    for level in (path, *path.glob("labels/classes/[0-9]*")):
+        assert not images.read_label(level).any()
 
 
 def test_labels_have_names_and_colors_where_readers_look_for_them(tmp_path):

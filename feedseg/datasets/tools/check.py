@@ -36,14 +36,15 @@ def check(
     group: str = "",
     axes: str = "",
     interpret: str = "auto",
+    fill_missing: bool = False,
     progress: bool = True,
 ) -> int:
     """Report on a user's folder; returns 0 if it can be trained on.
 
     output: folder for `overlay.png` and `fingerprint.json`, replaced if they exist.
     map_text: label values to class ids as in `data.label_map`. classes: names in order of ids.
-    group: pattern of images that belong together (`folder.grouping`). axes, interpret: how files
-    are read (`feedseg.io.reading.ReadOptions`).
+    group: pattern of images that belong together (`folder.grouping`). axes, interpret,
+    fill_missing: how files are read (`feedseg.io.reading.ReadOptions`).
     Raises UserError after the report if there is a problem.
     """
     data, output = Path(data), Path(output)
@@ -52,7 +53,7 @@ def check(
     files = pairing.find_pairs(data)
     if not files.layout:
         raise UserError(f"{data}: no images with labels found; expected {pairing.LAYOUT}")
-    how = ReadOptions(axes, interpret).checked()
+    how = ReadOptions(axes, interpret, fill_missing).checked()
     with notes.collected() as remarks:
         scan = scan_folder(data, files, rules, described, SHEET_PAIRS, progress, how)
     diagnosis = diagnose(scan, len(described.names), bool(rules), group, remarks)
@@ -68,6 +69,7 @@ def check(
     options += [f"--config.data.label_map={map_text}"] if map_text else []
     options += [f"--config.data.axes={axes}"] if axes else []
     options += [f"--config.data.interpret={interpret}"] if interpret != "auto" else []
+    options += ["--config.data.fill_missing=True"] if fill_missing else []
     command = ["feedseg", "train", "--config", split_plan.CONFIG, f"--config.data_dir={data}"]
     console.say(escape.visible(f"{data} can be used: {shlex.join([*command, *options])}"))
     return 0

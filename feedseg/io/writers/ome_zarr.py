@@ -85,6 +85,7 @@ def _array(group, name: str, shape: tuple[int, ...]):
         fill_value=0,
         compressors=Blosc(cname="zstd", clevel=5, shuffle=Blosc.BITSHUFFLE),
         chunk_key_encoding={"name": "v2", "separator": "/"},
+        config={"write_empty_chunks": True},  # an absent one would look like a copy in part
     )
 
 
