@@ -45,7 +45,10 @@ def state(trial: Trial, fingerprint: Callable[[object], str]) -> str:
     """`done`; `open`: not started or to be continued; `stale`: of another configuration or other
     data; `broken`: its result is unreadable.
     """
-    config, _ = configs.parse_flags(trial.arguments())
+    try:
+        config, _ = configs.parse_flags(trial.arguments())
+    except UserError:  # which the run itself says, and the others go on
+        return "open"
     expected = configs.config_hash(configs.to_plain(config))
     stored = _read(trial.workdir / "config.json")
     if stored == "broken":

@@ -48,8 +48,10 @@ class Heartbeat:
         """The run is over: adds `exit_code` and `error`, one line. Only the first call counts."""
         if "exit_code" in self._content:
             return
-        text = " ".join(str(error or "").split())
-        if error is not None and not isinstance(error, FeedsegError):
+        expected = isinstance(error, FeedsegError)
+        text = " ".join(" ".join(map(str, error.args)).split()) if expected else ""
+        if error is not None and not expected:
+            text = " ".join(str(error).split())
             text = f"{type(error).__name__}: {text}"
         self._content |= {"exit_code": _exit_code(error), "error": text}
         self._write()

@@ -214,7 +214,7 @@ def test_halo(form, levels):
     ("changes", "message"),
     [
         (dict(form="both"), "choose lee or oktay"),
-        (dict(form="oktay", gates=3), "choose 1 or 2"),
+        (dict(form="oktay", gates=3), "from 1 to 2"),
         (dict(gates=2), "choose form='oktay'"),
         (dict(deep_supervision=True), "choose form='oktay'"),
         (dict(filters=(4,)), "2 levels"),

@@ -284,7 +284,7 @@ def test_gradients_through_round_1(stop):
         (dict(location="three_conv"), "choose one_conv, two_conv"),
         (dict(round1_grad="half"), "choose flow, stop"),
         (dict(first_input="tile"), "choose copy, zero_pad"),
-        (dict(rounds=0), "at least 1"),
+        (dict(rounds=0), "from 1 to 100"),
         (dict(layout="abc"), "2 levels have no enc2_conv1"),
         (dict(bn_rounds="none"), "choose separate"),
     ],

@@ -271,7 +271,7 @@ def test_a_training_step(name):
     chex.assert_tree_all_finite((loss, logits, out, stats, gradients))
     chex.assert_trees_all_equal_shapes(gradients, variables["params"])
     without = {path for path, gradient in slashed(gradients).items() if not gradient.any()}
-    before_norm = re.compile(r"(conv\d?|query|key|value|output|awel)/bias$")
+    before_norm = re.compile(r"(conv\d?|query|key|key_norm|value|output|awel)/bias$")
     assert without or "batch_stats" not in variables
     assert all(before_norm.search(path) for path in without), without
     before = slashed(variables.get("batch_stats", {}))

@@ -471,7 +471,7 @@ BAD_STORED = {
         -1,
     ),
     r"config\.json: model\.filters='x': a list": ("model", "filters", "x"),
-    r"config\.json: train=1: the entries|config\.json: train=1": ("train", None, 1),
+    r"config\.json: lacks 'train' or holds another type": ("train", None, 1),
     r"config\.json: cannot be read \(nested more than 64": (None, None, "[" * 10**5),
     r"config\.json: cannot be read \(no JSON object": (None, None, "[]"),
 }

@@ -107,6 +107,7 @@ def test_second_interrupt_ends_at_once():
     code = (
         "import time; from feedseg.runtime.signals import Stop\n"
         "with Stop() as stop:\n"
+        "    stop.to_save = True\n"
         "    print('ready', flush=True)\n"
         "    while not stop.requested(): time.sleep(0.01)\n"
         "    print('asked', flush=True)\n"

@@ -465,7 +465,7 @@ MISTAKES = [
     ("--config.runtime.steps_per_dispatch=3", r"does not divide an epoch of 4 steps"),
     ("--config.train.batch_size=0", r"train.batch_size=0: at least 1"),
     ("--config.train.epochs=0", r"train.epochs=0: at least 1"),
-    ("--config.data.crop_size=-1", r"data.crop_size=-1: at least 0"),
+    ("--config.data.crop_size=-1", r"data.crop_size=-1: from 0 to"),
     ("--config.runtime.devices=-1", r"runtime.devices=-1: at least 0"),
     ("--config.train.compute_dtype=half", r"compute_dtype='half': choose float32 or bfloat16"),
     ("--config.runtime.devices=9", r"only 4 device(s) are here"),
