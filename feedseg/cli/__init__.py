@@ -10,7 +10,7 @@ from feedseg.cli import data, evaluate, experiments, export, predict
 from feedseg.main import train
 from feedseg.runtime import escape, large_pages, signals
 from feedseg.runtime.errors import guarded
-from feedseg.runtime.files import require_folder
+from feedseg.runtime.files import require_folder, require_room
 
 _FOLDERS = {"output", "root", "data_dir"}  # options that name what is written
 _FILES = {"to", "plan", "picture"}
@@ -51,13 +51,14 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _require_folders(args: argparse.Namespace) -> None:
-    """UserError before any work where what a verb writes has no place; see `require_folder`."""
+    """UserError before any work where what a verb writes has no place; see `runtime.files`."""
     for name in _FOLDERS & vars(args).keys():
         if getattr(args, name):
             require_folder(getattr(args, name))
     for name in _FILES & vars(args).keys():
         if getattr(args, name):
             require_folder(getattr(args, name).parent)
+            require_room(getattr(args, name))
 
 
 def main() -> None:

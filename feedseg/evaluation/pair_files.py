@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.files import is_file
+from feedseg.runtime.names import one_form
 
 # Suffixes that feedseg, Cellpose, QuPath, ilastik and annotators append to the names of label
 # images, in upper or lower case; names are compared without them.
@@ -58,7 +60,7 @@ def pair_files(pred: Path, truth: Path, how: ReadOptions = AS_STATED) -> list[Pr
 
 def plain_name(path: Path) -> str:
     """File name without suffix and without the endings that tools append."""
-    return _plain(path.stem)
+    return _plain(one_form(path.stem))
 
 
 def _plain(name: str) -> str:
@@ -91,7 +93,7 @@ def _by_name(where: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     for path in _files(where):
         below = Path() if path == where else path.parent.relative_to(where)
         if path.stem.endswith(PROBABILITIES):
-            plain = _plain(path.stem.removesuffix(PROBABILITIES))
+            plain = _plain(one_form(path.stem.removesuffix(PROBABILITIES)))
             probabilities[(below / plain).as_posix()] = path
             continue
         if path.stem.endswith(NO_LABELS):
@@ -108,8 +110,8 @@ def _by_name(where: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 def _beside(pred: Path) -> Path | None:
     """The probability file of a single label file, if there is one."""
-    path = pred.with_name(plain_name(pred) + PROBABILITIES + pred.suffix)
-    return path if path.is_file() else None
+    path = pred.with_name(_plain(pred.stem) + PROBABILITIES + pred.suffix)
+    return path if is_file(path) else None
 
 
 def _list(paths: list[Path]) -> str:

@@ -45,10 +45,7 @@ def state(trial: Trial, fingerprint: Callable[[object], str]) -> str:
     """`done`; `open`: not started or to be continued; `stale`: of another configuration or other
     data; `broken`: its result is unreadable.
     """
-    try:
-        config, _ = configs.parse_flags(trial.arguments())
-    except UserError:  # which the run itself says, and the others go on
-        return "open"
+    config, _ = configs.parse_flags(trial.arguments())
     expected = configs.config_hash(configs.to_plain(config))
     stored = _read(trial.workdir / "config.json")
     if stored == "broken":

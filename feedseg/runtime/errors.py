@@ -5,6 +5,7 @@
 Anything else is a bug and keeps its traceback.
 """
 
+import errno
 import os
 import sys
 import threading
@@ -76,6 +77,9 @@ def guarded(action, *args) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            console.warn(f"feedseg: {one_line(error.filename)}: the name is too long; shorten it")
+            return UserError.exit_code
         if not (isinstance(error, KeyboardInterrupt) or INTERRUPTED.is_set()):
             raise
         console.warn("feedseg: interrupted")

@@ -39,6 +39,32 @@ def _plain(value):
     return value
 
 
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, on most file systems
+_ADDED = len("..4194304-01234567.part")  # by `temporary`
+
+
+def require_room(path: Path, called: Path | None = None) -> None:
+    """Raises UserError where a file that is to be written has too long a name or path.
+
+    called: the file that it is named after, if any.
+    """
+    name, whole = len(os.fsencode(path.name)) + _ADDED, len(os.fsencode(path)) + _ADDED
+    over = max(name - LONGEST_NAME, whole - LONGEST_PATH)
+    if over > 0:
+        made = f"makes {one_line(path.name)}, whose name" if called else "the name"
+        raise UserError(
+            f"{called or path}: {made} is too long by {over} bytes; choose a shorter one"
+        )
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name, which may also be one that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def require_folder(path: Path) -> None:
     """Raises UserError where a folder is not there and cannot be made, or not be written to."""
     path = Path(path)

@@ -100,14 +100,14 @@ def test_missing_runs_are_made_and_finished_ones_left_alone(run, tmp_path):
     stale = shutil.copytree(run, tmp_path / "stale")
     run_files.edit(stale / "result.json", config_hash="other")
     before = (run / "result.json").stat().st_mtime_ns
-    wrong = trial(tmp_path / "wrong", "model.name=unett")
+    wrong = trial(tmp_path / "wrong", "data.name=synthetik")
     runs = [trial(run), trial(stale), trial(tmp_path / "new", "seed=1"), wrong]
     failures = sweep.run_all([(one,) for one in runs], 2, said.append)
     assert (run / "result.json").stat().st_mtime_ns == before
     assert (tmp_path / "stale.old1" / "result.json").exists()
     assert [state(one) for one in runs[:3]] == ["done"] * 3
     assert [(f.trial, f.code) for f in failures] == [(wrong, 2)]
-    assert "did you mean 'unet'" in failures[0].message
+    assert "did you mean 'synthetic'" in failures[0].message
     assert any("stale is stale: set aside as stale.old1" in text for text in said)
     assert "3 of 4 runs done, 1 failed" in said[-1]
 

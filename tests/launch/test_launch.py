@@ -375,10 +375,10 @@ def test_without_submitit_it_says_how_to_get_it(fresh, monkeypatch, capsys):
 def test_a_task_through_submitit_on_this_machine(tmp_path):
     pytest.importorskip("submitit")
     file = tmp_path / "sweep.json"
-    trials.write_plan(file, [(trial(tmp_path / "a", "model.name=umet"),)])
+    trials.write_plan(file, [(trial(tmp_path / "a", "data.name=synthetik"),)])
     ended = launched("submit", file, "--cluster=local")
     assert ended.returncode == 1 and "task 0: exit code 2;" in ended.stdout
-    assert "did you mean 'unet'" in (tmp_path / "sweep-logs" / "0000-a.txt").read_text()
+    assert "did you mean 'synthetic'" in (tmp_path / "sweep-logs" / "0000-a.txt").read_text()
     folder = tmp_path / "sweep-logs" / "submitit"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
@@ -435,7 +435,7 @@ def test_the_overview_is_drawn_in_place(planned, monkeypatch):
 def test_a_sweep_here_with_a_run_that_fails(tmp_path, monkeypatch, capsys):
     file = tmp_path / "sweep.json"
     small = ("train.epochs=1", "data.synthetic_count=6")
-    good, bad = trial(tmp_path / "a", *small), trial(tmp_path / "b", "model.name=umet")
+    good, bad = trial(tmp_path / "a", *small), trial(tmp_path / "b", "data.name=synthetik")
     trials.write_plan(file, [(good,), (bad,)])
     monkeypatch.chdir(tiny.ROOT)
     assert local.main([str(file), "--jobs=2"]) == 1

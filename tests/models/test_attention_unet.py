@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from feedseg.models.layers.attention_gate import GridGate, GridGates, SameSizeGate
+from feedseg.runtime.errors import UserError
 from tests.models.test_unet_plus_plus import (
     Layers,
     assert_near,
@@ -221,6 +222,6 @@ def test_halo(form, levels):
     ],
 )
 def test_wrong_arguments(changes, message):
-    model = build("attention_unet", **changes)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, UserError), match=message):
+        model = build("attention_unet", **changes)
         model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)), train=False)

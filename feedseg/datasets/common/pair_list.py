@@ -1,10 +1,12 @@
 """Pairs of an image and its label, and pairs.csv, the table that lists them."""
 
 import csv
+import io
 from pathlib import Path
 from typing import NamedTuple
 
-from feedseg.runtime.errors import UserError
+from feedseg.runtime.errors import UserError, one_line
+from feedseg.runtime.files import is_file
 from feedseg.runtime.suggest import did_you_mean
 
 COLUMNS = ("image", "label", "split", "part", "group")  # of pairs.csv; part is split
@@ -47,10 +49,10 @@ def named(pairs: list[Pair]) -> list[Pair]:
 def read(path: Path) -> Pairs:
     """Pairs of a pairs.csv; its paths are relative to its folder."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        first = next(filter(str.strip, lines), "")
+        text = path.read_bytes().decode("utf-8-sig")
+        first = next(filter(str.strip, text.splitlines()), "")
         delimiter = max(",;\t", key=first.count)
-        table = list(csv.reader(lines, delimiter=delimiter, strict=True))
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a readable table ({error}); save it as UTF-8 CSV") from None
     rows = [(number, row) for number, row in enumerate(table, 1) if any(map(str.strip, row))]
@@ -85,14 +87,15 @@ def _columns(path: Path, header: list[str]) -> list[str]:
 def _listed(path: Path, line: int, columns: list[str], cells: list[str]) -> Pair:
     if len(cells) > len(columns):
         raise UserError(f"{path}, line {line}: {len(cells)} values for {len(columns)} columns")
-    row = dict(zip(columns, map(str.strip, cells), strict=False))
+    raw = dict(zip(columns, cells, strict=False))
+    row = {column: cell.strip() for column, cell in raw.items()}
     files = []
     for column in ("image", "label"):
         text = row.get(column, "")
-        names = [text, text.replace("\\", "/")] if text else []  # as Windows writes paths
-        found = [path.parent / name for name in names if (path.parent / name).is_file()]
+        names = [text, raw[column], text.replace("\\", "/")] if text else []  # Windows' is last
+        found = [path.parent / name for name in names if is_file(path.parent / name)]
         if not found:
-            raise UserError(f"{path}, line {line}: {column} {text!r} is no file")
+            raise UserError(f"{path}, line {line}: {column} {one_line(repr(text))} is no file")
         files.append(found[0])
     part, given = "", row.get("split", "").lower()
     if given:

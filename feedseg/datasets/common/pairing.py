@@ -13,6 +13,7 @@ from feedseg.datasets.common import pair_list
 from feedseg.datasets.common.pair_list import PARTS, Pair, Pairs, named
 from feedseg.io.images import SUFFIXES
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.names import one_form
 
 LAYOUT = (
     "images/ + labels/ (or masks/) with equal names; raw/ + label/; imagesTr/ + labelsTr/ "
@@ -163,7 +164,7 @@ def _stem(path: Path, folder: Path) -> str:
 def _by_key(
     layout: str, image_keys: dict[Path, str], label_keys: dict[Path, str], ending: re.Pattern
 ) -> Pairs:
-    """Pairs of equal keys; the rest is compared without endings."""
+    """Pairs of equal keys; the rest is compared without endings, with accents in one form."""
     images, labels = _unique(image_keys, image_keys.get), _unique(label_keys, label_keys.get)
     exact = {label_keys[path]: path for path in labels[0]}
     keys = {path: image_keys[path] for path in images[0] if image_keys[path] in exact}
@@ -171,10 +172,10 @@ def _by_key(
     taken = set(keys.values())
 
     def image_key(path: Path) -> str:
-        return ending.sub("", image_keys[path])
+        return ending.sub("", one_form(image_keys[path]))
 
     def label_key(path: Path) -> str:
-        return LABEL_ENDING.sub("", label_keys[path])
+        return LABEL_ENDING.sub("", one_form(label_keys[path]))
 
     left = _unique([p for p in images[0] if image_keys[p] not in taken], image_key)
     rest = _unique([p for p in labels[0] if label_keys[p] not in taken], label_key)
@@ -183,7 +184,7 @@ def _by_key(
     for path in left[0]:
         key = image_key(path)
         if key in by_key:
-            pairs.append(Pair(key, path, by_key.pop(key)))
+            pairs.append(Pair(ending.sub("", image_keys[path]), path, by_key.pop(key)))
         else:
             lonely.append(path)
     return Pairs(

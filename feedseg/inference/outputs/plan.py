@@ -12,7 +12,8 @@ from feedseg.inference.outputs.instances import InstanceSpec
 from feedseg.io import images
 from feedseg.io.writers import formats
 from feedseg.runtime.errors import UserError
-from feedseg.runtime.files import require_folder
+from feedseg.runtime.files import require_folder, require_room
+from feedseg.runtime.names import same_name
 from feedseg.runtime.notes import note
 
 
@@ -53,8 +54,8 @@ def plan_jobs(
 ) -> list[ImageTask]:
     """The files to read and to write; inputs: files, folders and patterns such as `day1/*.tif`.
 
-    Raises UserError if there is no image, or if a folder would receive its own results (they
-    would be taken for images the next time).
+    Raises UserError if there is no image, if a result would have too long a name, or if a folder
+    would receive its own results (they would be taken for images the next time).
     """
     require_folder(output)
     files: list[Path] = []
@@ -68,7 +69,11 @@ def plan_jobs(
     for folder in dict.fromkeys([output, *(stem.parent for stem in stems)]):
         if folder.resolve() in searched:
             raise UserError(f"{folder}: is the folder of the images; give another --output folder")
-    return [_job(file, stem, wanted) for file, stem in zip(files, stems, strict=True)]
+    jobs = [_job(file, stem, wanted) for file, stem in zip(files, stems, strict=True)]
+    for job in jobs:
+        for path in job.outputs():
+            require_room(path, job.image)
+    return jobs
 
 
 def _files(where: Path, output: Path) -> list[Path]:
@@ -128,11 +133,12 @@ def output_names(files: list[Path]) -> list[str]:
     """A name per file: its stem; with its folders, below the one that all share, if files of
     several folders share a stem; `stem_suffix` for all if two still share a name.
 
-    Upper and lower case count as equal. Raises UserError if two names stay equal so.
+    Upper and lower case count as equal, and so do the forms of accents (`same_name`). Raises
+    UserError if two names stay equal so.
     """
     names = [images.stem(file) for file in files]
     folders = [Path(os.path.abspath(file.parent)) for file in files]  # noqa: PTH100 (links stay)
-    once_each = {(name.lower(), folder) for name, folder in zip(names, folders, strict=True)}
+    once_each = {(same_name(name), folder) for name, folder in zip(names, folders, strict=True)}
     if _repeated(name for name, _ in once_each):
         shared = os.path.commonpath(folders)
         below = [folder.relative_to(shared) for folder in folders]
@@ -148,7 +154,7 @@ def output_names(files: list[Path]) -> list[str]:
 
 
 def _repeated(names: Iterable[str]) -> str | None:
-    name, count = Counter(name.lower() for name in names).most_common(1)[0]
+    name, count = Counter(map(same_name, names)).most_common(1)[0]
     return name if count > 1 else None
 
 

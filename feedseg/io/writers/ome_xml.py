@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feedseg.io.calibration import Calibration, symbol
+from feedseg.runtime import escape
 
 NAMES, COLORS = "feedseg/class-names", "feedseg/class-colors"
 
@@ -30,14 +31,14 @@ def form(
             metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": unit}
     if calibration and calibration.frame_interval and "T" in axes:
         metadata |= {"TimeIncrement": calibration.frame_interval, "TimeIncrementUnit": "s"}
-    metadata |= {"axes": axes, "Name": Path(path).name}
+    metadata |= {"axes": axes, "Name": escape.visible(Path(path).name)}
     metadata["UUID"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, repr(metadata))}"
     return {"ome": True, "bigtiff": large, "metadata": metadata}
 
 
 def classes(class_names: Sequence[str], class_colors: Sequence[tuple[int, int, int]]) -> dict:
     """Names and colors of the class ids as annotations of the image: two tables of keys."""
-    names = {str(index): name for index, name in enumerate(class_names)}
+    names = {str(index): escape.visible(name) for index, name in enumerate(class_names)}
     colors = {str(i): "#{:02X}{:02X}{:02X}".format(*color) for i, color in enumerate(class_colors)}
     return {
         "Channel": {"Name": ["classes"]},
