@@ -8,7 +8,7 @@ from pathlib import Path
 
 import feedseg
 from feedseg.runtime import console, large_pages, signals
-from feedseg.runtime.errors import guarded
+from feedseg.runtime.errors import guarded, leave
 from feedseg.runtime.processes import Processes
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     """Entry of `python -m feedseg.main`."""
     large_pages.request()
     signals.watch()
-    sys.exit(guarded(train, sys.argv[1:]))
+    leave(guarded(train, sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import feedseg
 from feedseg.cli import data, evaluate, experiments, export, predict
 from feedseg.main import train
 from feedseg.runtime import escape, large_pages, signals
-from feedseg.runtime.errors import guarded
+from feedseg.runtime.errors import guarded, leave
 from feedseg.runtime.files import require_folder, require_room
 
 _FOLDERS = {"output", "root", "data_dir"}  # options that name what is written
@@ -65,4 +65,4 @@ def main() -> None:
     """Entry of the console script."""
     large_pages.request()
     signals.watch() if sys.argv[1:2] == ["train"] else signals.watch_interrupt()
-    sys.exit(guarded(run, sys.argv[1:]))
+    leave(guarded(run, sys.argv[1:]))

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 import tifffile
 
-from feedseg.io import appearance, reading
+from feedseg.io import appearance, ome_header, reading
 from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.runtime.errors import BadImage, UserError, one_line
 
@@ -26,6 +26,7 @@ FREE_BYTES = 256 * 2**20  # up to here any compression ratio is accepted (empty 
 MAX_RATIO = 200  # decoded bytes per stored byte above that
 CODEC_RATIO = 1500  # no codec in use stores pixels denser than this
 MAX_PAGES = 100_000
+_HEADER_BYTES = 8  # of a TIFF: no pixels are before them
 RESAVE = "copy the file again or save it anew from Fiji"
 
 _Result = TypeVar("_Result")
@@ -114,6 +115,7 @@ def main_series(path: Path, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     """The image of the file; a smaller embedded preview is passed over."""
     if len(tif.pages) > MAX_PAGES:
         raise BadImage(f"{path}: more than {MAX_PAGES} pages; split the stack")
+    ome_header.check(path, tif)
     series = tif.series
     if not series or not all(s.size for s in series):
         raise BadImage(f"{path}: the TIFF holds no image; {RESAVE}")
@@ -152,7 +154,7 @@ def _check_page(path: Path, index: int, page, stored: int) -> None:
     key = page.keyframe
     expected = math.prod(key.chunked)
     places = zip(offsets, counts, strict=True)
-    inside = all(o > 0 and n > 0 and o + n <= stored for o, n in places)
+    inside = all(o >= _HEADER_BYTES and n > 0 and o + n <= stored for o, n in places)
     if len(offsets) != expected or not inside:
         raise BadImage(f"{path}: page {index + 1} is incomplete; {RESAVE}")
     plain = key.compression == 1 and not key.is_tiled and key.bitspersample % 8 == 0
@@ -170,9 +172,13 @@ def check_header(path: Path, series: tifffile.TiffPageSeries, limit: float = MAX
         raise BadImage(f"{path}: pixel type {series.dtype} is not supported; save as 8 or 16 bit")
     check_size(path, math.prod(series.shape) * series.dtype.itemsize, stored, limit)
     if series.dataoffset is not None:  # one contiguous block, checked as a whole
-        if series.dataoffset + series.size * series.dtype.itemsize > stored:
+        num_bytes = series.size * series.dtype.itemsize
+        if not _HEADER_BYTES <= series.dataoffset <= stored - num_bytes:
             raise BadImage(f"{path}: the stack is incomplete; {RESAVE}")
-        if len(series.pages) == 1:
+        page = series.keyframe
+        if len(series.pages) == 1 and series.size > page.size:  # ImageJ's stack under one header
+            if sum(page.databytecounts) not in (page.nbytes, num_bytes):
+                raise BadImage(f"{path}: page 1 has the wrong number of bytes; {RESAVE}")
             return
     for index, page in enumerate(series.pages):
         if page is None:

@@ -12,7 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
-from feedseg.runs import checkpoint_format
+from feedseg.runs import checkpoint_format, orbax_output
 from feedseg.runs.checkpoint_format import Damaged
 from feedseg.runtime import processes
 from feedseg.runtime.errors import SaveFailed, UserError, one_line
@@ -81,7 +81,12 @@ class Checkpoints:
         self._on_first_process(self._finish_replacing)
 
     def close(self) -> None:
-        """Wait and end the threads. What could not be written is logged; `wait` would raise."""
+        """Wait and end the threads. What could not be written is logged; `wait` would raise.
+
+        Nothing is waited for if the folder is gone, which Orbax's threads may never notice.
+        """
+        if not self.folder.exists():
+            return
         self._settle()
         self._manager.close()
 
@@ -241,6 +246,7 @@ def _manager(folder: Path, keep: int):
             """Asked in signals.py alone; asking with other numbers would break its agreement."""
             return False
 
+    orbax_output.silence()
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
     return Manager(folder, options=options)
 

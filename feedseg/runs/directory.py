@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from feedseg.runs import config as configs
 from feedseg.runtime import files, json_files, processes
-from feedseg.runtime.errors import UserError, one_line
+from feedseg.runtime.errors import SaveFailed, UserError, one_line
 
 
 class RunDir:
@@ -72,6 +72,16 @@ class RunDir:
         files.write_sealed(self.data, facts)
         files.write_sealed(self.config, configs.to_plain(config))
 
+    def require_there(self) -> None:
+        """Raises SaveFailed if the directory was deleted or renamed while the run goes on."""
+        processes.from_first(self._require_there)
+
+    def _require_there(self) -> None:
+        if not self.config.exists():
+            raise SaveFailed(
+                f"{self.path}: was deleted or renamed while the run wrote to it; the run ends here"
+            )
+
     def identity(self) -> dict[str, str]:
         """Hashes of the configuration and of the data, which checkpoints and results carry.
 
@@ -115,13 +125,13 @@ class RunDir:
 
     def log_hash(self) -> str:
         """SHA-256 of metrics.jsonl, by which a checkpoint and a result know it; empty without."""
-        return processes.from_first(
-            lambda: (
-                hashlib.sha256(self.metrics.read_bytes()).hexdigest()
-                if self.metrics.exists()
-                else ""
-            )
-        )
+        return processes.from_first(self._log_hash)
+
+    def _log_hash(self) -> str:
+        try:
+            return hashlib.sha256(self.metrics.read_bytes()).hexdigest()
+        except FileNotFoundError:
+            return ""
 
 
 def _is_epoch(row: dict | None) -> bool:

@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 import threading
+from typing import NoReturn
 
 from feedseg.runtime import console, escape
 
@@ -56,6 +57,18 @@ class Stopped(FeedsegError):
     """A signal asked the run to end; its state is saved and the same command continues it."""
 
     exit_code = 75
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; at once where files could not be written.
+
+    Threads of libraries may wait for ever for files that are gone, or complain about them.
+    """
+    if code == SaveFailed.exit_code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def one_line(text: object) -> str:

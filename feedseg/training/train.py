@@ -181,6 +181,7 @@ def end_epoch(run: TrainingRun, step: int, epoch_ends: bool, stopping: bool) -> 
     if run.error:
         return
     setup, last = run.setup, step == run.setup.plan.total
+    setup.directory.require_there()
     check_finite(run)  # only finite numbers are saved
     due = stopping or last
     if epoch_ends:

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -176,3 +179,24 @@ def test_damaged_rows_do_not_stop_a_report(copied, tmp_path):
         stream.write('[1]\n{"epoch": [3]}\n{"epoch": 4, "loss": "x"}\nnull\n{"epo')
     assert [row["epoch"] for row in RunDir(copied).rows()] == [1, 2, 3]
     assert report([copied], tmp_path / "report", images=0) == 0
+
+
+@pytest.mark.parametrize("how", ["renamed", "deleted"])
+def test_a_folder_that_goes_while_its_run_goes_on_is_told_in_one_line(tmp_path, how):
+    folder, file = tmp_path / "run", tiny.ROOT / "tests/support/tiny.py"
+    command = [sys.executable, "-m", "feedseg.main", f"--config={file}", f"--workdir={folder}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(
+        [*command, "--config.train.epochs=4000"], cwd=tiny.ROOT, **pipes
+    ) as child:
+        end = time.monotonic() + 120
+        while not (folder / "metrics.jsonl").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        folder.rename(tmp_path / "elsewhere")
+        if how == "deleted":
+            shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+        said = child.communicate(timeout=60)[1]
+    assert child.returncode == 73
+    assert "Traceback" not in said and "event loop" not in said.lower()
+    last = said.splitlines()[-1]  # another where it goes while a checkpoint is written
+    assert last.startswith("feedseg: ") and str(folder) in last
