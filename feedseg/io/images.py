@@ -12,6 +12,7 @@ import numpy as np
 
 from feedseg.io import appearance, ngff, reading, tiff
 from feedseg.io.calibration import Calibration, read_calibration
+from feedseg.io.limits import check_piece
 from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.io.tiff import MAX_BYTES, check_size, read_tiff
 from feedseg.io.zarr_rows import ZarrRows
@@ -176,6 +177,8 @@ def _read_picture(path: Path, how: ReadOptions, as_label: bool) -> tuple[np.ndar
         with Image.open(path) as image:
             image.verify()  # checksums; the file has to be opened anew afterwards
         with Image.open(path) as image:
+            num_bytes = image.width * image.height * len(image.getbands())
+            check_piece(path, num_bytes, "pixels", "split the image or save it as TIFF in tiles")
             indices = as_label or how.interpret == "stored"
             array, alpha = _picture_array(path, image, indices)
             orientation = int(image.getexif().get(appearance.ORIENTATION) or 1)

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 import tifffile
 
-from feedseg.io import appearance, ome_header, reading
+from feedseg.io import appearance, limits, ome_header, reading
 from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.runtime.errors import BadImage, UserError, one_line
 
@@ -140,6 +140,8 @@ def check_size(path: Path, num_bytes: int, stored: int, limit: float = MAX_BYTES
             f"{path}: {num_bytes / 2**30:.1f} GiB of pixels, the limit is "
             f"{limit // 2**30} GiB; split or crop the image"
         )
+    if limit < math.inf:
+        limits.check_piece(path, num_bytes, "pixels", "split the image or save it in tiles")
     ratio = CODEC_RATIO if num_bytes <= FREE_BYTES else MAX_RATIO
     if num_bytes > ratio * stored:
         raise BadImage(

@@ -7,8 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
-from feedseg.io import images
+from feedseg.io import images, source
+from feedseg.runtime import memory
 from feedseg.runtime.errors import BadImage
 
 STACK = np.arange(8 * 16 * 24, dtype=np.uint16).reshape(8, 16, 24)
@@ -96,3 +98,25 @@ def test_bits_that_contradict_the_byte_counts(tmp_path, options, pages):
     for page in range(count):
         changed(path, {"BitsPerSample": 8}, page)
     refused(path, "wrong number of bytes|incomplete|damaged|type uint16")
+
+
+# What this machine can hold ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["strip.tif", "plain.tif", "a.png"])
+def test_pixels_that_the_memory_of_this_machine_does_not_hold(tmp_path, monkeypatch, name):
+    """Read as a whole all are refused; by rows, only where a piece is as large."""
+    path, pixels = tmp_path / name, np.arange(512 * 512).reshape(512, 512).astype(np.uint8)
+    if name == "a.png":
+        Image.fromarray(pixels).save(path)
+    else:
+        packed = {"compression": "zlib", "rowsperstrip": 512} if name == "strip.tif" else {}
+        tifffile.imwrite(path, pixels, **packed)
+    monkeypatch.setattr(memory, "memory", lambda: 3 * pixels.nbytes - 3)
+    refused(path, "decoded at once, the limit is .* here; split the image")
+    if name == "plain.tif":
+        with source.open_source(path) as opened:
+            np.testing.assert_array_equal(opened.rows(0, 8, 16)[..., 0], pixels[8:16])
+        return
+    with pytest.raises(BadImage, match="decoded at once"), source.open_source(path):
+        pass
