@@ -9,7 +9,7 @@ import json
 import time
 from pathlib import Path
 
-from feedseg.runtime import file_lock, files, processes
+from feedseg.runtime import escape, file_lock, files, processes
 from feedseg.runtime.errors import FeedsegError
 
 NAME = "heartbeat.json"
@@ -49,9 +49,9 @@ class Heartbeat:
         if "exit_code" in self._content:
             return
         expected = isinstance(error, FeedsegError)
-        text = " ".join(" ".join(map(str, error.args)).split()) if expected else ""
+        said = " ".join(map(str, error.args)) if expected else str(error or "")
+        text = escape.visible(" ".join(said.split()))
         if error is not None and not expected:
-            text = " ".join(str(error).split())
             text = f"{type(error).__name__}: {text}"
         self._content |= {"exit_code": _exit_code(error), "error": text}
         self._write()

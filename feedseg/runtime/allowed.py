@@ -47,7 +47,7 @@ class Choice(NamedTuple):
     values: tuple
 
     def words(self) -> str:
-        *first, last = map(str, self.values)
+        *first, last = dict.fromkeys(map(str, self.values))  # 16 and '16' read alike
         return f"choose {', '.join(first)} or {last}" if first else f"choose {last}"
 
     def problem(self, value: Any, key: str) -> str:

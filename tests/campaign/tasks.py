@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from feedseg.experiments.report import folder
+from feedseg.experiments.report.folder import RECORD as REPORT_RECORD
 from feedseg.inference.outputs.record import NAME as RECORD
 from feedseg.runs import checkpoint_format
 from feedseg.runs.checkpoint import read_tree, saved_steps
@@ -18,7 +18,7 @@ from tests.support.run_files import scores
 TINY = materials.ROOT / "tests" / "support" / "tiny.py"
 EPOCHS = "train.epochs=8"
 _FEEDSEG = ("-m", "feedseg.cli")
-_RECORDS = (RECORD, folder.RECORD)  # which say more in the end than on the way
+_RECORDS = (RECORD, REPORT_RECORD)  # which say more in the end than on the way
 _TEMPORARY = re.compile(r"\..+\.\d+(-[0-9a-f]+)?\.\w+|\.?tmp.*|.*(checkpoint-tmp|\.part$).*")
 
 
@@ -83,9 +83,8 @@ def same_files(wanted: Path, found: Path, complete: bool) -> str:
         if complete or not "".join(name.parts[:1]).startswith("."):
             if name not in expected:
                 return f"{name} is left over"
-            if (complete or name.name not in _RECORDS) and _content(path) != _content(
-                expected[name]
-            ):
+            settled = complete or name.name not in _RECORDS
+            if settled and _content(path) != _content(expected[name]):
                 return f"{name or found.name} differs from the undisturbed one"
     if complete and (absent := expected.keys() - there.keys()):
         return f"{min(absent) if wanted.is_dir() else found.name} is missing"

@@ -208,7 +208,7 @@ def test_ensembles(small):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(penultimate=8), "choose n_filters, 16 or 16"),
+        (dict(penultimate=8), "choose n_filters or 16"),
         (dict(penultimate=16, multiplier=6), "18 are needed"),
         (dict(source="input"), "choose penultimate, output, softmax, argmax"),
         (dict(translate="eq2"), "choose code or eq1"),

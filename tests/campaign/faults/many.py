@@ -11,7 +11,7 @@ from tests.campaign.outcome import judged
 from tests.campaign.runs import rename
 
 IMAGES, PAGES, RUNS = 10_000, 3_000, 1_000
-MOST_MB = 2000
+MOST_MB = 1500
 
 
 def attempt(rng, folder):
