@@ -8,6 +8,7 @@ from feedseg.runtime import escape
 from feedseg.runtime.files import write_atomically
 
 DPI = 160
+_MOST_PX = 20_000  # of a side of a picture: a longer figure has fewer dots per inch, its PDF all
 STYLE = {
     "font.size": 9,
     "font.family": "sans-serif",
@@ -59,7 +60,8 @@ def _show_plainly(figure) -> None:
 
 def _save(figure, path: Path, metadata: Mapping[str, str | None] | None) -> None:
     """Replaces the file in one rename; its kind is that of its suffix."""
-    form = {"format": path.suffix[1:], "dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.06}
+    dpi = min(DPI, _MOST_PX / max(figure.get_size_inches()))
+    form = {"format": path.suffix[1:], "dpi": dpi, "bbox_inches": "tight", "pad_inches": 0.06}
     dates = {"CreationDate": None} if path.suffix == ".pdf" else {}  # the same figure, same bytes
     facts = {key: value and escape.visible(value) for key, value in (metadata or {}).items()}
     form["metadata"] = {**facts, **dates}
