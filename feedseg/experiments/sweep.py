@@ -17,6 +17,7 @@ from feedseg.experiments.trials import Task, Trial, command
 from feedseg.runs import config as configs
 from feedseg.runs.directory import read_json
 from feedseg.runs.lock import WorkdirLock
+from feedseg.runtime import files
 from feedseg.runtime.errors import SaveFailed, Stopped, UserError
 from feedseg.runtime.signals import Stop
 
@@ -130,7 +131,8 @@ def run_all(
 def missing(tasks: Sequence[Task], say: Callable[[str], None], touch: bool = True) -> list[Task]:
     """Every task without its finished runs; a finished task is empty.
 
-    touch: set stale and broken directories aside, so that their runs can be repeated.
+    touch: set stale and broken directories aside, so that their runs can be repeated, and remove
+    what killed runs left in those of finished ones.
     """
     fingerprint, left = Fingerprints(), []
     for task in tasks:
@@ -139,6 +141,8 @@ def missing(tasks: Sequence[Task], say: Callable[[str], None], touch: bool = Tru
             if word in ("stale", "broken"):
                 done = f"set aside as {set_aside(trial.workdir).name}" if touch else ""
                 say(f"{trial.workdir} is {word}: {done or 'would be set aside'}")
+            elif word == "done" and touch:
+                files.remove_leftovers(trial.workdir)
         left.append(tuple(trial for trial, word in states.items() if word != "done"))
     return left
 

@@ -133,7 +133,7 @@ def temporary(path: Path, suffix: str = ".part", make_folder: bool = True) -> It
     if make_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
     own = path.with_name(f".{path.name}.{os.getpid()}-{_token()}{suffix}")
-    form = re.compile(rf"\.{re.escape(path.name)}\.\d+(-[0-9a-f]+)?{re.escape(suffix)}")
+    form = _form(re.escape(path.name), re.escape(suffix))
     for name in filter(form.fullmatch, _hidden_at_first(path.parent.resolve())):
         if name != own.name:
             remove_if_free(path.with_name(name))
@@ -146,6 +146,18 @@ def temporary(path: Path, suffix: str = ".part", make_folder: bool = True) -> It
                 own.unlink()
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _form(name: str, suffix: str) -> re.Pattern:
+    return re.compile(rf"\.{name}\.\d+(-[0-9a-f]+)?{suffix}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the `temporary` files of killed processes in a folder in which nothing is written."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        form = _form(".+", r"\.\w+")
+        for name in [entry.name for entry in entries if form.fullmatch(entry.name)]:
+            remove_if_free(Path(folder) / name)
 
 
 @functools.lru_cache(maxsize=1)

@@ -24,7 +24,7 @@ from feedseg.runs.checkpoint import Checkpoints
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runs.heartbeat import NAME, Heartbeat
 from feedseg.runs.lock import WorkdirLock
-from feedseg.runtime import notes, signals, xla
+from feedseg.runtime import files, notes, signals, xla
 from feedseg.runtime.errors import FeedsegError, Stopped, UserError
 from feedseg.runtime.logs import Log, Progress
 from feedseg.training import batched, validate
@@ -94,6 +94,7 @@ def begin(spec: RunSpec, held: ExitStack, mesh) -> TrainingRun | dict:
     held.enter_context(WorkdirLock(directory.path))
     if result := directory.finished():
         log(f"{directory.path} is finished")
+        files.remove_leftovers(directory.path)
         show(result, log)
         if changed := changed_data(config, directory):
             log(changed)

@@ -5,6 +5,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -193,9 +194,15 @@ PREDICT_ZARR = Task("zarr", lambda out: predict_arguments(out, "--format", "ome-
 REPORT = Task(
     "report", lambda out: [*_FEEDSEG, "report", run(), other_run(), "--output", out], same_files
 )
+_FORMATS = {  # suffix: what it needs beside the package
+    ".feedseg.zip": (),
+    ".stablehlo.zip": ("flatbuffers",),
+    ".onnx": ("jax2onnx", "onnx", "onnxruntime"),
+}
 EXPORTS = tuple(
     Task("model", lambda out: [*_FEEDSEG, "export", run(), "--to", out], same_files, suffix)
-    for suffix in (".feedseg.zip", ".stablehlo.zip", ".onnx")
+    for suffix, needed in _FORMATS.items()
+    if all(map(find_spec, needed))
 )
 
 

@@ -9,6 +9,7 @@ import pytest
 from feedseg import main
 from feedseg.experiments import sweep, trials
 from feedseg.runs.lock import WorkdirLock
+from feedseg.runtime import file_lock
 from feedseg.runtime.errors import InUse, Stopped, UserError
 from tests.support import run_files, tiny
 
@@ -110,6 +111,19 @@ def test_missing_runs_are_made_and_finished_ones_left_alone(run, tmp_path):
     assert "did you mean 'synthetic'" in failures[0].message
     assert any("stale is stale: set aside as stale.old1" in text for text in said)
     assert "3 of 4 runs done, 1 failed" in said[-1]
+
+
+def test_what_killed_runs_left_is_removed(run):
+    (run / ".curves.png.12345-0a1b2c3d.part").touch()
+    held = run / ".panel.png.12345-0a1b2c3d.part"
+    with held.open("w") as stream:
+        file_lock.take(stream.fileno())
+        assert sweep.missing([(trial(run),)], print, touch=False) == [()]
+        assert len([*run.glob(".*.part")]) == 2
+        assert sweep.missing([(trial(run),)], print) == [()]
+        assert [*run.glob(".*.part")] == [held]
+    assert main.guarded(main.train, trial(run).arguments()) == 0
+    assert not [*run.glob(".*.part")]
 
 
 def test_a_directory_in_use_is_waited_for(run, tmp_path, monkeypatch):

@@ -9,7 +9,9 @@ EXPORTED = [task for task in tasks.EXPORTS if task.suffix != ".feedseg.zip"]
 
 
 def attempt(rng, folder):
-    exported = rng.random() < 0.5  # .stablehlo.zip is no model file: all of it is refused
+    exported = (
+        EXPORTED and rng.random() < 0.5
+    )  # .stablehlo.zip is no model file: all of it is refused
     whole = rng.choice(EXPORTED).undisturbed()[0] if exported else materials.BUNDLED
     path = folder / f"damaged{whole.name[whole.name.index('.') :]}"
     shutil.copy(whole, path)
