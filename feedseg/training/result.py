@@ -23,7 +23,8 @@ from feedseg.training.setup import Setup, place_items
 def finish(setup: Setup, state, meta: dict, best: Checkpoints) -> dict:
     """Test the best checkpoint and write result.json; the figures come after it.
 
-    best: where none is whole the last state takes its place.
+    best: where none is whole the last state takes its place. Raises SaveFailed if the directory is
+    gone in the end, and the result with it.
     """
     meta = rescue_best(setup, state, meta, best)
     step, variables, notes = best.restore_latest(mesh.abstract(setup.mesh, state.variables()))
@@ -48,6 +49,7 @@ def finish(setup: Setup, state, meta: dict, best: Checkpoints) -> dict:
         except Exception as error:  # decoration: the result above is whole without it
             kind = type(error).__name__
             setup.log(f"warning: not all figures could be drawn ({kind}: {one_line(error)})")
+    setup.directory.require_there()
     return result
 
 

@@ -29,13 +29,22 @@ def killed(rng: Random, task: Task, folder: Path, kill=process.kill_tree) -> Out
 
 
 def disturbed(
-    task: Task, out: Path, did: str, actions: list[Action], signals=(), most_s: float = 60
+    task: Task,
+    out: Path,
+    did: str,
+    actions: list[Action],
+    signals=(),
+    most_s: float = 60,
+    warned: bool = False,
 ) -> Outcome:
-    """The task with these actions, then again without; most_s: to its end after the last action."""
+    """The task with these actions, then again without; most_s: to its end after the last action.
+
+    warned: as in `Task.finish`.
+    """
     ended = task.run(out, actions=actions)
     late = ended.seconds - actions[-1][0] if actions else 0
     problem = ended.problem(signals)
     if not problem and late > most_s:
         problem = f"ends {late:.0f} s later, more than {most_s:.0f}"
     problem = problem or (out.exists() and task.problem(out, complete=False))
-    return judged(problem or task.finish(out), f"{task.name}{task.suffix} {did}")
+    return judged(problem or task.finish(out, warned), f"{task.name}{task.suffix} {did}")

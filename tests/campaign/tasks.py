@@ -46,15 +46,20 @@ class Task(NamedTuple):
     def problem(self, out: Path, complete: bool = True) -> str:
         return self.compare(self.undisturbed()[0], out, complete)
 
-    def finish(self, out: Path) -> str:
-        """Run it with nothing to disturb it: a problem, unless it is as if never disturbed."""
+    def finish(self, out: Path, warned: bool = False) -> str:
+        """Run it with nothing to disturb it: a problem, unless it is as if never disturbed.
+
+        warned: or says in a warning what has taken the place of what was lost.
+        """
         ended = self.run(out)
         if ended.code == 2 and "exists; add --overwrite" in ended.err:  # it was done before
             return ended.problem() or self.problem(out)
         if ended.code:
             return f"run again: {ended.problem() or ended.err.strip()[-300:]}"
         left = sorted(path.name for path in out.parent.glob(f".{out.name}*"))
-        found = ended.problem() or self.problem(out) or (left and f"{left[0]} is left over")
+        found = ended.problem() or (left and f"{left[0]} is left over")
+        if not (found or (warned and "warning: " in ended.out)):
+            found = self.problem(out)
         return f"run again: {found}" if found else ""
 
 

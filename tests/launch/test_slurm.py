@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
 import stat
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from feedseg import main
 from feedseg.experiments import trials
 from feedseg.runs.checkpoint import read_tree, saved_steps
-from feedseg.runtime import files
+from feedseg.runs.directory import read_json
 from feedseg.training import result as finish
 from launch.task import log_folder, log_path
 from tests.support import held, slurm_cluster, tiny
@@ -96,8 +95,7 @@ class Sweep:
 
 def bits(run: Path) -> dict:
     """All that a run has computed: its epochs, its result, hashes of its newest arrays."""
-    result = json.loads((run / "result.json").read_text())
-    result["seconds"] = result[files.SEAL] = None
+    result = {**read_json(run / "result.json"), "seconds": 0}
     found = {"rows": (run / "metrics.jsonl").read_bytes(), "result": result}
     for folder in ("checkpoints", "best"):
         leaves = jax.tree_util.tree_leaves_with_path(read_tree(run / folder)[0])

@@ -200,3 +200,10 @@ def test_a_folder_that_goes_while_its_run_goes_on_is_told_in_one_line(tmp_path, 
     assert "Traceback" not in said and "event loop" not in said.lower()
     last = said.splitlines()[-1]  # another where it goes while a checkpoint is written
     assert last.startswith("feedseg: ") and str(folder) in last
+
+
+def test_a_folder_that_goes_while_its_figures_are_drawn_is_told(tmp_path, monkeypatch, capsys):
+    """Its result is gone as well: it does not end as if all were there."""
+    monkeypatch.setattr(result, "draw", lambda *_: shutil.rmtree(tmp_path / "run"))
+    assert train(tmp_path / "run", "--config.train.epochs=1") == 73
+    assert "deleted or renamed" in capsys.readouterr().err

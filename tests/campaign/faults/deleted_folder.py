@@ -17,4 +17,4 @@ def attempt(rng, folder):
         shutil.rmtree(gone, ignore_errors=True)
 
     did = f"with {gone.name} removed at {at:.2f} s of {task.undisturbed()[1]:.1f}"
-    return disturb.disturbed(task, task.output(inner), did, [(at, remove)])
+    return disturb.disturbed(task, task.output(inner), did, [(at, remove)], warned=True)
