@@ -28,7 +28,9 @@ SEED = whole(0, 2**31 - 1)
 NAMES = Listed(Text(200, least=1), 0, 255)  # of classes
 GREYS = Listed(at_least(0, 1), 0, 255)
 LIMITS = Listed(Number(), 2, 2)
-COUNTS = Listed(whole(0), 3, 3)
+MANY = 10**6  # images, steps or epochs at most
+FOLDS = 1000
+COUNTS = Listed(whole(0, MANY), 3, 3)
 TOGETHER = Choice(("copies", "vmap"))
 DTYPES = Choice(("float32", "bfloat16"))
 TERMS = Table(Table(Each(at_least(0))))
@@ -112,7 +114,7 @@ def _keys() -> dict:
             interpret="auto",  # folder: auto | stored | displayed, see feedseg/io/reading.py
             fill_missing=False,  # folder: chunks of an OME-Zarr without a file: its fill value
             label_map="",  # folder: "0:0,255:1" from gray value to class id
-            synthetic_count=Key(60, whole(1)),  # images
+            synthetic_count=Key(60, whole(1, MANY)),  # images
             synthetic_size=Key(256, whole(16, SIDE)),  # px
             synthetic_classes=Key(3, Choice((2, 3))),  # 3: cytoplasm, membrane, nucleus;
             # 2: background, membrane
@@ -121,8 +123,8 @@ def _keys() -> dict:
         split=dict(
             scheme="thirds",  # thirds | random | rotate | disjoint | ordered | given |
             # auto: given where the data set fixes its parts, else thirds
-            fold=Key(0, whole(0)),
-            folds=Key(3, whole(1)),
+            fold=Key(0, whole(0, FOLDS)),
+            folds=Key(3, whole(1, FOLDS)),
             counts=Key((0, 0, 0), COUNTS),  # train, val, test: items (random), source images
             # (others)
             group_by_source=False,  # keep the items of one image in one part
@@ -162,13 +164,13 @@ def _keys() -> dict:
             clip_norm=Key(0.0, at_least(0)),  # largest global gradient norm; 0: off
         ),
         train=dict(
-            epochs=Key(300, whole(1)),
-            batch_size=Key(16, whole(1)),  # images over all devices
-            eval_batch_size=Key(16, whole(1)),
+            epochs=Key(300, whole(1, MANY)),
+            batch_size=Key(16, whole(1, MANY)),  # images over all devices
+            eval_batch_size=Key(16, whole(1, MANY)),
             ema_decay=Key(0.0, fraction()),  # moving average of the variables, which is evaluated;
             # 0: none
             compute_dtype=Key("float32", DTYPES),  # parameters stay float32
-            save_every_epochs=Key(1, whole(1)),
+            save_every_epochs=Key(1, whole(1, MANY)),
             pretrained="",  # saunet: file with DenseNet-121's ImageNet weights (see
             # feedseg/training/pretrained.py); empty: random numbers
         ),
@@ -179,9 +181,9 @@ def _keys() -> dict:
             membrane="",  # class whose borders get Rand and information scores; empty: none
         ),
         runtime=dict(  # where and how it runs; never part of what a run is
-            devices=Key(0, whole(0)),  # number used; 0: all
+            devices=Key(0, whole(0, MANY)),  # number used; 0: all
             require_gpu=False,  # refuse to train on the CPU
-            steps_per_dispatch=Key(1, whole(0)),  # training steps in one program; 0: an epoch
+            steps_per_dispatch=Key(1, whole(0, MANY)),  # training steps in one program; 0: an epoch
             together=Key("copies", TOGETHER),  # several runs as one program
             progress=True,
         ),
