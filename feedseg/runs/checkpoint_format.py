@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from feedseg.runs import orbax_output
 from feedseg.runtime.errors import UserError, one_line
 
 
@@ -80,6 +81,7 @@ def _read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """The stored arrays, unchecked; each process reads by itself. Raises Damaged."""
     import orbax.checkpoint as ocp
 
+    orbax_output.silence()
     how = ocp.RestoreArgs(restore_type=np.ndarray)
     request = ocp.args.PyTreeRestore(
         item=nest(dict.fromkeys(names, 0)), restore_args=nest(dict.fromkeys(names, how))

@@ -136,6 +136,8 @@ def damage_json(rng: Random, path: Path) -> str:
 def damage_folder(rng: Random, folder: Path) -> str:
     """One of the files below a folder, or a folder of it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        return f"{folder.name} is empty"
     path = rng.choice(files)
     if rng.random() < 0.15:
         shutil.rmtree(path.parent)
