@@ -1,7 +1,6 @@
 """The state of a run, read from its directory: result, lock, heartbeat, last output."""
 
 import contextlib
-import json
 import os
 import re
 import socket
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 from feedseg.experiments import sweep, trials
 from feedseg.runs import heartbeat
-from feedseg.runtime import file_lock
+from feedseg.runtime import file_lock, json_files
 from feedseg.runtime.errors import UserError
 from launch.task import log_path
 
@@ -181,20 +180,16 @@ def last_lines(file: Path, most: int = 8192) -> list[str]:
 
 def _last_row(file: Path) -> dict:
     try:
-        return _dict(json.loads(last_lines(file)[-1]))
+        return json_files.parse(last_lines(file)[-1])
     except (OSError, ValueError):
         return {}
 
 
 def _json(file: Path) -> dict:
     try:
-        return _dict(json.loads(file.read_text("utf-8")))
+        return json_files.read(file)
     except (OSError, ValueError):
         return {}
-
-
-def _dict(content) -> dict:
-    return content if isinstance(content, dict) else {}
 
 
 def _where(beat: dict) -> str:

@@ -4,7 +4,6 @@ OME-NGFF up to 0.4 keeps them in `.zattrs` (Zarr 2), 0.5 under `ome` in `zarr.js
 are JSON, so no Zarr library is needed here. What is no image, or damaged, raises `BadImage`.
 """
 
-import json
 import math
 import os
 import re
@@ -13,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from feedseg.runtime.errors import BadImage
+from feedseg.runtime import json_files
+from feedseg.runtime.errors import BadImage, one_line
 
 AXES = "tczyx"
 _KEYS = {"multiscales", "plate", "well", "bioformats2raw.layout", "labels"}
@@ -73,8 +73,10 @@ def find(path: Path) -> Layout:
 def _attributes(path: Path) -> dict:
     """Attributes of a group or an array, those of OME-NGFF 0.5 among the others."""
     attributes = _json(path / "zarr.json").get("attributes") or _json(path / ".zattrs")
-    ome = attributes.get("ome") if isinstance(attributes, dict) else None
-    return {**attributes, **ome} if isinstance(ome, dict) else dict(attributes)
+    if not isinstance(attributes, dict):
+        raise BadImage(f"{path}: damaged, its attributes are no JSON object; copy the folder again")
+    ome = attributes.get("ome")
+    return {**attributes, **ome} if isinstance(ome, dict) else attributes
 
 
 def _is_array(path: Path) -> bool:
@@ -84,16 +86,13 @@ def _is_array(path: Path) -> bool:
 def _json(path: Path) -> dict:
     """The object in a JSON file; an empty one if there is no such file."""
     try:
-        found = json.loads(path.read_bytes())
+        return json_files.read(path)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise BadImage(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise BadImage(f"{path}: damaged, no JSON; copy the folder again") from None
-    if not isinstance(found, dict):
-        raise BadImage(f"{path}: damaged, no JSON object; copy the folder again")
-    return found
+    except ValueError as error:
+        raise BadImage(f"{path}: damaged, {one_line(error)}; copy the folder again") from None
 
 
 def _folders(path: Path) -> list[Path]:

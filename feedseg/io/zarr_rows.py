@@ -89,9 +89,11 @@ class ZarrRows:
 
     def _check(self) -> None:
         shape = self._array.shape
-        others = {a for a, n in zip(self._axes, shape, strict=True) if a not in ngff.AXES and n > 1}
+        known = tuple(ngff.AXES)
+        others = [a for a, n in zip(self._axes, shape, strict=True) if a not in known and n > 1]
         if others:
-            raise BadImage(f"{self._path}: has an axis {others.pop()}; only t, c, z, y, x are read")
+            axis = one_line(others[0]) or "without a name"
+            raise BadImage(f"{self._path}: has an axis {axis}; only t, c, z, y, x are read")
         if min(shape) < 1:
             raise BadImage(f"{self._path}: the image is empty, its shape is {shape}")
         if min(self._array.chunks) < 1:

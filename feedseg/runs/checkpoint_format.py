@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from feedseg.runs import orbax_output
+from feedseg.runtime import json_files
 from feedseg.runtime.errors import UserError, one_line
 
 
@@ -52,7 +53,7 @@ def require_room(folder: Path, host: dict[str, np.ndarray]) -> None:
 def load_text(path: Path) -> str:
     """The record's text, checked against its digest. Raises Damaged."""
     try:
-        record = json.loads((path / "record" / "metadata").read_text("utf-8"))
+        record = json_files.read(path / "record" / "metadata")
         if hashlib.sha256(record["content"].encode()).hexdigest() == record["sha256"]:
             return record["content"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -5,11 +5,10 @@ and a run never fails because of it: where it cannot be written it is left out.
 """
 
 import contextlib
-import json
 import time
 from pathlib import Path
 
-from feedseg.runtime import escape, file_lock, files, processes
+from feedseg.runtime import escape, file_lock, files, json_files, processes
 from feedseg.runtime.errors import FeedsegError
 
 NAME = "heartbeat.json"
@@ -80,7 +79,7 @@ def _exit_code(error: BaseException | None) -> int:
 def read(path: Path) -> dict | None:
     """The sign of life in a file, None without one or if it cannot be read."""
     try:
-        content = json.loads(Path(path).read_text("utf-8"))
+        content = json_files.read(path)
         numbers = (content["time"], content["step"], content["total_steps"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

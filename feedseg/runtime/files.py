@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from feedseg.runtime import file_lock, processes
+from feedseg.runtime import file_lock, json_files, processes
 from feedseg.runtime.errors import SaveFailed, UserError, one_line
 
 
@@ -267,10 +267,9 @@ def _truncate(path: Path, keep: Callable[[dict], bool]) -> int:
 def json_row(line: bytes) -> dict | None:
     """The JSON object of a complete line, or None."""
     try:
-        row = json.loads(line) if line.endswith(b"\n") else None
+        return json_files.parse(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
-    return row if isinstance(row, dict) else None
 
 
 def _sync_folder(folder: Path) -> None:

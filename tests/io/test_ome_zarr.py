@@ -312,6 +312,8 @@ def test_pixels_that_are_no_numbers_and_wrong_types(tmp_path):
         "complex": (np.zeros((20, 20), np.complex64), "yx", "pixel type complex64"),
         "empty": (np.zeros((0, 20), np.uint8), "yx", "the image is empty"),
         "angle": (np.zeros((2, 20, 20), np.uint8), "ayx", "has an axis a"),
+        "nameless": (np.zeros((2, 20, 20), np.uint8), ["", "y", "x"], "an axis without a name"),
+        "joined": (np.zeros((2, 20, 20), np.uint8), ["tc", "y", "x"], "has an axis tc"),
         "flat": (np.zeros((2, 20), np.uint8), "zx", "not those of an image"),
         "twice": (np.zeros((2, 20, 20), np.uint8), "yyx", "not those of an image"),
         "more": (np.zeros((2, 20, 20), np.uint8), "yx", "array has 3 axes"),
@@ -367,6 +369,7 @@ def test_damage_is_named(tmp_path, version):
         "chunk": lambda p: (p / "s0" / marks).write_bytes(b"damaged"),
         "json": lambda p: (p / attributes).write_text("{"),
         "no object": lambda p: (p / attributes).write_text("[1]"),
+        "no attributes": lambda p: (p / attributes).write_text('{"attributes": 3}'),
         "no array": lambda p: shutil.rmtree(p / "s0"),
         "no levels": lambda p: (p / attributes).write_text(
             '{"multiscales": [{}], "attributes": {"ome": {"multiscales": [{}]}}}'

@@ -16,7 +16,7 @@ import pytest
 
 from feedseg.runs.checkpoint import Checkpoints, read_tree, saved_steps
 from feedseg.runtime.errors import SaveFailed, UserError
-from feedseg.runtime.files import to_json, truncate_jsonl, write_json_atomic
+from feedseg.runtime.files import json_row, to_json, truncate_jsonl, write_json_atomic
 
 # Threads of Orbax complain after an error that is handled here.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -404,6 +404,13 @@ def test_failed_write_keeps_the_old_file(tmp_path):
     assert "SaveFailed" in child.stderr and "File too large" in child.stderr
     assert json.loads(path.read_text()) == {"old": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_lines_that_are_no_plain_object_are_no_rows():
+    deep = b"[" * 10**5 + b"]" * 10**5
+    for line in (b"[]\n", b"1\n", b"{\n", b'{"a": 1}', b'{"a": ' + deep + b"}\n", b"\xff\n"):
+        assert json_row(line) is None
+    assert json_row(b'{"a": 1}\n') == {"a": 1}
 
 
 def test_truncate_jsonl_drops_torn_and_later_rows(tmp_path):

@@ -6,13 +6,12 @@ thousand images costs no more per image than one of a few.
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from feedseg.inference.outputs.plan import ImageTask
 from feedseg.io import ngff
-from feedseg.runtime import files
+from feedseg.runtime import files, json_files
 
 NAME = "feedseg-predict.jsonl"
 _FORMER_NAME = "feedseg-predict.json"  # one object, rewritten for each image
@@ -76,7 +75,7 @@ class Record:
     def _former(self, path: Path) -> dict[str, dict]:
         """The entries of a record of the former form."""
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = json_files.read(path)
             if content["what"] != self._what:
                 return {}
             done = {k: {"of": self._id, "done": k, **v} for k, v in content["done"].items()}
