@@ -51,7 +51,7 @@ def graph(model: JaxPredictor, to: Path, card: ModelCard, tile: int = 0) -> tupl
     facts = {"format": onnx_runtime.FORMAT, **portable.facts(model, side, card)}
     entry = converted.metadata_props.add()
     entry.key, entry.value = onnx_runtime.KEY, files.to_json(facts)
-    return converted.SerializeToString(), side
+    return onnx_runtime.with_digest(converted.SerializeToString()), side
 
 
 def _checked(model: JaxPredictor, side: int) -> Any:

@@ -1,5 +1,6 @@
 """Applies a model in an ONNX file (`feedseg export RUN --to model.onnx`) without JAX."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from feedseg.runtime.errors import UserError, one_line
 
 SUFFIX = ".onnx"
 FORMAT, KEY = "feedseg onnx", "feedseg"
+DIGEST = "feedseg.sha256"  # key of the metadata entry with which a file ends
 MOST_BYTES = 2**31  # of a file of Protocol Buffers
 _ENTRIES = Fields(
     {
@@ -70,6 +72,8 @@ def load(path: Path) -> OnnxPredictor:
         run = session(data)
     except RuntimeError as error:
         raise UserError(f"{path}: onnxruntime cannot read it ({error})") from None
+    if DIGEST in run.metadata and data != with_digest(data[: -len(with_digest(b""))]):
+        raise UserError(f"{path}: was changed after its export; copy it again or export it anew")
     facts = _facts(path, run.metadata)
     _require_shapes(path, run, facts)
     return OnnxPredictor(
@@ -86,6 +90,17 @@ def load(path: Path) -> OnnxPredictor:
         contracts=tuple((kind, tuple(limits)) for kind, limits in facts["contracts"]),
         training_images=TrainingImages.of(facts),
     )
+
+
+def with_digest(data: bytes) -> bytes:
+    """An ONNX file's bytes and behind them, as one more entry of the metadata, their SHA-256.
+
+    The entry is field 14 of the message ModelProto, with its key as field 1 and its value as
+    field 2, all of fewer than 128 bytes.
+    """
+    texts = DIGEST.encode(), hashlib.sha256(data).hexdigest().encode()
+    entry = b"".join(bytes([8 * n + 2, len(text)]) + text for n, text in enumerate(texts, 1))
+    return data + bytes([8 * 14 + 2, len(entry)]) + entry
 
 
 def _require_shapes(path: Path, run: "Session", facts: dict) -> None:

@@ -92,7 +92,7 @@ class ZarrRows:
         known = tuple(ngff.AXES)
         others = [a for a, n in zip(self._axes, shape, strict=True) if a not in known and n > 1]
         if others:
-            axis = one_line(others[0]) or "without a name"
+            axis = one_line(others[0]) if others[0] else "without a name"
             raise BadImage(f"{self._path}: has an axis {axis}; only t, c, z, y, x are read")
         if min(shape) < 1:
             raise BadImage(f"{self._path}: the image is empty, its shape is {shape}")

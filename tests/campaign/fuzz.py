@@ -77,7 +77,7 @@ def damage_zip(rng: Random, path: Path) -> str:
         members[name], how = damaged_json(rng, members[name])
         did = f"member {name}: {how}"
     elif kind == "renamed":
-        new = rng.choice(("../x", "/tmp/x", "", "x" * 300, "é", name.upper()))
+        new = rng.choice(("../x", "/tmp/x", "x", "x" * 300, "é", name.upper()))
         members[new] = members.pop(name)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for each, data in members.items():

@@ -178,6 +178,19 @@ def test_files_that_are_no_models_of_feedseg_are_named(file, tmp_path):
             onnx_runtime.load(bad)
 
 
+def test_a_changed_weight_is_noticed(file, tmp_path):
+    import onnx
+
+    whole, bad = file.read_bytes(), tmp_path / "bad.onnx"
+    assert whole == onnx_runtime.with_digest(whole[: -len(onnx_runtime.with_digest(b""))])
+    weights = max((each.raw_data for each in onnx.load(file).graph.initializer), key=len)
+    start = whole.index(weights)
+    for place in range(start, start + len(weights), len(weights) // 8):
+        bad.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"bad\.onnx: was changed after its export"):
+            onnx_runtime.load(bad)
+
+
 def test_missing_libraries_are_named(run, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs jax2onnx, onnx, onnxruntime; pip install"):
