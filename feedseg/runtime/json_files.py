@@ -4,6 +4,7 @@ Everything that is wrong with it is a ValueError of one line; who reads names th
 """
 
 import json
+import os
 from pathlib import Path
 
 MOST_BYTES = 64 * 2**20
@@ -14,7 +15,8 @@ _KINDS = {dict: "object", list: "list"}
 def read(path: Path, kind: type = dict, most_bytes: int = MOST_BYTES):
     """The object (or list) in a file of UTF-8. Raises OSError, or ValueError as `parse`."""
     with Path(path).open("rb") as file:
-        return parse(file.read(most_bytes + 1), kind, most_bytes)
+        size = os.fstat(file.fileno()).st_size  # a buffer of what is asked for is made
+        return parse(file.read(min(size, most_bytes) + 1), kind, most_bytes)
 
 
 def parse(data: bytes | str, kind: type = dict, most_bytes: int = MOST_BYTES):
