@@ -103,7 +103,7 @@ def _feedseg_step(case: Case):
     own = dict(seed=np.int32(config.seed), class_weights=np.ones(case.classes, np.float32))
     items = parallel.put(mesh, steps.TrainItems(images, labels, *limits, **own))
     place = parallel.batch_placer(mesh)
-    step = steps.make_train_step(model, adam, config, case.batch, case.batch, place)
+    step = steps.make_train_step(model, adam, config, 1, case.batch, place)
     step = steps.repeat(step, case.dispatch) if case.dispatch > 1 else step
     options = xla.options(models.count_parameters(state.params))
     compiled, compile_s = _compile(parallel.compile_train(mesh, step, options), state, items)

@@ -79,7 +79,7 @@ def forms(config, models_count: int, batch: int, side: int, names=("solo", "vmap
     mesh = parallel.make_mesh(1, batch, require_gpu=False)
     model = models.build(CLASSES, config.model)
     tx = optimizer.build(config.optimizer, optimizer.schedule(config.optimizer, 1, 1000))
-    step = steps.make_train_step(model, tx, config, batch, batch, parallel.batch_placer(mesh))
+    step = steps.make_train_step(model, tx, config, 1, batch, parallel.batch_placer(mesh))
     terms, shape = config.loss.terms.to_dict(), (1, side, side, 1)
     seeds = range(models_count)
 

@@ -94,6 +94,10 @@ def _keys() -> dict:
         data=dict(
             name="synthetic",  # a file of feedseg/datasets
             crop_size=Key(256, whole(0, SIDE)),  # px; 0: no crops, all images padded to one size
+            crops=Key("grid", Choice(("grid", "random"))),  # grid: cut once, without overlap;
+            # random: drawn anew for every step of training, whole images tiled in validation
+            class_share=Key(1 / 3, fraction()),  # of random crops that hold a class drawn with
+            # equal chances; the others lie anywhere
             truth="masks",  # which ground truth; the data set's file lists its choices
             channels="as_is",  # as_is | grey
             degrade="none",  # none | noise | contrast | blur
@@ -137,6 +141,7 @@ def _keys() -> dict:
             dihedral=False,  # one of 8 rotations and mirrors
             rotate_deg=Key(0.0, at_least(0, 180)),  # largest rotation, degrees, uniform in both
             # directions
+            scale=Key(0.0, at_least(0, 4)),  # s: images become 1 / (1 + s) to 1 + s times as large
             shift_px=Key(0.0, at_least(0)),  # largest shift, px, uniform in both directions
             elastic_sigma_px=Key(0.0, at_least(0)),  # std of the displacements of a 3x3 grid, px;
             # 0: off

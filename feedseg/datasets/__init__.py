@@ -94,6 +94,9 @@ def load(config) -> Dataset:
     raw = targets.prepare(module(name).load(root, options), options)
     if config.split.scheme == "auto":
         with options.unlocked():
-            labels = (s.label for s in raw.sections if (s.label != VOID).any())
-            options.crop_size = crop_side([label.shape for label in labels], options.crop_size)
+            sizes = [s.label.shape for s in raw.sections if (s.label != VOID).any()]
+            if options.crops == "random":
+                options.part_size = crop_side(sizes, 0) if len(sizes) < 3 else 0
+            else:
+                options.crop_size = crop_side(sizes, options.crop_size)
     return assemble(name, raw, options)

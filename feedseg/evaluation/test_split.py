@@ -1,10 +1,12 @@
 """Scores and pictures of the items of a split: test-time augmentation, cells, masks, panels."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import scipy
 
-from feedseg.datasets.common.dataset import VOID, Dataset
+from feedseg.datasets.common.dataset import VOID, Dataset, pad_to
 from feedseg.evaluation import metrics, rand_scores
 from feedseg.inference import rotation, segment, tiling
 from feedseg.inference.trained import JaxPredictor, dihedral_mean
@@ -67,6 +69,25 @@ def panel_rows(predictor: JaxPredictor, dataset: Dataset, chosen: np.ndarray) ->
         row["final"] = logits[n].argmax(-1).astype(np.int32)
         rows.append(row)
     return rows
+
+
+def shown(dataset: Dataset) -> Dataset:
+    """The data set as pictures of one size: of whole images their centers, `crop` px wide."""
+    if not dataset.crop:
+        return dataset
+
+    def center(array: np.ndarray, **options) -> np.ndarray:
+        side = dataset.crop
+        top, left = (max(0, (n - side) // 2) for n in array.shape[:2])
+        return pad_to(array[top : top + side, left : left + side], side, side, **options)
+
+    return dataclasses.replace(
+        dataset,
+        images=np.stack([center(image, mode="symmetric") for image in dataset.images]),
+        labels=np.stack([center(label, constant_values=VOID) for label in dataset.labels]),
+        maps={name: np.stack([*map(center, each)]) for name, each in dataset.maps.items()},
+        crop=0,
+    )
 
 
 def normalized(dataset: Dataset, index: int | np.ndarray) -> np.ndarray:

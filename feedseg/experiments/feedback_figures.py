@@ -101,6 +101,7 @@ def _of_run(run: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
     config = RunDir(run).stored_config()
     dataset = datasets.load(config)
     chosen = test_split.evenly(splits.split(dataset, config.split).test, count)
+    dataset = test_split.shown(dataset)
     return test_split.normalized(dataset, chosen), dataset.labels[chosen]
 
 

@@ -1,6 +1,7 @@
 """The style of all figures, and saving them."""
 
 import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -59,10 +60,16 @@ def _show_plainly(figure) -> None:
 
 
 def _save(figure, path: Path, metadata: Mapping[str, str | None] | None) -> None:
-    """Replaces the file in one rename; its kind is that of its suffix."""
+    """Replaces the file in one rename; its kind is that of its suffix.
+
+    It is drawn in memory first: writers of pictures hide a disk that is full behind errors of
+    their own.
+    """
     dpi = min(DPI, _MOST_PX / max(figure.get_size_inches()))
     form = {"format": path.suffix[1:], "dpi": dpi, "bbox_inches": "tight", "pad_inches": 0.06}
     dates = {"CreationDate": None} if path.suffix == ".pdf" else {}  # the same figure, same bytes
     facts = {key: value and escape.visible(value) for key, value in (metadata or {}).items()}
     form["metadata"] = {**facts, **dates}
-    write_atomically(path, lambda temporary: figure.savefig(temporary, **form))
+    drawn = io.BytesIO()
+    figure.savefig(drawn, **form)
+    write_atomically(path, lambda temporary: temporary.write_bytes(drawn.getbuffer()))

@@ -18,7 +18,14 @@ from feedseg.runtime.errors import UserError
 _MACHINE_KEYS = ("data_dir", "runtime")  # where a run happens, not what it is
 # Keys of later versions: at these values a run is what it was without them.
 _LATER = {
-    "data": {"axes": "", "interpret": "auto", "fill_missing": False},
+    "augment": {"scale": 0.0},
+    "data": {
+        "axes": "",
+        "class_share": 1 / 3,
+        "crops": "grid",
+        "fill_missing": False,
+        "interpret": "auto",
+    },
     "split": {"group": ""},
 }
 _CONFIG_ERRORS = (

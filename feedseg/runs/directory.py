@@ -55,7 +55,7 @@ class RunDir:
             )
 
     def claim(self, config: ConfigDict, facts: dict) -> None:
-        """Store the config and the facts of its data (`dataset.describe`).
+        """Store the config and the facts of its data (`facts.describe`).
 
         Raises UserError if the images, labels or limits have changed since the run began, or are
         not the same in all processes.

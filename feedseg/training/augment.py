@@ -16,13 +16,16 @@ from feedseg.runtime.errors import UserError
 GRID_POINTS = 3  # the elastic displacements are drawn on a grid of 3 x 3 points
 
 
-def augment(key: jax.Array, image: jax.Array, label: jax.Array, options, maps=None):
+def augment(
+    key: jax.Array, image: jax.Array, label: jax.Array, options, maps=None, moved: bool = False
+):
     """One random variant of every image, its label and its maps: `(image, label, maps)`.
 
     image: [N, H, W, C] float32 in [0, 1]; label: [N, H, W] integer; key: one key for the batch;
     maps: by name, [N, H, W] float32, moved and interpolated like images.
-    options: the config's `augment` part, static under jit. Order: dihedral, then rotation, shift
-    and elastic in one resampling, then gray values. With all switches off the inputs are returned.
+    options: the config's `augment` part, static under jit. Order: dihedral, then rotation, scale,
+    shift and elastic in one resampling, then gray values. With all switches off the inputs are
+    returned. moved: the resampling was done where the images were cut out.
     Raises UserError if `dihedral` is on and the images are not square.
     """
     orientation, place, gray = jax.random.split(key, 3)
@@ -31,15 +34,20 @@ def augment(key: jax.Array, image: jax.Array, label: jax.Array, options, maps=No
         image = jnp.concatenate([image, *(maps[name][..., None] for name in names)], -1)
     if options.dihedral:
         image, label = _dihedral(orientation, image, label)
-    if options.rotate_deg or options.shift_px or options.elastic_sigma_px:
+    if moves(options) and not moved:
         field = displacement(place, label.shape, options)
         image, label = resample(image, label, field)
-    moved = {name: image[..., channels + i] for i, name in enumerate(names)}
+    moved_maps = {name: image[..., channels + i] for i, name in enumerate(names)}
     if names:
         image = image[..., :channels]
     if options.grey_offset or options.grey_gain or options.noise_sigma:
         image = _grey(gray, image, options)
-    return image, label, moved
+    return image, label, moved_maps
+
+
+def moves(options) -> bool:
+    """Whether pixels take their values from between others."""
+    return bool(options.rotate_deg or options.scale or options.shift_px or options.elastic_sigma_px)
 
 
 def _dihedral(key, image, label):
@@ -76,9 +84,10 @@ def spline_matrix(size: int) -> np.ndarray:
 def displacement(key, shape, options) -> jax.Array:
     """Where each pixel p of the result takes its value from, relative to itself: [N, 2, H, W] px.
 
-        d = (R(a) - 1)(p - c) + shift + Wy D Wx^T
+        d = (z R(a) - 1)(p - c) + shift + Wy D Wx^T
         D ~ N(0, elastic_sigma_px^2) on 3 x 3 points, per axis
         shift ~ U(-shift_px, shift_px), per axis;  a ~ U(-rotate_deg, rotate_deg)
+        ln z ~ U(-ln(1 + scale), ln(1 + scale)), so that objects become 1/z times as large
 
     shape: (N, H, W); c: the image's center. The grid spans the image corner to corner.
     Source: Ronneberger et al., U-Net (2015), section 3.1 (3 x 3 grid, sigma 10 px, bicubic).
@@ -86,8 +95,8 @@ def displacement(key, shape, options) -> jax.Array:
     count, height, width = shape
     shift_key, elastic_key = jax.random.split(key)
     field = jnp.zeros((count, 2, height, width), jnp.float32)
-    if options.rotate_deg:
-        field = field + _rotation(jax.random.fold_in(key, 2), shape, options.rotate_deg)
+    if options.rotate_deg or options.scale:
+        field = field + _turned(jax.random.fold_in(key, 2), shape, options)
     if options.shift_px:
         limit = options.shift_px
         shift = jax.random.uniform(shift_key, (count, 2, 1, 1), minval=-limit, maxval=limit)
@@ -106,14 +115,19 @@ def displacement(key, shape, options) -> jax.Array:
     return field
 
 
-def _rotation(key, shape, limit_deg: float) -> jax.Array:
-    """`(R(a) - 1)(p - c)` with one angle per image, [N, 2, H, W] px."""
+def _turned(key, shape, options) -> jax.Array:
+    """`(z R(a) - 1)(p - c)` with one angle and one scale per image, [N, 2, H, W] px."""
     count, height, width = shape
-    limit = jnp.deg2rad(limit_deg)
+    limit = jnp.deg2rad(options.rotate_deg)
     angle = jax.random.uniform(key, (count, 1, 1), minval=-limit, maxval=limit)
     y = jnp.arange(height)[:, None] - (height - 1) / 2
     x = jnp.arange(width) - (width - 1) / 2
     cos, sin = jnp.cos(angle), jnp.sin(angle)
+    if options.scale:
+        most = jnp.log1p(options.scale)
+        scale_key = jax.random.fold_in(key, 1)
+        zoom = jnp.exp(jax.random.uniform(scale_key, angle.shape, minval=-most, maxval=most))
+        cos, sin = zoom * cos, zoom * sin
     return jnp.stack([(cos - 1) * y - sin * x, sin * y + (cos - 1) * x], 1)
 
 

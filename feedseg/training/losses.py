@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from feedseg.datasets.common.dataset import VOID
+from feedseg.datasets.common.dataset import VOID, class_counts
 from feedseg.runtime.errors import UserError
 
 Array = jax.Array
@@ -200,14 +200,14 @@ def total_loss(
     return total, parts
 
 
-def class_weights(labels: np.ndarray, num_classes: int, kind: str) -> np.ndarray:
+def class_weights(labels: Iterable[np.ndarray], num_classes: int, kind: str) -> np.ndarray:
     """Weight of each class from the pixel counts n_c of the training labels, float32 [K].
 
     none: 1; balanced: `n / (K n_c)`; median: `median(n) / n_c`; sqrt: the square root of balanced,
     scaled to a pixel mean of 1. A class without pixels gets 1.
     Raises UserError for an unknown kind.
     """
-    counts = np.array([np.count_nonzero(labels == k) for k in range(num_classes)], np.float64)
+    counts = class_counts(labels, num_classes).astype(np.float64)
     present = counts > 0
     safe = np.where(present, counts, 1)
     balanced = counts.sum() / (num_classes * safe)

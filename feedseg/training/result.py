@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 import feedseg
-from feedseg.datasets.common.dataset import describe
+from feedseg.datasets.common.facts import describe
 from feedseg.evaluation import figures, metrics, test_split
 from feedseg.evaluation.panel import panel
 from feedseg.evaluation.tables import console_table
@@ -55,8 +55,9 @@ def finish(setup: Setup, state, meta: dict, best: Checkpoints) -> dict:
 
 def test_matrices(setup: Setup, variables, predictor: JaxPredictor) -> dict[str, np.ndarray]:
     """Confusion matrices [N, K, K] of the test images by output, with those averaged over views."""
-    dataset, test, evaluate = setup.dataset, setup.split.test, setup.config.evaluate
-    items, batch = place_items(setup.mesh, dataset, test), setup.plan.eval_batch
+    dataset, test, _ = setup.test
+    evaluate, batch = setup.config.evaluate, setup.plan.eval_batch
+    items = place_items(setup.mesh, setup.test)
     matrices = validate.confusion_matrices(setup.eval_step, variables, items, batch)
     if evaluate.dihedral:
         matrices["dihedral"] = test_split.dihedral_matrices(predictor, dataset, test, batch)
@@ -64,12 +65,13 @@ def test_matrices(setup: Setup, variables, predictor: JaxPredictor) -> dict[str,
         matrices["rotations"] = test_split.rotation_matrices(
             predictor, dataset, test, evaluate.rotations
         )
-    return matrices
+    return {name: setup.test.by_image(each) for name, each in matrices.items()}
 
 
 def scores(setup: Setup, predictor: JaxPredictor, matrices: dict[str, np.ndarray]) -> dict:
     """All scores of the test images, as result.json holds them."""
-    dataset, names = setup.dataset, setup.dataset.class_names
+    dataset, test, _ = setup.test
+    names = dataset.class_names
     entries = {
         "class_names": list(names),
         "metrics": validate.summaries(matrices, names),
@@ -78,11 +80,9 @@ def scores(setup: Setup, predictor: JaxPredictor, matrices: dict[str, np.ndarray
         "confusion": matrices["final"].sum(0).tolist(),
     }
     if membrane := setup.config.evaluate.membrane:
-        entries["boundary"] = test_split.boundary_scores(
-            predictor, dataset, setup.split.test, membrane
-        )
+        entries["boundary"] = test_split.boundary_scores(predictor, dataset, test, membrane)
     if "mask" in dataset.maps:
-        entries["mask"] = test_split.mask_scores(predictor, dataset, setup.split.test)
+        entries["mask"] = test_split.mask_scores(predictor, dataset, test)
     return entries
 
 
@@ -103,10 +103,10 @@ def provenance(setup: Setup, meta: dict) -> dict:
 
 def draw(setup: Setup, predictor: JaxPredictor, matrix: np.ndarray) -> None:
     """Curves, confusion matrix and a panel of up to four test images."""
-    path, dataset = setup.directory.path, setup.dataset
+    path, (dataset, test, _) = setup.directory.path, setup.test
     figures.curves(setup.directory.rows(), path / "curves.png")
     figures.confusion_figure(matrix, dataset.class_names, path / "confusion.png")
-    rows = test_split.panel_rows(predictor, dataset, test_split.evenly(setup.split.test, 4))
+    rows = test_split.panel_rows(predictor, dataset, test_split.evenly(test, 4))
     panel(rows, path / "panel.png", dataset.class_names, dataset.class_colors)
 
 

@@ -105,12 +105,7 @@ def diverged(run: TrainingRun, state: steps.TrainState) -> Diverged:
     bad = int(state.totals["bad_step"])
     if bad < 0:  # all losses were finite, so it was the last update
         bad = int(state.step) - 1
-    index = steps.batch_index(
-        steps.order_key(setup.config.seed),
-        jnp.int32(bad),
-        len(setup.split.train),
-        setup.plan.batch,
-    )
+    index = setup.train_items.chosen(jnp.int32(bad), setup.plan.batch)
     names = [setup.dataset.item_names[i] for i in setup.split.train[np.asarray(index)]]
     latest.wait()  # the newest may still be on its way to the disk
     kept = latest.steps()

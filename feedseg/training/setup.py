@@ -11,7 +11,8 @@ from flax import linen as nn
 
 from feedseg import datasets, models
 from feedseg.datasets.common import splits
-from feedseg.datasets.common.dataset import Dataset, describe
+from feedseg.datasets.common.dataset import Dataset
+from feedseg.datasets.common.facts import describe
 from feedseg.runs import config as configs
 from feedseg.runs.directory import RunDir
 from feedseg.runtime import mesh as meshes
@@ -19,7 +20,7 @@ from feedseg.runtime import xla
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.logs import Log
 from feedseg.runtime.rounding import round_up
-from feedseg.training import losses, optimizer, pretrained
+from feedseg.training import crops, losses, optimizer, parts, pretrained
 from feedseg.training import step as steps
 
 
@@ -45,7 +46,8 @@ class Setup:
     parameters: int
     mesh: meshes.Mesh
     plan: StepPlan
-    train_items: steps.TrainItems
+    train_items: steps.TrainItems | crops.CropItems
+    test: parts.Part
     val_items: steps.Items
     step: Any  # (state, items) -> (state, loss), not compiled
     eval_step: Any
@@ -72,17 +74,14 @@ def set_up(
     split = splits.split(dataset, config.split)
     check_membrane(dataset, config.evaluate.membrane)
     log(describe_data(dataset, split))
-    plan = plan_steps(config, len(split.train), mesh.size)
-    weights = losses.class_weights(
-        dataset.labels[split.train], dataset.num_classes, config.loss.class_weight
-    )
+    model = models.build(dataset.num_classes, config.model)
+    plan = plan_steps(config, dataset, split, model, mesh.size)
 
     # Network, optimizer, steps
-    model = models.build(dataset.num_classes, config.model)
     rate = optimizer.schedule(config.optimizer, plan.per_epoch, sizes.epochs)
     update = optimizer.build(config.optimizer, rate)
     shard = meshes.batch_placer(mesh)
-    step = steps.make_train_step(model, update, config, len(split.train), plan.batch, shard)
+    step = steps.make_train_step(model, update, config, plan.per_epoch, plan.batch, shard)
     state = initial_state(config, model, update, dataset, mesh)
     parameters = models.count_parameters(state.params)
     log(f"network: {config.model.name}, {parameters:,} parameters")
@@ -97,8 +96,9 @@ def set_up(
         parameters=parameters,
         mesh=mesh,
         plan=plan,
-        train_items=place_train_items(mesh, dataset, split.train, config.seed, weights),
-        val_items=place_items(mesh, dataset, split.val),
+        train_items=place_train_items(mesh, dataset, split.train, config),
+        test=parts.part(dataset, split.test, model),
+        val_items=place_items(mesh, parts.part(dataset, split.val, model)),
         step=step if plan.per_dispatch == 1 else steps.repeat(step, plan.per_dispatch),
         eval_step=compiled_eval(
             mesh, config.model.to_json(), sizes.compute_dtype, dataset.num_classes, parameters
@@ -109,19 +109,25 @@ def set_up(
     return setup, state
 
 
-def plan_steps(config, images: int, devices: int) -> StepPlan:
-    """The steps of a training on so many images and devices.
+def plan_steps(config, dataset: Dataset, split: splits.Split, model, devices: int) -> StepPlan:
+    """The steps of a training on these images and so many devices.
 
     Raises UserError if a batch of all images does not divide by the devices, or a program of
     several steps does not fit an epoch.
     """
-    batch = min(config.train.batch_size, images)
+    images, batch = len(split.train), config.train.batch_size
+    if dataset.crop:
+        trained = sum(dataset.labels[item].size for item in split.train)
+        validated = parts.pixels(dataset, split.val, model)
+        per_epoch = crops.steps_per_epoch(trained, validated, dataset.crop, batch)
+    else:
+        batch = min(batch, images)
+        per_epoch = images // batch
     if batch % devices:  # a smaller batch would make the result depend on the devices
         raise UserError(
             f"batches of all {batch} training images do not divide by {devices} devices: set "
             f"runtime.devices=1 or train.batch_size to a multiple of {devices}"
         )
-    per_epoch = images // batch
     dispatch = config.runtime.steps_per_dispatch or per_epoch
     if per_epoch % dispatch:
         raise UserError(
@@ -149,7 +155,7 @@ def compiled_eval(mesh, network: str, dtype: str, num_classes: int, parameters: 
 
 def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState:
     """State before step 0 on the mesh; an illegal image size or argument is the user's error."""
-    shape = (1, *dataset.images.shape[1:])
+    shape = (1, *dataset.input_px, dataset.images[0].shape[-1])
     try:
         terms = config.loss.terms.to_dict()
         averaged = config.train.ema_decay > 0
@@ -165,16 +171,19 @@ def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState
     return meshes.put(mesh, state)
 
 
-def place_items(mesh, dataset: Dataset, index: np.ndarray) -> steps.Items:
-    """A split on the devices, as stored (8 or 16 bit)."""
-    return meshes.put(mesh, steps.Items(*_fields(dataset, index)))
+def place_items(mesh, part: parts.Part) -> steps.Items:
+    """A part on the devices, as stored (8 or 16 bit)."""
+    return meshes.put(mesh, steps.Items(*_fields(part.dataset, part.index)))
 
 
-def place_train_items(
-    mesh, dataset: Dataset, index: np.ndarray, seed: int, class_weights: np.ndarray
-) -> steps.TrainItems:
+def place_train_items(mesh, dataset: Dataset, index: np.ndarray, config):
     """The training split on the devices."""
-    own = dict(seed=np.int32(seed), class_weights=np.asarray(class_weights, np.float32))
+    labels = [dataset.labels[item] for item in index]
+    weights = losses.class_weights(labels, dataset.num_classes, config.loss.class_weight)
+    if dataset.crop:
+        share = config.data.class_share
+        return meshes.put(mesh, crops.items(dataset, index, config.seed, weights, share))
+    own = dict(seed=np.int32(config.seed), class_weights=np.asarray(weights, np.float32))
     return meshes.put(mesh, steps.TrainItems(*_fields(dataset, index), **own))
 
 
@@ -185,13 +194,18 @@ def _fields(dataset: Dataset, index: np.ndarray) -> tuple:
 
 def describe_data(dataset: Dataset, split: splits.Split) -> str:
     """One line each for the images and the classes."""
-    count, height, width, channels = dataset.images.shape
+    first = dataset.images[0]
+    sides = " x ".join(
+        str(min(n)) if min(n) == max(n) else f"{min(n)}-{max(n)}"
+        for n in zip(*(label.shape for label in dataset.labels), strict=True)
+    )
+    cut = f", random crops of {dataset.crop} px" if dataset.crop else ""
     fractions = ", ".join(
         f"{name} {100 * fraction:.1f} %"
         for name, fraction in zip(dataset.class_names, dataset.class_fractions(), strict=True)
     )
     return (
-        f"data: {dataset.name}, {count} images {height} x {width} x {channels} "
-        f"{dataset.images.dtype}, {len(split.train)} train / {len(split.val)} validation / "
-        f"{len(split.test)} test\nclasses: {fractions}"
+        f"data: {dataset.name}, {len(dataset.labels)} images {sides} x {first.shape[-1]} "
+        f"{first.dtype}, {len(split.train)} train / {len(split.val)} validation / "
+        f"{len(split.test)} test{cut}\nclasses: {fractions}"
     )

@@ -20,6 +20,7 @@ from feedseg.training import augment, losses
 
 Array = jax.Array
 Tree = Any
+Batch = tuple[Array, Array, dict[str, Array]]
 
 
 @flax.struct.dataclass
@@ -77,6 +78,21 @@ class TrainItems(Items):
 
     seed: Array
     class_weights: Array
+
+    def chosen(self, step: Array, size: int) -> Array:
+        """Items of a step, [size]."""
+        return batch_index(order_key(self.seed), step, self.labels.shape[0], size)
+
+    def batch(self, step: Array, key: Array, size: int, options, place: Callable) -> Batch:
+        """Images [size, H, W, C] in [0, 1], labels and maps of a step, augmented.
+
+        key: of the step's augmentation; options: the config's `augment` part; place: puts a batch
+        on the mesh.
+        """
+        index = self.chosen(step, size)
+        image, labels = map(place, self.take(index))
+        maps = jax.tree.map(place, self.take_maps(index))
+        return augment.augment(key, image, labels, options, maps)
 
 
 def init_state(
@@ -165,17 +181,17 @@ def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     config,
-    count: int,
+    per_epoch: int,
     batch: int,
     place: Callable[[Array], Array] = lambda x: x,
 ) -> Callable[[TrainState, TrainItems], tuple[TrainState, Array]]:
-    """`step(state, items) -> (state, loss)`.
+    """`step(state, items) -> (state, loss)`; items: `TrainItems` or `crops.CropItems`.
 
-    place: puts a batch on the mesh (a sharding constraint). In bfloat16 the forward and backward
-    pass run in it, parameters, statistics, loss and optimizer stay float32.
+    per_epoch: steps; batch: images of a step. place: puts a batch on the mesh (a sharding
+    constraint). In bfloat16 the forward and backward pass run in it, parameters, statistics, loss
+    and optimizer stay float32.
     """
     dtype = jnp.dtype(config.train.compute_dtype)
-    per_epoch = count // batch
     terms = config.loss.terms.to_dict()
 
     def loss_of(params, batch_stats, image, labels, maps, class_weights, key):
@@ -191,10 +207,7 @@ def make_train_step(
     def step(state: TrainState, items: TrainItems) -> tuple[TrainState, Array]:
         key = jax.random.fold_in(jax.random.key(items.seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
-        index = batch_index(order_key(items.seed), state.step, count, batch)
-        image, labels = map(place, items.take(index))
-        maps = jax.tree.map(place, items.take_maps(index))
-        image, labels, maps = augment.augment(augment_key, image, labels, config.augment, maps)
+        image, labels, maps = items.batch(state.step, augment_key, batch, config.augment, place)
         grads, (loss, parts, batch_stats) = _gradients(
             loss_of, state, image.astype(dtype), labels, maps, items.class_weights, dropout_key
         )

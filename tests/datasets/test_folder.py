@@ -12,7 +12,7 @@ from configs import common
 from feedseg import datasets
 from feedseg.datasets import folder
 from feedseg.datasets.common import dataset as base
-from feedseg.datasets.common import label_map, pairing, splits
+from feedseg.datasets.common import facts, label_map, pairing, splits
 from feedseg.io import normalize
 from feedseg.runtime import notes
 from feedseg.runtime.errors import BadImage, UserError
@@ -421,7 +421,7 @@ def test_stains_are_scaled_one_by_one(tmp_path, channels):
         write(tmp_path / "labels" / f"{name}.tif", np.tile(IDS, (4, 4)))
     data, config = loaded(tmp_path)
     assert data.normalization == "channel_percentile" and data.high.shape == (3, channels)
-    assert base.describe(data, config.data)["normalization"] == "channel_percentile"
+    assert facts.describe(data, config.data)["normalization"] == "channel_percentile"
     scaled = normalize.apply(data.images[..., 0, 0, :][:, None, None], data.low, data.high)
     assert scaled.shape[-1] == channels
     np.testing.assert_allclose(data.high[:, 1] / data.high[:, 0], 200, rtol=0.5)
@@ -486,9 +486,9 @@ def test_the_pixel_size_and_the_objects_of_the_images_are_kept(tmp_path):
             path, image(40, 40), imagej=True, resolution=(4, 4), metadata={"unit": "um"}
         )
     data, config = loaded(tmp_path)
-    facts = base.describe(data, config.data)["training_images"]
-    assert facts["pixel_um"] == 0.25 and facts["brightest"] == 1
-    ((name, (low, median, high)),) = facts["objects"].items()
+    seen = facts.describe(data, config.data)["training_images"]
+    assert seen["pixel_um"] == 0.25 and seen["brightest"] == 1
+    ((name, (low, median, high)),) = seen["objects"].items()
     assert name == "class1" and low == median == high == pytest.approx(2 * 9 / np.pi**0.5, abs=0.1)
 
 

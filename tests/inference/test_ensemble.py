@@ -12,7 +12,7 @@ import tifffile
 
 import feedseg
 from feedseg import cli, datasets, models
-from feedseg.datasets.common.dataset import describe
+from feedseg.datasets.common.facts import describe
 from feedseg.export import ensemble as ensemble_file
 from feedseg.export import ensemble_data, ensemble_weights
 from feedseg.inference import bundled, ensemble, loading, model_file

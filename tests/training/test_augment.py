@@ -17,13 +17,20 @@ OFF = {
     "rotate_deg": 0.0,
     "shift_px": 0.0,
     "elastic_sigma_px": 0.0,
+    "scale": 0.0,
     "grey_offset": 0.0,
     "grey_gain": 0.0,
     "noise_sigma": 0.0,
 }
 SHIFT = {"shift_px": 5.0}
 ELASTIC = {"elastic_sigma_px": 3.0}
-GEOMETRY = {"dihedral": True, "rotate_deg": 30.0, "shift_px": 4.0, "elastic_sigma_px": 3.0}
+GEOMETRY = {
+    "dihedral": True,
+    "rotate_deg": 30.0,
+    "scale": 0.3,
+    "shift_px": 4.0,
+    "elastic_sigma_px": 3.0,
+}
 GREY = {"grey_offset": 0.2, "grey_gain": 0.3, "noise_sigma": 0.05}
 
 
@@ -162,6 +169,16 @@ def test_rotation_turns_about_the_center():
     np.testing.assert_allclose(field[:, 1, 2, 8], 4 * (np.cos(angle) - 1), atol=1e-5)
     assert np.abs(np.rad2deg(angle)).max() <= 30
     assert np.rad2deg(angle).std() == pytest.approx(30 / np.sqrt(3), rel=0.1)
+
+
+def test_scales_are_even_between_their_limits():
+    """ln z is uniform; without an angle rows and columns are stretched alike about the center."""
+    field = np.asarray(augment.displacement(jax.random.key(0), (2000, 5, 9), options(scale=0.25)))
+    zoom = 1 + field[:, 1, 2, 8] / 4
+    assert np.abs(field[:, :, 2, 4]).max() < 1e-6 and np.abs(field[:, 0, 2, 8]).max() < 1e-6
+    np.testing.assert_allclose(1 + field[:, 0, 4, 4] / 2, zoom, atol=1e-5)
+    assert 1 / 1.25 <= zoom.min() < 0.81 and 1.24 < zoom.max() <= 1.25
+    assert np.log(zoom).std() == pytest.approx(np.log(1.25) / np.sqrt(3), rel=0.05)
 
 
 def test_maps_move_with_the_image_and_are_not_recolored():

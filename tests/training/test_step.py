@@ -52,7 +52,7 @@ class Trainer:
             options.optimizer, optimizer.schedule(options.optimizer, PER_EPOCH, 3)
         )
         place = parallel.batch_placer(self.mesh)
-        one = steps.make_train_step(self.model, self.tx, options, COUNT, batch, place)
+        one = steps.make_train_step(self.model, self.tx, options, COUNT // batch, batch, place)
         self.step = parallel.compile_train(
             self.mesh, one if repeat == 1 else steps.repeat(one, repeat)
         )

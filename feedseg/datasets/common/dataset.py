@@ -6,18 +6,17 @@ degradation, filter, normalization limits per whole image, crops, dihedral copie
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from feedseg.datasets.common import degrade, filters
-from feedseg.io import normalize, object_size
+from feedseg.io import normalize
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.rounding import round_up
 
-_MEASURED = 24  # items at most that the sizes of objects are taken from
 VOID = 255  # label of pixels excluded from the loss and all scores
 
 
@@ -44,9 +43,11 @@ class RawData(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Arrays of equal size, ready to be placed on the device.
+    """Arrays of equal size, ready to be placed on the device, or whole images to draw crops from.
 
-    images [N, H, W, C] raw gray values; labels [N, H, W] uint8, 255 void;
+    images [N, H, W, C] raw gray values; labels [N, H, W] uint8, 255 void; of whole images, tuples
+    of N arrays of their own sizes, and so the maps;
+    crop: px, side of the crops that training draws; 0 of items of equal size;
     low, high [N] float32, or [N, C]: the raw values that become 0 and 1;
     source_ids [N] int32: items cut or copied from one image share an id;
     copy_ids [N] int32: 0 for the item itself, 1-7 for its dihedral copies;
@@ -56,8 +57,8 @@ class Dataset:
     """
 
     name: str
-    images: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray | tuple[np.ndarray, ...]
+    labels: np.ndarray | tuple[np.ndarray, ...]
     low: np.ndarray
     high: np.ndarray
     source_ids: np.ndarray
@@ -70,6 +71,7 @@ class Dataset:
     normalization: str = "dtype_range"  # `normalize.KINDS`, as it was applied
     pixel_um: float | None = None
     group_ids: np.ndarray | None = None
+    crop: int = 0
 
     def __post_init__(self):
         if self.group_ids is None:
@@ -79,10 +81,15 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def input_px(self) -> tuple[int, int]:
+        """Height and width of what the network is trained on."""
+        return (self.crop, self.crop) if self.crop else self.images.shape[1:3]
+
     @functools.cached_property
     def labeled(self) -> np.ndarray:
         """Whether any pixel of an item is labeled, [N] bool."""
-        return (self.labels != VOID).any((1, 2))
+        return np.asarray([(label != VOID).any() for label in self.labels])
 
     def fingerprint(self) -> str:
         """SHA-256 over pixels, truth, limits and groups: two equal fingerprints mean equal data."""
@@ -90,15 +97,24 @@ class Dataset:
         arrays = [self.images, self.labels, self.low, self.high, self.source_ids]
         if not np.array_equal(self.group_ids, self.source_ids):
             arrays.append(self.group_ids)
-        for array in arrays + [self.maps[name] for name in sorted(self.maps)]:
-            digest.update(repr((array.shape, str(array.dtype))).encode())
-            digest.update(np.ascontiguousarray(array))
+        for each in arrays + [self.maps[name] for name in sorted(self.maps)]:
+            for array in each if isinstance(each, tuple) else (each,):
+                digest.update(repr((array.shape, str(array.dtype))).encode())
+                digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()
 
     def class_fractions(self) -> np.ndarray:
         """Fraction of the labeled pixels in each class, [K]."""
-        counts = np.array([np.count_nonzero(self.labels == k) for k in range(self.num_classes)])
+        counts = class_counts(self.labels, self.num_classes)
         return counts / max(1, counts.sum())
+
+
+def class_counts(labels: Iterable[np.ndarray], num_classes: int) -> np.ndarray:
+    """Number of pixels of each class over all label images, int64 [K]."""
+    counts = np.zeros(num_classes, np.int64)
+    for label in labels:
+        counts += np.bincount(label.ravel(), minlength=VOID + 1)[:num_classes]
+    return counts
 
 
 def apply_channels(image: np.ndarray, channels: str) -> np.ndarray:
@@ -155,7 +171,9 @@ def dihedral(array: np.ndarray, index: int) -> np.ndarray:
 
 
 def _cut(section: Section, size: int) -> list[Section]:
-    """Crops of one section; border crops are padded, image mirrored, label void."""
+    """Crops of one section; border crops are padded, image mirrored, label void. size 0: whole."""
+    if not size:
+        return [section]
     height, width = section.label.shape
     pieces = []
     for y, x in grid_crops(height, width, size):
@@ -178,11 +196,18 @@ def assemble(name: str, raw: RawData, options) -> Dataset:
 
     options: the config's `data` part. Order: degrade, filter (both on whole 8-bit images),
     limits of the whole image, crops of `crop_size` px (0: one size for all, the largest,
-    rounded up to 16 px), dihedral copies.
+    rounded up to 16 px), dihedral copies. For random crops images stay whole, or are cut into
+    parts of `part_size` px where they are too few to be split.
     Raises UserError if there is no section or the sections disagree in type or channels.
     """
     _require_one_kind(name, raw.sections)
-    size = options.crop_size or round_up(max(max(s.label.shape) for s in raw.sections), 16)
+    whole = options.crops == "random"
+    if whole and (options.dihedral_copies or not options.crop_size):
+        key = "dihedral_copies=True" if options.dihedral_copies else "crop_size=0"
+        raise UserError(f"data.{key} has no meaning with data.crops=random")
+    largest = round_up(max(max(s.label.shape) for s in raw.sections), 16)
+    size = options.get("part_size", 0) if whole else options.crop_size or largest
+    stack = tuple if whole else np.stack
     channels = raw.sections[0].image.shape[2]
     color = raw.color and channels == 3
     normalization = normalize.resolved(options.normalization, channels, color)
@@ -201,8 +226,8 @@ def assemble(name: str, raw: RawData, options) -> Dataset:
     low, high = (np.asarray(each, np.float32) for each in zip(*limits, strict=True))
     return Dataset(
         name=name,
-        images=np.stack([item.image for item in items]),
-        labels=np.stack([item.label for item in items]),
+        images=stack([item.image for item in items]),
+        labels=stack([item.label for item in items]),
         low=low,
         high=high,
         source_ids=np.asarray(source_ids, np.int32),
@@ -212,9 +237,10 @@ def assemble(name: str, raw: RawData, options) -> Dataset:
         class_names=raw.class_names,
         class_colors=raw.class_colors,
         parts={part: [position[n] for n in members] for part, members in raw.parts.items()},
-        maps={key: np.stack([item.maps[key] for item in items]) for key in items[0].maps},
+        maps={key: stack([item.maps[key] for item in items]) for key in items[0].maps},
         normalization=normalization,
         pixel_um=raw.pixel_um,
+        crop=min(options.crop_size, size or largest) if whole else 0,
     )
 
 
@@ -242,36 +268,3 @@ def _dihedral_copy(section: Section, index: int) -> Section:
         dihedral(section.label, index),
         {key: dihedral(values, index) for key, values in section.maps.items()},
     )
-
-
-def describe(dataset: Dataset, options) -> dict:
-    """The facts about the data that prediction and reports need; options: the config's `data`."""
-    return {
-        "name": dataset.name,
-        "class_names": list(dataset.class_names),
-        "class_colors": [list(map(int, color)) for color in dataset.class_colors],
-        "channels": dataset.images.shape[-1],
-        "dtype": str(dataset.images.dtype),
-        "items": len(dataset.images),
-        "sources": len(set(dataset.source_ids.tolist())),
-        "size_px": list(dataset.images.shape[1:3]),
-        "class_fractions": dataset.class_fractions().round(6).tolist(),
-        "normalization": dataset.normalization,
-        "percentiles": list(options.percentiles),
-        "fingerprint": dataset.fingerprint(),
-        "training_images": _training_images(dataset),
-    }
-
-
-def _training_images(dataset: Dataset) -> dict:
-    """What `feedseg.inference.predictor.TrainingImages` holds, as JSON stores it."""
-    own = np.flatnonzero(dataset.copy_ids == 0)
-    chosen = np.linspace(0, len(own) - 1, min(_MEASURED, len(own))).astype(int)
-    labels = dataset.labels[own[chosen]]
-    found = object_size.diameters(labels, dataset.num_classes).items()
-    scale = normalize.full_scale(dataset.images.dtype)
-    return {
-        "objects": {dataset.class_names[number]: list(each) for number, each in found},
-        "pixel_um": dataset.pixel_um,
-        "brightest": round(float(dataset.images.max()) / scale, 4),
-    }

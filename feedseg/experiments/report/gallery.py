@@ -84,6 +84,7 @@ def _test_part(run: FinishedRun, cache: dict):
     """
     from feedseg import datasets
     from feedseg.datasets.common import splits
+    from feedseg.evaluation import test_split
     from feedseg.runs.config import from_plain
 
     config = from_plain(run.config)
@@ -92,7 +93,8 @@ def _test_part(run: FinishedRun, cache: dict):
         cache[key] = datasets.load(config)
     if cache[key].fingerprint() != run.result["data_hash"]:
         raise UserError("the data differ from those of the run")
-    return cache[key], splits.split(cache[key], config.split).test
+    test = splits.split(cache[key], config.split).test
+    return test_split.shown(cache[key]), test
 
 
 def _common(parts: Sequence[np.ndarray]) -> np.ndarray:
