@@ -230,7 +230,8 @@ def test_a_shape_outside_its_image_is_said(tmp_path, capsys):
     convert(data, tmp_path / "out", progress=False)
     text = capsys.readouterr().out
     assert "1 shape(s) reach beyond" in text
-    assert "2 shape(s) fill no pixel: RoiSet.zip: ROI far, RoiSet.zip: ROI thin" in text
+    assert "2 shape(s) fill no pixel: " in text
+    assert "RoiSet.zip: ROI far, " in text and "RoiSet.zip: ROI thin" in text
 
 
 def test_what_is_wrong_is_refused(tmp_path):
@@ -314,5 +315,7 @@ def test_the_command(tmp_path, capsys):
     with notes.fresh():
         assert guarded(cli.run, command) == 0
     assert f"{out} can be used" in capsys.readouterr().out
+    assert guarded(cli.run, ["check", str(data)]) == 2
+    assert "shapes as in a.zip become labels by --convert FOLDER" in capsys.readouterr().err
     assert guarded(cli.run, command) == 2
     assert "is not empty" in capsys.readouterr().err

@@ -140,19 +140,23 @@ def runs_of(mask: np.ndarray) -> list[int]:
     return [0, *runs] if flat[0] else runs
 
 
+def unpacked(counts, height: int, width: int) -> np.ndarray:
+    return rle.decode(rle.parse(counts, height, width), height, width)
+
+
 def test_run_lengths_give_the_mask():
-    assert rle.decode([1, 2, 3], 2, 3).tolist() == [[False, True, False], [True, False, False]]
+    assert unpacked([1, 2, 3], 2, 3).tolist() == [[False, True, False], [True, False, False]]
     for _ in range(20):
         mask = RNG.random((37, 91)) < RNG.random()
         runs = runs_of(mask)
-        np.testing.assert_array_equal(rle.decode(runs, 37, 91), mask)
-        np.testing.assert_array_equal(rle.decode(packed(runs), 37, 91), mask)
+        np.testing.assert_array_equal(unpacked(runs, 37, 91), mask)
+        np.testing.assert_array_equal(unpacked(packed(runs), 37, 91), mask)
 
 
 def test_run_lengths_of_a_known_text():
     """Of cocoapi: a mask of 9 x 9 px whose pixels 20 to 59, column by column, are set."""
     assert packed([20, 40, 21]) == "d0X1e0"
-    assert rle.decode("d0X1e0", 9, 9).T.ravel().nonzero()[0].tolist() == list(range(20, 60))
+    assert unpacked("d0X1e0", 9, 9).T.ravel().nonzero()[0].tolist() == list(range(20, 60))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,7 @@ def test_run_lengths_of_a_known_text():
 )
 def test_damaged_run_lengths(counts):
     with pytest.raises(ValueError, match=r"run length|sign"):
-        rle.decode(counts, 2, 3)
+        rle.parse(counts, 2, 3)
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -390,6 +394,24 @@ def test_damaged_labelme(tmp_path):
         refused(write_json(path, labelme(shape)), "its mask is no")
 
 
+def test_masks_are_decoded_where_they_are_filled(tmp_path):
+    """So a file of many large ones needs the memory of one, and those that are too large none."""
+    huge = coco(images=[{"id": 7, "file_name": "a.tif"}], annotations=[])
+    runs = {"size": [10**8, 10**8], "counts": [0, 10**16]}
+    huge["annotations"] = [{"image_id": 7, "category_id": 2, "segmentation": runs}] * 3
+    (found,) = reading.read(write_json(tmp_path / "a.json", huge))
+    assert found.size == (10**8, 10**8)
+    with pytest.raises(ValueError, match="more than the image"):
+        filled(found.shapes[0])
+    stream = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 2, (9, 9), np.uint8)).save(stream, "PNG")
+    text = base64.b64encode(stream.getvalue()[:60]).decode()
+    shape = {"label": "n", "shape_type": "mask", "points": [[0, 0]], "mask": text}
+    (found,) = reading.read(write_json(tmp_path / "b.json", labelme(shape)))
+    with pytest.raises(ValueError, match="no PNG picture"):
+        filled(found.shapes[0])
+
+
 def test_damaged_files(tmp_path):
     path = tmp_path / "a.json"
     for data in (b"{", b"\xff", b"3", b"[" * 10**6, b'{"images": ' + b"9" * 5000 + b"}"):
@@ -410,6 +432,27 @@ def test_every_damage_of_a_region_is_one_line(tmp_path):
             reading.read(tmp_path / "a.roi")
         except UserError as error:
             assert str(error).startswith(str(tmp_path / "a.roi")) and "\n" not in str(error)
+
+
+def test_files_without_areas_hold_no_shapes(tmp_path):
+    """An image is not all background because somebody marked points on it."""
+    (tmp_path / "a.roi").write_bytes(roi(roitype=ROI_TYPE.POINT).tobytes())
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("a.tif", "no region")
+    write_json(tmp_path / "b.geojson", [feature("Point", [1, 2])])
+    point = {"label": "n", "shape_type": "point", "points": [[0, 0]]}
+    write_json(tmp_path / "c.json", labelme(point))
+    for name in ("a.roi", "images.zip", "b.geojson", "c.json"):
+        assert reading.read(tmp_path / name) == []
+    (found,) = reading.read(write_json(tmp_path / "d.json", labelme()))  # nothing was found on it
+    assert found.shapes == []
+
+
+def test_lines_that_nobody_draws(tmp_path):
+    for width in (1e30, float("inf")):
+        line = roi(points=SQUARE, roitype=ROI_TYPE.POLYLINE, float_stroke_width=width)
+        (tmp_path / "a.roi").write_bytes(line.tobytes())
+        refused(tmp_path / "a.roi", "px wide")
 
 
 def test_archives_that_unpack_to_too_much(tmp_path):

@@ -24,7 +24,6 @@ class Drawn(NamedTuple):
 
     image: Path
     key: str  # path below the folder of images, without suffix
-    files: tuple[Path, ...]  # that hold the shapes
     shapes: tuple[Shape, ...]
     count: int  # pages
     height: int  # px
@@ -51,7 +50,7 @@ def find(root: Path, how: ReadOptions = AS_STATED) -> Found:
     for path in pairing.files_below(root, reading.SUFFIXES):
         found = reading.read(path)
         if not found:
-            note("json", f"{path}: neither COCO nor labelme nor GeoJSON, left out")
+            note("unknown", f"{path}: holds no shapes that are known here, left out")
         for each in found:
             entries.setdefault(_image_of(each, folder, known), []).append(each)
     drawn = [_drawn(image, folder, entries[image], how) for image in sorted(entries)]
@@ -103,8 +102,7 @@ def _names(image: Path) -> set[str]:
 
 
 def _drawn(image: Path, folder: Path, entries: list[Annotated], how: ReadOptions) -> Drawn:
-    files = tuple(dict.fromkeys(each.file for each in entries))
-    if len(entries) > 1 and not all(file.suffix.lower() == ".roi" for file in files):
+    if len(entries) > 1 and not all(each.file.suffix.lower() == ".roi" for each in entries):
         raise UserError(
             f"{image}: has annotations twice, in {shorten(each.file for each in entries)}; "
             "keep one of them"
@@ -120,7 +118,7 @@ def _drawn(image: Path, folder: Path, entries: list[Annotated], how: ReadOptions
     key = image.relative_to(folder).with_suffix("").as_posix()
     shapes = tuple(shape for each in entries for shape in each.shapes)
     order = tuple(name for each in entries for name in each.order)
-    return Drawn(image, key, files, shapes, *size, order)
+    return Drawn(image, key, shapes, *size, order)
 
 
 def _refuse_equal_keys(drawn: list[Drawn]) -> None:

@@ -16,6 +16,7 @@ from feedseg.datasets.common.dataset import VOID
 from feedseg.datasets.tools import split_plan
 from feedseg.datasets.tools.diagnosis import Diagnosis, diagnose
 from feedseg.datasets.tools.scan import FolderScan, scan_folder
+from feedseg.io.annotations import reading as annotations
 from feedseg.io.reading import ReadOptions
 from feedseg.runtime import console, escape, notes
 from feedseg.runtime.errors import UserError
@@ -52,7 +53,9 @@ def check(
     rules, described = label_map.parse(map_text), folder.describe(data, tuple(classes))
     files = pairing.find_pairs(data)
     if not files.layout:
-        raise UserError(f"{data}: no images with labels found; expected {pairing.LAYOUT}")
+        drawn = pairing.files_below(data, annotations.SUFFIXES)
+        hint = f"; shapes as in {drawn[0].name} become labels by --convert FOLDER" if drawn else ""
+        raise UserError(f"{data}: no images with labels found{hint}; expected {pairing.LAYOUT}")
     how = ReadOptions(axes, interpret, fill_missing).checked()
     with notes.collected() as remarks:
         scan = scan_folder(data, files, rules, described, SHEET_PAIRS, progress, how)

@@ -86,19 +86,18 @@ def draw(drawn: Drawn, names: Sequence[str], given: bool, void: bool) -> Mask:
     touched = np.zeros(size, bool)
     clipped, empty, covered = [], [], 0
     for shape in drawn.shapes:
+        filled = False
         try:
             number, pages = class_id(shape, names, given), _pages(shape, drawn.count)
+            for top, left, mask in shape.fill(drawn.height, drawn.width):
+                box = np.s_[pages, top : top + mask.shape[0], left : left + mask.shape[1]]
+                covered += int((touched[box] & mask & (labels[box] != number)).sum())
+                labels[box][..., mask] = number
+                touched[box] |= mask
+                filled |= bool(mask.any())
         except ValueError as error:
-            raise UserError(f"{drawn.files[0]}: {shape.where}: {error}") from None
-        if _beyond(shape, drawn.height, drawn.width):
-            clipped.append(shape.where)
-        filled = False
-        for top, left, mask in shape.fill(drawn.height, drawn.width):
-            box = np.s_[pages, top : top + mask.shape[0], left : left + mask.shape[1]]
-            covered += int((touched[box] & mask & (labels[box] != number)).sum())
-            labels[box][..., mask] = number
-            touched[box] |= mask
-            filled |= bool(mask.any())
+            raise UserError(f"{shape.where}: {error}") from None
+        clipped += [shape.where] if _beyond(shape, drawn.height, drawn.width) else []
         empty += [] if filled else [shape.where]
     return Mask(labels, clipped, empty, covered)
 

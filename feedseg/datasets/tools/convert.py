@@ -113,7 +113,7 @@ def _build(
         mask = class_masks.draw(each, names, given, void)
         _write(building / part, each, mask, names)
         has_void |= bool((mask.labels == VOID).any())
-        masks.append((each, mask._replace(labels=mask.labels[:0])))
+        masks.append(mask._replace(labels=mask.labels[:0].copy()))
     labels = {name: number for number, name in enumerate(names)}
     description = {"labels": labels | ({"ignore": VOID} if has_void else {})}
     write_json_atomic(building / "dataset.json", description)
@@ -148,20 +148,19 @@ def _summary(output: Path, found: dict[str, Found], names: tuple[str, ...]) -> l
     return lines
 
 
-def _remarks(masks: list[tuple[Drawn, Mask]]) -> list[str]:
-    lines = []
-    for key, text in (
-        ("clipped", "reach beyond their image and are clipped"),
-        ("empty", "fill no pixel"),
-    ):
-        shapes = [
-            f"{drawn.files[0].name}: {where}"
-            for drawn, mask in masks
-            for where in getattr(mask, key)
-        ]
-        if shapes:
-            lines.append(f"  - {len(shapes)} shape(s) {text}: {shorten(shapes)}")
-    covered = sum(mask.covered for _, mask in masks)
-    if covered:
+def _remarks(masks: list[Mask]) -> list[str]:
+    """What was done to shapes, by how many and the first of them."""
+    kinds = {
+        "reach beyond their image and are clipped": [
+            each for mask in masks for each in mask.clipped
+        ],
+        "fill no pixel": [each for mask in masks for each in mask.empty],
+    }
+    lines = [
+        f"  - {len(shapes)} shape(s) {text}: {shorten(shapes)}"
+        for text, shapes in kinds.items()
+        if shapes
+    ]
+    if covered := sum(mask.covered for mask in masks):
         lines.append(f"  - {covered} px are covered by a later shape of another class")
     return lines

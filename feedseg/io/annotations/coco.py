@@ -1,16 +1,18 @@
 """COCO: one JSON file with the outlines on many images, as polygons or run lengths."""
 
+import functools
 from pathlib import Path
 
 from feedseg.io.annotations import rle
-from feedseg.io.annotations.shapes import Annotated, Bitmap, Shape, ring
+from feedseg.io.annotations.shapes import FARTHEST, Annotated, Raster, Shape, ring
 from feedseg.runtime.allowed import Anything, Fields, Listed, Maybe, Number, Text, whole
 from feedseg.runtime.errors import UserError
 
 _MANY = 10**8
-_ID = Number(whole=True)
+_ID = Number(-(2**63), 2**63, whole=True)
+_SIDE = whole(1, FARTHEST)  # px
 _IMAGE = Fields(
-    {"id": _ID, "file_name": Text(4096, least=1)}, {"height": Maybe(_ID), "width": Maybe(_ID)}
+    {"id": _ID, "file_name": Text(4096, least=1)}, {"height": Maybe(_SIDE), "width": Maybe(_SIDE)}
 )
 _CATEGORY = Fields({"id": _ID, "name": Text(200, least=1)})
 _ANNOTATION = Fields({"image_id": _ID, "category_id": _ID, "segmentation": Anything()})
@@ -21,7 +23,7 @@ _FILE = Fields(
         "annotations": Listed(_ANNOTATION, 0, _MANY),
     }
 )
-_RUNS = Fields({"size": Listed(whole(1), 2, 2), "counts": Anything()})
+_RUNS = Fields({"size": Listed(_SIDE, 2, 2), "counts": Anything()})
 
 
 def recognizes(content: object) -> bool:
@@ -39,17 +41,19 @@ def read(path: Path, content: dict) -> list[Annotated]:
     categories = _by_id(path, "categories", content["categories"])
     shapes: dict[int, list[Shape]] = {number: [] for number in images}
     for index, each in enumerate(content["annotations"]):
-        where = f"annotations[{index}]"
+        where = f"{path}: annotations[{index}]"
         for key, known in (("image_id", images), ("category_id", categories)):
             if each[key] not in known:
-                raise UserError(f"{path}: {where}.{key}={each[key]}: no entry has this id")
+                raise UserError(f"{where}.{key}={each[key]}: no entry has this id")
         image = images[each["image_id"]]
         try:
-            pieces, bitmap = _geometry(each["segmentation"], _size(image))
+            pieces, raster = _geometry(each["segmentation"], _size(image))
         except ValueError as error:
-            raise UserError(f"{path}: {where}.segmentation: {error}") from None
+            raise UserError(f"{where}.segmentation: {error}") from None
         name = categories[each["category_id"]]["name"].strip()
-        shapes[each["image_id"]].append(Shape(where, (name,), pieces, bitmap))
+        shapes[each["image_id"]].append(Shape(where, (name,), pieces, raster))
+        if raster and not _size(image):
+            image |= {"height": raster.height, "width": raster.width}
     order = tuple(categories[number]["name"].strip() for number in sorted(categories))
     return [
         Annotated(path, shapes[number], image["file_name"], _size(image), order)
@@ -71,9 +75,9 @@ def _size(image: dict) -> tuple[int, int] | None:
 
 
 def _geometry(segmentation: object, size: tuple[int, int] | None):
-    """Pieces and bitmap of a `segmentation`, one of them empty."""
+    """Pieces and mask of a `segmentation`, one of them empty."""
     if isinstance(segmentation, dict):
-        return (), _bitmap(segmentation, size)
+        return (), _mask(segmentation, size)
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("holds no outline (a box alone is no mask)")
     return tuple((_polygon(flat),) for flat in segmentation), None
@@ -86,7 +90,7 @@ def _polygon(flat: object):
     return ring(list(zip(flat[::2], flat[1::2], strict=True)) or [[]])
 
 
-def _bitmap(segmentation: dict, size: tuple[int, int] | None) -> Bitmap:
+def _mask(segmentation: dict, size: tuple[int, int] | None) -> Raster:
     if problem := _RUNS.problem(segmentation):
         raise ValueError(problem)
     height, width = segmentation["size"]
@@ -95,4 +99,5 @@ def _bitmap(segmentation: dict, size: tuple[int, int] | None) -> Bitmap:
     counts = segmentation["counts"]
     if not isinstance(counts, str | list):
         raise ValueError("counts are neither a list nor a text")
-    return Bitmap(0, 0, rle.decode(counts, height, width))
+    runs = rle.parse(counts, height, width)
+    return Raster(0, 0, height, width, functools.partial(rle.decode, runs, height, width))

@@ -3,6 +3,7 @@
 Rings and geometries are those of RFC 7946, sections 3.1.6 and 3.1.7; coordinates are px.
 """
 
+import reprlib
 from pathlib import Path
 
 from feedseg.io.annotations.shapes import Annotated, Ring, Shape, ring, stroke
@@ -33,16 +34,17 @@ def read(path: Path, content: dict | list) -> list[Annotated]:
         raise UserError(f"{path}: features is no list of features; export it again")
     shapes = []
     for index, feature in enumerate(features):
+        where = f"{path}: features[{index}]"
         try:
             pieces = _pieces(feature.get("geometry"))
             names = _class_names(feature.get("properties"))
         except ValueError as error:
-            raise UserError(f"{path}: features[{index}]: {error}") from None
+            raise UserError(f"{where}: {error}") from None
         if pieces:
-            shapes.append(Shape(f"features[{index}]", names, pieces))
+            shapes.append(Shape(where, names, pieces))
     if len(shapes) < len(features):
         note("points", f"{path}: {len(features) - len(shapes)} features are points, left out")
-    return [Annotated(path, shapes)]
+    return [Annotated(path, shapes)] if shapes or not features else []
 
 
 def _class_names(properties: object) -> tuple[str, ...]:
@@ -76,7 +78,7 @@ def _pieces(geometry: object) -> tuple[tuple[Ring, ...], ...]:
             return tuple(piece for each in parts for piece in _pieces(each))
         case "Point" | "MultiPoint":
             return ()
-    raise ValueError(f"geometry of type {kind!r}; export polygons")
+    raise ValueError(f"geometry of type {reprlib.repr(kind)}; export polygons")
 
 
 def _rings(coordinates: object) -> tuple[Ring, ...]:

@@ -30,7 +30,7 @@ def read(path: Path) -> list[Annotated]:
     shapes, passed = [], 0
     for name, data in _contents(path):
         try:
-            shape = _shape(name, data)
+            shape = _shape(path, name, data)
         except UserError:
             raise
         except Exception as error:  # a damaged region raises almost anything
@@ -41,7 +41,7 @@ def read(path: Path) -> list[Annotated]:
         shapes += [shape] if shape else []
     if passed:
         note("points", f"{path}: {passed} ROIs enclose no area (points, angles), left out")
-    return [Annotated(path, shapes)]
+    return [Annotated(path, shapes)] if shapes else []
 
 
 def _contents(path: Path) -> list[tuple[str, bytes]]:
@@ -64,7 +64,7 @@ def _contents(path: Path) -> list[tuple[str, bytes]]:
         ) from None
 
 
-def _shape(entry: str, data: bytes) -> Shape | None:
+def _shape(path: Path, entry: str, data: bytes) -> Shape | None:
     """One region; None for points and angles."""
     from roifile import ImagejRoi
 
@@ -72,7 +72,7 @@ def _shape(entry: str, data: bytes) -> Shape | None:
     name = (roi.name or Path(entry).stem).strip()
     pieces = _pieces(roi)
     return pieces and Shape(
-        f"ROI {one_line(name)}", class_names(name), pieces, group=roi.group, page=_page(roi)
+        f"{path}: ROI {one_line(name)}", class_names(name), pieces, group=roi.group, page=_page(roi)
     )
 
 
@@ -97,7 +97,10 @@ def _pieces(roi) -> tuple[tuple[Ring, ...], ...] | None:
         return None
     match roi.roitype:
         case ROI_TYPE.RECT if roi.composite:
-            return (tuple(map(ring, roi.coordinates(multi=True))),)
+            rings = tuple(ring(each) for each in roi.coordinates(multi=True) if len(each) > 2)
+            if not rings:
+                raise ValueError("encloses no area")
+            return (rings,)
         case ROI_TYPE.RECT | ROI_TYPE.OVAL:
             return ((_rounded(roi),),)
         case ROI_TYPE.POLYGON | ROI_TYPE.FREEHAND | ROI_TYPE.TRACED:

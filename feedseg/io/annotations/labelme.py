@@ -1,15 +1,24 @@
 """labelme: one JSON file per image with polygons, rectangles, circles, lines and masks."""
 
 import base64
-import binascii
+import contextlib
+import functools
 import io
 import math
 from pathlib import Path
 
 import numpy as np
 
-from feedseg.io.annotations.shapes import Annotated, Bitmap, Shape, box, ellipse, ring, stroke
-from feedseg.io.limits import check_piece
+from feedseg.io.annotations.shapes import (
+    FARTHEST,
+    Annotated,
+    Raster,
+    Shape,
+    box,
+    ellipse,
+    ring,
+    stroke,
+)
 from feedseg.runtime.allowed import Anything, Fields, Listed, Maybe, Text, whole
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.notes import note
@@ -18,15 +27,17 @@ _SHAPE = Fields(
     {"label": Text(200, least=1), "points": Listed(Anything(), 1, 10**8)},
     {"shape_type": Maybe(Text(40))},
 )
+_SIDE = whole(1, FARTHEST)  # px
 _FILE = Fields(
     {"shapes": Listed(_SHAPE, 0, 10**8)},
     {
         "imagePath": Maybe(Text(4096)),
-        "imageHeight": Maybe(whole(1)),
-        "imageWidth": Maybe(whole(1)),
+        "imageHeight": Maybe(_SIDE),
+        "imageWidth": Maybe(_SIDE),
     },
 )
 _LINE_PX = 1.0  # width of lines, which state none
+_NO_PICTURE = "its mask is no PNG picture in base64"
 _POINTS = ("point", "points")
 
 
@@ -44,24 +55,26 @@ def read(path: Path, content: dict) -> list[Annotated]:
         raise UserError(f"{path}: {problem}")
     shapes, points = [], 0
     for index, each in enumerate(content["shapes"]):
-        where, name = f"shapes[{index}]", each["label"].strip()
+        where, name = f"{path}: shapes[{index}]", each["label"].strip()
         if each.get("shape_type") in _POINTS:
             points += 1
             continue
         try:
-            pieces, bitmap = _geometry(path, each)
+            pieces, raster = _geometry(each)
         except ValueError as error:
-            raise UserError(f"{path}: {where} ({name}): {error}") from None
-        shapes.append(Shape(where, (name,) if name else (), pieces, bitmap))
+            raise UserError(f"{where} ({name}): {error}") from None
+        shapes.append(Shape(where, (name,) if name else (), pieces, raster))
     if points:
         note("points", f"{path}: {points} shapes are points, left out")
+    if points and not shapes:
+        return []
     size = content.get("imageHeight"), content.get("imageWidth")
     image = content.get("imagePath") or ""
     return [Annotated(path, shapes, image, size if all(size) else None)]
 
 
-def _geometry(path: Path, shape: dict):
-    """Pieces and bitmap of a shape, one of them empty."""
+def _geometry(shape: dict):
+    """Pieces and mask of a shape, one of them empty."""
     kind = shape.get("shape_type") or "polygon"
     points = ring(shape["points"], 1)
     match kind:
@@ -78,7 +91,7 @@ def _geometry(path: Path, shape: dict):
             return stroke(ring(points, 2), _LINE_PX), None
         case "mask":
             left, top = (math.floor(value) for value in points[0])
-            return (), Bitmap(top, left, _mask(path, shape.get("mask")))
+            return (), _mask(top, left, shape.get("mask"))
     raise ValueError(f"shape_type {kind!r} is not read; draw a polygon")
 
 
@@ -88,19 +101,28 @@ def _two(points: np.ndarray) -> np.ndarray:
     return points
 
 
-def _mask(path: Path, text: object) -> np.ndarray:
-    """Pixels [h, w] bool of a picture in base64."""
+def _mask(top: int, left: int, text: object) -> Raster:
+    """A mask of a picture in base64, all whose pixels that are not 0 belong to it."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (TypeError, ValueError):
+        raise ValueError(_NO_PICTURE) from None
+    with _opened(data) as image:
+        width, height = image.size
+    return Raster(top, left, height, width, functools.partial(_decoded, data))
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    with _opened(data) as image:
+        return np.asarray(image.convert("L")) > 0
+
+
+@contextlib.contextmanager
+def _opened(data: bytes):
     from PIL import Image
 
-    if not isinstance(text, str):
-        raise ValueError("its mask is no text")
     try:
-        with Image.open(
-            io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",)
-        ) as image:
-            check_piece(path, image.width * image.height, "a mask", "draw a smaller one")
-            return np.asarray(image.convert("L")) > 0
-    except UserError:
-        raise
-    except (binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise ValueError("its mask is no PNG picture in base64") from None
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            yield image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise ValueError(_NO_PICTURE) from None

@@ -13,7 +13,7 @@ _JSON = (coco, labelme, geojson)
 
 
 def read(path: Path) -> list[Annotated]:
-    """The shapes of a file, image by image; [] of JSON that holds something else.
+    """The shapes of a file, image by image; [] of what holds none, such as other JSON.
 
     Raises UserError naming the file and the shape for what is damaged or cannot be filled.
     """

@@ -7,16 +7,22 @@ difference to the one two before it. Source: cocoapi, `common/maskApi.c`.
 
 import numpy as np
 
+from feedseg.runtime.errors import one_line
 
-def decode(counts: str | list, height: int, width: int) -> np.ndarray:
-    """The mask [height, width] bool. Raises ValueError where the runs are damaged."""
+
+def parse(counts: str | list, height: int, width: int) -> np.ndarray:
+    """The run lengths of a mask of this size. Raises ValueError where they are damaged."""
     runs = _unpacked(counts) if isinstance(counts, str) else counts
     if not all(isinstance(run, int) and run >= 0 for run in runs):
         raise ValueError("the run lengths are no whole numbers from 0 on")
     if sum(runs) != height * width:
-        raise ValueError(f"the run lengths cover {sum(runs)} of {height} x {width} px")
-    mask = np.repeat(np.arange(len(runs)) % 2 == 1, np.array(runs, np.int64))
-    return mask.reshape(width, height).T
+        raise ValueError(f"the run lengths cover {one_line(sum(runs))} of {height} x {width} px")
+    return np.array(runs, np.int64)
+
+
+def decode(runs: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mask [height, width] bool."""
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
 def _unpacked(text: str) -> list[int]:

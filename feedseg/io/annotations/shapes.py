@@ -8,13 +8,14 @@ left or upper edge are inside, on a right or lower one outside. So a rectangle o
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-FARTHEST = 1e8  # px, of a coordinate
+FARTHEST = 10**8  # px, of a coordinate
+MOST_POINTS = 10**5  # of a line
 _CROSSINGS = 2**22  # of edges with rows of pixels that are computed at once
 _CORNERS = 16  # on a half circle of radius 1 px, times the root of others: 0.005 px off at most
 
@@ -29,33 +30,50 @@ class Bitmap(NamedTuple):
     mask: np.ndarray
 
 
-class Shape(NamedTuple):
-    """What was drawn in one piece: the union of `pieces`, each by the even-odd rule, or a bitmap.
+class Raster(NamedTuple):
+    """A mask as it is stored: its place, size in px, and what decodes it to [height, width] bool.
 
-    where: for messages; names: what it is called, the most exact form first, () if it has no name;
-    group: number of a class where the program knows such, else 0; page: of a stack, from 1 on, 0:
-    of all.
+    `decode` is called where the mask is filled, since all masks of a file may not fit the memory;
+    it raises ValueError where they are damaged.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    decode: Callable[[], np.ndarray]
+
+
+class Shape(NamedTuple):
+    """What was drawn in one piece: the union of `pieces`, each by the even-odd rule, or a mask.
+
+    where: its file and place there, for messages; names: what it is called, the most exact form
+    first, () if it has no name; group: number of a class where the program knows such, else 0;
+    page: of a stack, from 1 on, 0: of all.
     """
 
     where: str
     names: tuple[str, ...]
     pieces: tuple[tuple[Ring, ...], ...] = ()
-    bitmap: Bitmap | None = None
+    raster: Raster | None = None
     group: int = 0
     page: int = 0
 
     def extent(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom, px."""
-        if self.bitmap:
-            top, left, mask = self.bitmap
-            return left, top, left + mask.shape[1], top + mask.shape[0]
+        if self.raster:
+            top, left, height, width, _ = self.raster
+            return left, top, left + width, top + height
         corners = np.concatenate([ring for piece in self.pieces for ring in piece])
         return (*corners.min(0).tolist(), *corners.max(0).tolist())
 
     def fill(self, height: int, width: int) -> Iterator[Bitmap]:
-        """The pixels of the pieces, as far as they lie inside an image of this size."""
-        if self.bitmap:
-            yield _clipped(self.bitmap, height, width)
+        """The pixels of the pieces, as far as they lie inside an image of this size.
+
+        Raises ValueError for a mask that is damaged or larger than the image.
+        """
+        if self.raster:
+            yield _clipped(self.raster, height, width)
         for piece in self.pieces:
             yield fill(piece, height, width)
 
@@ -87,7 +105,7 @@ def ring(points: object, least: int = 3) -> Ring:
     if len(corners) < least:
         raise ValueError(f"{len(corners)} corners; an outline needs at least {least}")
     if not (np.abs(corners) <= FARTHEST).all():
-        raise ValueError(f"a coordinate is NaN, infinite or beyond {FARTHEST:.0e} px")
+        raise ValueError(f"a coordinate is NaN, infinite or beyond {FARTHEST:,} px")
     return corners
 
 
@@ -106,7 +124,12 @@ def ellipse(x: float, y: float, across: float, down: float) -> Ring:
 
 
 def stroke(points: Ring, width: float) -> tuple[tuple[Ring, ...], ...]:
-    """The pieces of a line of this width with round ends, px: all that lies within width / 2."""
+    """The pieces of a line of this width with round ends, px: all that lies within width / 2.
+
+    Raises ValueError for more points or a greater width than anybody draws.
+    """
+    if len(points) > MOST_POINTS or not width <= FARTHEST:
+        raise ValueError(f"a line of {len(points)} points, {width:g} px wide; simplify it")
     radius = width / 2
     angles = np.linspace(-np.pi / 2, np.pi / 2, math.ceil(_CORNERS * (1 + radius) ** 0.5))
     pieces = []
@@ -158,8 +181,9 @@ def _crossings(
     return rows, np.ceil(crossing - 0.5)
 
 
-def _clipped(bitmap: Bitmap, height: int, width: int) -> Bitmap:
-    top, left, mask = bitmap
-    rows = slice(max(0, -top), max(0, height - top))
-    columns = slice(max(0, -left), max(0, width - left))
-    return Bitmap(max(0, top), max(0, left), mask[rows, columns])
+def _clipped(raster: Raster, height: int, width: int) -> Bitmap:
+    if raster.height * raster.width > height * width:
+        raise ValueError(f"its mask has {raster.height} x {raster.width} px, more than the image")
+    rows = slice(max(0, -raster.top), max(0, height - raster.top))
+    columns = slice(max(0, -raster.left), max(0, width - raster.left))
+    return Bitmap(max(0, raster.top), max(0, raster.left), raster.decode()[rows, columns])
