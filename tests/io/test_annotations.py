@@ -422,6 +422,13 @@ def test_damaged_files(tmp_path):
         refused(tmp_path / name, "save it again")
 
 
+def test_a_damaged_name_is_refused(tmp_path, capfd):
+    """Not read as a region without one, which would be of another class."""
+    (tmp_path / "a.roi").write_bytes(roi("nucleus").tobytes()[:-4])
+    refused(tmp_path / "a.roi", "name exceeds", "save it again")
+    assert not capfd.readouterr().err
+
+
 def test_every_damage_of_a_region_is_one_line(tmp_path):
     whole = roi("nucleus-2", subtype=ROI_SUBTYPE.UNDEFINED).tobytes()
     for _ in range(300):

@@ -162,5 +162,5 @@ def _remarks(masks: list[Mask]) -> list[str]:
         if shapes
     ]
     if covered := sum(mask.covered for mask in masks):
-        lines.append(f"  - {covered} px are covered by a later shape of another class")
+        lines.append(f"  - {covered:,} px are covered by a later shape of another class")
     return lines

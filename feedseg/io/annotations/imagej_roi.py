@@ -6,8 +6,10 @@ that the ROI Manager adds (`nucleus-2`), else its group; names that state a plac
 (`0012-0107-0093`) are none.
 """
 
+import logging
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -68,12 +70,21 @@ def _shape(path: Path, entry: str, data: bytes) -> Shape | None:
     """One region; None for points and angles."""
     from roifile import ImagejRoi
 
-    roi = ImagejRoi.frombytes(data)
+    logger = logging.getLogger("roifile")  # which reads on where a name or a type is damaged
+    logger.addFilter(_refuse)
+    try:
+        roi = ImagejRoi.frombytes(data)
+    finally:
+        logger.removeFilter(_refuse)
     name = (roi.name or Path(entry).stem).strip()
     pieces = _pieces(roi)
     return pieces and Shape(
         f"{path}: ROI {one_line(name)}", class_names(name), pieces, group=roi.group, page=_page(roi)
     )
+
+
+def _refuse(record: logging.LogRecord) -> NoReturn:
+    raise ValueError(record.getMessage())
 
 
 def class_names(name: str) -> tuple[str, ...]:
