@@ -139,6 +139,34 @@ def test_classes_in_the_order_that_is_given(tmp_path):
     refused(data, "class names repeat", classes=("Wall", "Wall"))
 
 
+@pytest.mark.parametrize("classes", [(), ("background", "wall")])
+def test_names_that_other_programs_have_for_background_and_ignored(tmp_path, classes):
+    data, out = tmp_path / "data", tmp_path / "out"
+    image(data / "a.tif")
+    named = ["wall", "_background_", "Background", "__ignore__", "Ignore*"]
+    corners = [box(2 * n, 0, 2 * n + 2, 1) for n in range(5)]
+    geojson(data / "a.geojson", *zip(named, corners, strict=True))
+    convert(data, out, classes=classes, unlabeled="void", progress=False)
+    assert folder.describe(out) == folder.Description(("background", "wall"), 255)
+    assert label(out, "a")[0, :10].tolist() == [1, 1, 0, 0, 0, 0, 255, 255, 255, 255]
+
+
+def test_without_links_images_are_copied(tmp_path, monkeypatch):
+    data, out = tmp_path / "data", tmp_path / "out"
+    picture = image(data / "a.tif")
+    rois(data / "a.zip", wall=(0, 0, 4, 4))
+    convert(data, tmp_path / "linked", progress=False)
+    assert (tmp_path / "linked" / "images" / "a.tif").samefile(picture)
+
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", refuse)
+    convert(data, out, progress=False)
+    copy = out / "images" / "a.tif"
+    assert copy.read_bytes() == picture.read_bytes() and not copy.samefile(picture)
+
+
 def test_shapes_without_a_class(tmp_path):
     data = tmp_path / "data"
     image(data / "a.tif")

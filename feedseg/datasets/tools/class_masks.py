@@ -14,7 +14,8 @@ from feedseg.runtime.errors import UserError
 from feedseg.runtime.suggest import did_you_mean
 
 BACKGROUND, OBJECT = "background", "object"  # names of classes that nobody named
-IGNORE = re.compile(r"(ignore|void)\*?", re.IGNORECASE)  # shapes of these are void
+IGNORE = re.compile(r"_*(ignore|void)_*\*?", re.IGNORECASE)  # shapes of these are void
+_BACKGROUND = re.compile(r"_*background_*", re.IGNORECASE)  # labelme writes _background_
 
 
 class Mask(NamedTuple):
@@ -35,7 +36,7 @@ def class_names(drawn: Iterable[Drawn], given: Sequence[str], void: bool) -> tup
     if given:
         return tuple(given)
     drawn = list(drawn)
-    order = list(dict.fromkeys(name for each in drawn for name in each.order))
+    order = list(dict.fromkeys(_plain(name) for each in drawn for name in each.order))
     used = {_own_name(shape) for each in drawn for shape in each.shapes}
     used = {name for name in used if not IGNORE.fullmatch(name)}
     names = [name for name in order if name in used] + sorted(used - set(order))
@@ -46,8 +47,12 @@ def class_names(drawn: Iterable[Drawn], given: Sequence[str], void: bool) -> tup
 def _own_name(shape: Shape) -> str:
     """The class that a shape names where no classes are given."""
     if shape.names:
-        return shape.names[-1]
+        return _plain(shape.names[-1])
     return f"group {shape.group}" if shape.group else OBJECT
+
+
+def _plain(name: str) -> str:
+    return BACKGROUND if _BACKGROUND.fullmatch(name) else name
 
 
 def class_id(shape: Shape, names: Sequence[str], given: bool) -> int:
@@ -59,7 +64,7 @@ def class_id(shape: Shape, names: Sequence[str], given: bool) -> int:
     if not given:
         own = _own_name(shape)
         return VOID if IGNORE.fullmatch(own) else names.index(own)
-    for name in shape.names:
+    for name in (*shape.names, *map(_plain, shape.names)):
         if name in names:
             return names.index(name)
     if shape.names and IGNORE.fullmatch(shape.names[-1]):
