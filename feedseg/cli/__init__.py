@@ -12,7 +12,7 @@ from feedseg.runtime import escape, large_pages, signals
 from feedseg.runtime.errors import guarded, leave
 from feedseg.runtime.files import require_folder, require_room
 
-_FOLDERS = {"output", "root", "data_dir"}  # options that name what is written
+_FOLDERS = {"output", "root", "data_dir", "convert"}  # options that name what is written
 _FILES = {"to", "plan", "picture"}
 
 

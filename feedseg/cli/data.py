@@ -20,6 +20,11 @@ def add_verbs(verbs) -> None:
     option("--classes", default="", help="class names in the order of their ids: a,b,c")
     option("--group", default="", metavar="PATTERN",
            help='regular expression for file names whose images belong together: "(P[0-9]+)_"')
+    option("--convert", type=Path, metavar="FOLDER",
+           help="new folder for images and class masks made of ImageJ ROIs, COCO, labelme or "
+           "QuPath GeoJSON files, which is checked then; later shapes cover earlier ones")
+    option("--unlabeled", "--unlabelled", choices=("background", "void"), default="background",
+           help="what --convert makes of pixels without a shape: the first class, or void (255)")
     add_reading(verb)
 
     verb = verbs.add_parser("fetch", help="download a public data set and verify its checksums")
@@ -35,11 +40,17 @@ def add_verbs(verbs) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     from feedseg.datasets.tools.check import check
+    from feedseg.datasets.tools.convert import convert
+    from feedseg.io.reading import ReadOptions
 
-    classes = names(args.classes)
+    data, classes = args.data, names(args.classes)
     reading = dict(axes=args.axes, interpret=args.interpret, fill_missing=args.fill_missing)
+    if args.convert:
+        how = ReadOptions(**reading).checked()
+        convert(data, args.convert, classes=classes, unlabeled=args.unlabeled, how=how)
+        data, classes = args.convert, ()  # which names its classes
     named = dict(map_text=args.label_map, classes=classes, group=args.group)
-    return check(args.data, output=args.output, **named, **reading)
+    return check(data, output=args.output, **named, **reading)
 
 
 def _fetch(args: argparse.Namespace) -> int:

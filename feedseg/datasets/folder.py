@@ -84,7 +84,7 @@ def load(root: Path, options) -> RawData:
         for group in read.values()
         for section in group
     ]
-    names = described.names or tuple(f"class{index}" for index in range(num_classes))
+    names = described.names or default_names(num_classes)
     first = files.pairs[0].image
     counts = [label_map.objects_of(s.label) for s in sections if s.label.any()]
     if not rules and (remark := label_map.instances(counts)):
@@ -156,6 +156,16 @@ def describe(root: Path, classes: tuple[str, ...] = ()) -> Description:
     return described
 
 
+def default_names(num_classes: int) -> tuple[str, ...]:
+    """Names of classes that nobody named."""
+    return tuple(f"class{index}" for index in range(num_classes))
+
+
+def without_ignored(labels: np.ndarray, ignore: int | None) -> np.ndarray:
+    """Labels whose ignored value, if there is one, is void."""
+    return labels if ignore is None else np.where(labels == ignore, VOID, labels)
+
+
 def _listed_names(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -190,7 +200,10 @@ def _from_json(path: Path) -> Description:
     pairs = sorted(pair for pair in pairs if pair[1] != "ignore")
     numbers = [number for number, _ in pairs]
     if numbers != list(range(len(numbers))):
-        raise UserError(f"{path}: label ids {shorten(numbers)} are not 0, 1, 2, ...")
+        raise UserError(
+            f"{path}: label ids {shorten(numbers)} are not 0, 1, 2, ...; number them so there, and "
+            "in the labels by a label map"
+        )
     return Description(tuple(name for _, name in pairs), ignore)
 
 
@@ -223,8 +236,7 @@ def _read(
         labels = label_map.apply(labels, rules) if rules else labels
     except UserError as error:
         raise BadImage(f"{pair.label}: {error}") from None
-    if ignore is not None and not rules:
-        labels = np.where(labels == ignore, VOID, labels)
+    labels = labels if rules else without_ignored(labels, ignore)
     numbered = len(images) > 1
     return [
         readers.section(

@@ -9,7 +9,7 @@ import numpy as np
 
 from feedseg.datasets.common.dataset import VOID
 from feedseg.evaluation import metrics
-from feedseg.evaluation.pair_files import PredictionPair
+from feedseg.evaluation.pair_files import PredictionPair, read_truth
 
 TOLERANCE = 2.0  # px
 
@@ -71,8 +71,7 @@ def count_pair(pair: PredictionPair, num_classes: int, tolerance: float) -> list
     """`count` of every page of a pair of files that fit each other."""
     from feedseg.io.images import read_label
 
-    both = (read_label(path, pair.how) for path in (pair.truth, pair.predicted))
-    pages = zip(*both, strict=True)
+    pages = zip(read_truth(pair), read_label(pair.predicted, pair.how), strict=True)
     return [count(truth, predicted, num_classes, tolerance) for truth, predicted in pages]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from feedseg.datasets.common.dataset import VOID
 from feedseg.evaluation import rand_scores
-from feedseg.evaluation.pair_files import PredictionPair
+from feedseg.evaluation.pair_files import PredictionPair, read_truth
 from feedseg.runtime.errors import UserError
 
 BOUNDARY_KEYS = ("arand_error", "vi_splits", "vi_merges")
@@ -36,7 +36,7 @@ def count_file(
     """
     from feedseg.io.images import read_label
 
-    predicted, truth = (read_label(path, pair.how) for path in (pair.predicted, pair.truth))
+    predicted, truth = read_label(pair.predicted, pair.how), read_truth(pair)
     if predicted.shape != truth.shape:
         raise UserError(
             f"{pair.predicted}: {_size(predicted)}, but its truth {pair.truth} is {_size(truth)}; "

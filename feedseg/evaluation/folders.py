@@ -13,7 +13,7 @@ import numpy as np
 from feedseg.datasets.common.dataset import VOID
 from feedseg.evaluation import boundary_f, metrics, rand_scores
 from feedseg.evaluation.counting import BOUNDARY_KEYS, PageCounts, count_file
-from feedseg.evaluation.pair_files import PredictionPair, pair_files
+from feedseg.evaluation.pair_files import PredictionPair, ignored, pair_files
 from feedseg.evaluation.score_files import write_scores
 from feedseg.evaluation.score_text import score_text
 from feedseg.io.reading import AS_STATED, ReadOptions
@@ -47,7 +47,8 @@ def evaluate_folders(
     """Score label images and print the table of scores.
 
     pred, truth: folders, or two files; labels are class ids 0, 1, ... and in the truth 255 for
-    ignored pixels. num_classes: taken from class_names, or else from the highest id.
+    ignored pixels, or the label that its dataset.json calls `ignore`. num_classes: taken from
+    class_names, or else from the highest id.
     membrane: name or id of the class that separates cells; given one, the connected components
     of everything else are compared too (adapted Rand error, variation of information, ISBI 2012
     scores: swept over thresholds where all predictions have `<name>_probabilities` beside their
@@ -95,7 +96,8 @@ def score_folders(
 def _count(
     pred: Path, truth: Path, names: tuple[str, ...], membrane: int | None, how: ReadOptions
 ) -> FolderCounts:
-    pairs = pair_files(pred, truth, how)
+    ignore = ignored(truth)
+    pairs = [pair._replace(ignore=ignore) for pair in pair_files(pred, truth, how)]
     swept = membrane is not None and all(pair.probabilities for pair in pairs)
     thresholds = rand_scores.THRESHOLDS if swept else (0.5,)
     pages = []

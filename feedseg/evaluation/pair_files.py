@@ -3,10 +3,15 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from feedseg.datasets import folder
+from feedseg.datasets.common.dataset import VOID
 from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.files import is_file
 from feedseg.runtime.names import one_form
+from feedseg.runtime.notes import note
 
 # Suffixes that feedseg, Cellpose, QuPath, ilastik and annotators append to the names of label
 # images, in upper or lower case; names are compared without them.
@@ -27,6 +32,32 @@ class PredictionPair(NamedTuple):
     truth: Path
     probabilities: Path | None
     how: ReadOptions = AS_STATED  # both are read
+    ignore: int | None = None  # label value of the truth that is void, beside 255
+
+
+def read_truth(pair: PredictionPair) -> np.ndarray:
+    """The true labels, [P, H, W] of an unsigned type, 255 where they do not count."""
+    from feedseg.io.images import read_label
+
+    return folder.without_ignored(read_label(pair.truth, pair.how), pair.ignore)
+
+
+def ignored(truth: Path) -> int | None:
+    """The label value that the dataset.json in the folder of labels, or above it, says is void.
+
+    Said where there is one. A dataset.json that describes no labels so is somebody else's.
+    """
+    above = truth if truth.is_dir() else truth.parent
+    for place in (above, above.parent):
+        if is_file(place / "dataset.json"):
+            try:
+                value = folder.describe(place).ignore
+            except UserError:
+                return None
+            if value not in (None, VOID):
+                note("ignored", f"{place / 'dataset.json'}: label {value} is ignored")
+            return value
+    return None
 
 
 def pair_files(pred: Path, truth: Path, how: ReadOptions = AS_STATED) -> list[PredictionPair]:

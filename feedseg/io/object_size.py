@@ -5,6 +5,7 @@
 is the diameter of a connected component of area A. Percentiles are weighted by area, so that specks
 do not count: half of a class's pixels lie in objects larger than the median. Classes of thin
 structures, such as membranes, have no objects: the largest disc inside is much smaller than d.
+Components whose rim is mostly void (255) are strokes of a partly labeled image, no objects.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 
 LEAST_OBJECTS = 5  # of a class, to say how large they are
 _CLUMP = 0.5  # of an image's side: larger than that it is a texture, no object
+_VOID = 255  # label of pixels that nobody labeled
 _THIN = 0.3  # of d: the diameter of the largest disc inside
 
 
@@ -36,7 +38,7 @@ class ObjectSizes:
         """One more image, [h, w]."""
         self._side = max(self._side, *label.shape)
         for each, found in self._objects.items():
-            found.append(_measured(label == each))
+            found.append(_measured(label == each, label == _VOID))
 
     def diameters(self) -> dict[int, Diameters]:
         """Of the classes that consist of objects."""
@@ -54,7 +56,7 @@ def diameters(labels: Iterable[np.ndarray], num_classes: int) -> dict[int, Diame
     return sizes.diameters()
 
 
-def _measured(mask: np.ndarray) -> np.ndarray:
+def _measured(mask: np.ndarray, void: np.ndarray) -> np.ndarray:
     """Area and diameter of the largest disc inside of each component, corners included, [2, n]."""
     from scipy import ndimage
 
@@ -63,7 +65,18 @@ def _measured(mask: np.ndarray) -> np.ndarray:
     parts, count = ndimage.label(mask, np.ones((3, 3)))
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     inside = 2 * ndimage.maximum(depth, parts, np.arange(1, count + 1)) - 1
-    return np.stack([np.bincount(parts.ravel())[1:], inside])
+    return np.stack([np.bincount(parts.ravel())[1:], inside])[:, ~_strokes(parts, void, count)]
+
+
+def _strokes(parts: np.ndarray, void: np.ndarray, count: int) -> np.ndarray:
+    """Whether most of the pixels around a component are void, [count] bool."""
+    from scipy import ndimage
+
+    if not void.any():
+        return np.zeros(count, bool)
+    around = np.where(parts == 0, ndimage.grey_dilation(parts, (3, 3)), 0)
+    rim, unknown = (np.bincount(around[at], minlength=count + 1) for at in (around > 0, void))
+    return (2 * unknown > rim)[1:]
 
 
 def _percentiles(objects: np.ndarray) -> Diameters | None:

@@ -12,14 +12,14 @@ MOST_LEVELS = 64  # lists and objects inside each other; what walks through them
 _KINDS = {dict: "object", list: "list"}
 
 
-def read(path: Path, kind: type = dict, most_bytes: int = MOST_BYTES):
+def read(path: Path, kind: type | tuple[type, ...] = dict, most_bytes: int = MOST_BYTES):
     """The object (or list) in a file of UTF-8. Raises OSError, or ValueError as `parse`."""
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size  # a buffer of what is asked for is made
         return parse(file.read(min(size, most_bytes) + 1), kind, most_bytes)
 
 
-def parse(data: bytes | str, kind: type = dict, most_bytes: int = MOST_BYTES):
+def parse(data: bytes | str, kind: type | tuple[type, ...] = dict, most_bytes: int = MOST_BYTES):
     """The object (or list) in a JSON text.
 
     Raises ValueError if it is larger or deeper than allowed, no UTF-8, no JSON, or of another kind.
@@ -33,7 +33,8 @@ def parse(data: bytes | str, kind: type = dict, most_bytes: int = MOST_BYTES):
     except RecursionError:
         raise ValueError(f"nested more than {MOST_LEVELS} levels deep") from None
     if not isinstance(content, kind):
-        raise ValueError(f"no JSON {_KINDS[kind]}")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        raise ValueError(f"no JSON {' or '.join(_KINDS[each] for each in kinds)}")
     _check_depth(content)
     return content
 

@@ -15,6 +15,7 @@ from feedseg.evaluation.compare import compare_folders
 from feedseg.evaluation.folders import evaluate_folders
 from feedseg.evaluation.pair_files import pair_files, plain_name
 from feedseg.main import guarded
+from feedseg.runtime import notes
 from feedseg.runtime.errors import UserError
 
 NAMES = ("inside", "line")
@@ -201,6 +202,24 @@ def test_a_name_is_never_eaten_up(tmp_path):
     put(tmp_path / "t" / "a.tif", line_at(5))
     with pytest.raises(UserError, match="both have name 'a'"):
         pair_files(tmp_path / "p", tmp_path / "t")
+
+
+def test_the_ignored_label_of_a_dataset_json_is_void(tmp_path, capsys):
+    """As nnU-Net keeps it: beside the folder of labels, its id the highest."""
+    truth, place = tmp_path / "set" / "labelsTr", tmp_path / "set" / "dataset.json"
+    both = put(tmp_path / "pred" / "a.tif", line_at(5)).parent, truth
+    put(truth / "a.tif", np.maximum(line_at(5), 2 * line_at(9, width=3)))
+    assert evaluate_folders(*both)["dataset"]["miou"] < 1
+    place.write_text(json.dumps({"labels": {"background": 0, "line": 1, "ignore": 2}}))
+    for one in (truth, truth / "a.tif"):
+        pred = both[0] if one.is_dir() else both[0] / "a.tif"
+        with notes.fresh():
+            found = evaluate_folders(pred, one)
+        assert found["dataset"]["miou"] == 1 and found["images"][0]["pixels"] == 16 * 13
+        assert found["contours"]["boundary_f"] == 1
+        assert "dataset.json: label 2 is ignored" in capsys.readouterr().err
+    place.write_text(json.dumps({"labels": "*.tif"}))  # of another program
+    assert evaluate_folders(*both)["dataset"]["miou"] < 1
 
 
 def test_sub_folders_are_paired_by_their_names(tmp_path):

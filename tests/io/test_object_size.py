@@ -32,6 +32,15 @@ def test_void_and_other_classes_do_not_count():
     assert set(object_size.diameters([label, label], 3)) == {1}
 
 
+def test_strokes_on_a_partly_labeled_image_are_no_objects():
+    label = discs(*[10] * 8)
+    strokes = np.where(label == 1, label, 255)
+    strokes[:, 190:] = 0
+    assert object_size.diameters([label], 2) and object_size.diameters([strokes], 2) == {}
+    strokes[:100, :190] = label[:100, :190]  # half of it is labeled as a whole
+    assert object_size.diameters([strokes, strokes], 2) == object_size.diameters([label], 2)
+
+
 @pytest.mark.parametrize(
     "label",
     [

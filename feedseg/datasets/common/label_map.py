@@ -108,12 +108,12 @@ def _one_per_object(distinct: list[int]) -> bool:
 
 def objects_of(label: np.ndarray) -> int:
     """How many ids from 1 on, each one connected part, a label [h, w] consists of; 0 if it does
-    not, as classes do not.
+    not, as classes do not, or is labeled in part, where a stroke of each class is one part.
     """
     from scipy import ndimage
 
-    ids = [value for value in unique(label) if value not in (0, VOID)]
-    if not ids or ids != list(range(1, len(ids) + 1)) or len(ids) > MOST_CLASSES:
+    ids = [value for value in unique(label) if value != 0]
+    if not ids or VOID in ids or ids != list(range(1, len(ids) + 1)) or len(ids) > MOST_CLASSES:
         return 0
     corners = np.ones((3, 3))
     whole = all(ndimage.label(label == value, corners)[1] == 1 for value in ids)

@@ -51,13 +51,25 @@ def find_pairs(root: Path) -> Pairs:
         raise UserError(f"{root}: no such folder")
     if (root / "pairs.csv").is_file():
         return pair_list.read(root / "pairs.csv")
-    folders = _folders(root)
-    parts = {
-        part: folders[name] for part, names in PARTS.items() for name in names if name in folders
-    }
+    parts = part_folders(root)
     if "train" in parts:
         return _joined({part: _find(folder) for part, folder in parts.items()}, parts)
     return _find(root)
+
+
+def part_folders(root: Path) -> dict[str, Path]:
+    """The sub-folders that are parts of a split: train, val, test."""
+    folders = _folders(root)
+    return {
+        part: folders[name] for part, names in PARTS.items() for name in names if name in folders
+    }
+
+
+def image_folder(root: Path) -> Path:
+    """The sub-folder called as those of images are; without one the folder itself."""
+    folders = _folders(root)
+    names = dict.fromkeys(name for name, _ in FOLDER_PAIRS)
+    return next((folders[name] for name in names if name in folders), root)
 
 
 def require_complete(files: Pairs, root: Path) -> None:
@@ -225,9 +237,17 @@ def _folders(root: Path) -> dict[str, Path]:
 
 def _files(folder: Path, deep: bool = False) -> list[Path]:
     """Images of a folder, or of its sub-folders too; hidden ones are passed over."""
-    folders = [folder, *_sub_folders(folder)] if deep else [folder]
+    return files_below(folder) if deep else _files_in([folder], SUFFIXES)
+
+
+def files_below(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
+    """Files of a folder and its sub-folders with these suffixes; hidden ones are passed over."""
+    return _files_in([folder, *_sub_folders(folder)], suffixes)
+
+
+def _files_in(folders: Iterable[Path], suffixes: tuple[str, ...]) -> list[Path]:
     inside = (path for each in folders for path in each.iterdir() if path.name[0] != ".")
-    return sorted(path for path in inside if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in inside if path.suffix.lower() in suffixes and path.is_file())
 
 
 def _sub_folders(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from feedseg.datasets.common.dataset import VOID
 from feedseg.datasets.tools import split_plan
 from feedseg.datasets.tools.diagnosis import Diagnosis, diagnose
 from feedseg.datasets.tools.scan import FolderScan, scan_folder
+from feedseg.io.annotations import reading as annotations
 from feedseg.io.reading import ReadOptions
 from feedseg.runtime import console, escape, notes
 from feedseg.runtime.errors import UserError
@@ -52,12 +53,14 @@ def check(
     rules, described = label_map.parse(map_text), folder.describe(data, tuple(classes))
     files = pairing.find_pairs(data)
     if not files.layout:
-        raise UserError(f"{data}: no images with labels found; expected {pairing.LAYOUT}")
+        drawn = pairing.files_below(data, annotations.SUFFIXES)
+        hint = f"; shapes as in {drawn[0].name} become labels by --convert FOLDER" if drawn else ""
+        raise UserError(f"{data}: no images with labels found{hint}; expected {pairing.LAYOUT}")
     how = ReadOptions(axes, interpret, fill_missing).checked()
     with notes.collected() as remarks:
         scan = scan_folder(data, files, rules, described, SHEET_PAIRS, progress, how)
     diagnosis = diagnose(scan, len(described.names), bool(rules), group, remarks)
-    names = described.names if diagnosis.valid_ids else ()  # names belong to ids, not gray values
+    names = _names(scan, described.names) if diagnosis.valid_ids else ()  # gray values have none
     console.say("\n".join(map(escape.visible, report(scan, names, diagnosis))))
     written = _write(output, scan, names, diagnosis)
     console.say(f"\nWrote {', '.join(map(str, written))}")
@@ -78,6 +81,12 @@ def check(
 # Reporting
 
 
+def _names(scan: FolderScan, described: Sequence[str]) -> Sequence[str]:
+    """Class names as training has them."""
+    ids = [value for value in scan.values() if value != VOID]
+    return described or folder.default_names(max(ids, default=-1) + 1)
+
+
 def report(scan: FolderScan, names: Sequence[str], diagnosis: Diagnosis) -> list[str]:
     """The report as lines of text, tables aligned."""
     parts = Counter(pair.part for pair in scan.files.pairs if pair.part)
@@ -87,6 +96,7 @@ def report(scan: FolderScan, names: Sequence[str], diagnosis: Diagnosis) -> list
         f"Layout  {scan.files.layout}",
         f"Pairs   {len(scan.files.pairs)}{split}, {sum(1 for _ in scan.pages())} readable images",
         *([f"Split   {diagnosis.split}"] if diagnosis.split else []),
+        *(_labeled(scan) if diagnosis.valid_ids else []),
         "",
         *_limit(_image_table(scan)),
         "",
@@ -96,6 +106,17 @@ def report(scan: FolderScan, names: Sequence[str], diagnosis: Diagnosis) -> list
         if texts:
             lines += ["", f"{title} ({len(texts)})", *_limit([f"  - {text}" for text in texts])]
     return lines
+
+
+def _labeled(scan: FolderScan) -> list[str]:
+    """How much is labeled, where not all is."""
+    total = scan.values()
+    if not total[VOID]:
+        return []
+    share = 1 - total[VOID] / total.total()
+    text = f"Labeled {100 * share:.3g} % of the pixels; the others ({VOID}, void) count nowhere"
+    bare = sum(set(page.values) == {VOID} for page in scan.pages())
+    return [text + (f"; {bare} image(s) without any are left out" if bare else "")]
 
 
 def _limit(lines: list[str]) -> list[str]:

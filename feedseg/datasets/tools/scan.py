@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from feedseg.datasets.common import label_map
-from feedseg.datasets.common.dataset import VOID
 from feedseg.datasets.common.pairing import Pair, Pairs
-from feedseg.datasets.folder import Description
+from feedseg.datasets.folder import Description, without_ignored
 from feedseg.io.images import read_array, read_label
 from feedseg.io.reading import AS_STATED, ReadOptions, label_options
 from feedseg.runtime.errors import UserError
@@ -124,8 +123,7 @@ def _read_pair(pair: Pair, rules: list[label_map.Rule], ignore: int | None, how:
             "(pages x height x width); both must agree; if channels are taken for pages, name "
             "the axes: --axes CYX or YXC"
         )
-    if ignore is not None and not rules:
-        labels = np.where(labels == ignore, VOID, labels)
+    labels = labels if rules else without_ignored(labels, ignore)
     try:
         labels = label_map.apply(labels, rules) if rules else labels
     except UserError as error:
