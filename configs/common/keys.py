@@ -168,6 +168,8 @@ def _keys() -> dict:
             ema_decay=Key(0.0, fraction()),  # moving average of the variables, which is evaluated;
             # 0: none
             compute_dtype=Key("float32", DTYPES),  # parameters stay float32
+            patience=Key(0, whole(0)),  # epochs without a higher validation mean IoU after which
+            # the run ends; 0: none ends it
             save_every_epochs=Key(1, whole(1)),
             pretrained="",  # saunet: file with DenseNet-121's ImageNet weights (see
             # feedseg/training/pretrained.py); empty: random numbers

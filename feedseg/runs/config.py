@@ -20,6 +20,7 @@ _MACHINE_KEYS = ("data_dir", "runtime")  # where a run happens, not what it is
 _LATER = {
     "data": {"axes": "", "interpret": "auto", "fill_missing": False},
     "split": {"group": ""},
+    "train": {"patience": 0},
 }
 _CONFIG_ERRORS = (
     flags.Error,

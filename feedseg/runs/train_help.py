@@ -19,6 +19,7 @@ _USUAL = (
     "data.classes",
     "split.group",
     "train.epochs",
+    "train.patience",
     "train.batch_size",
     "optimizer.learning_rate",
     "loss.class_weight",

@@ -85,7 +85,11 @@ def scores(setup: Setup, predictor: JaxPredictor, matrices: dict[str, np.ndarray
 
 
 def provenance(setup: Setup, meta: dict) -> dict:
-    """Where the numbers come from."""
+    """Where the numbers come from.
+
+    Only of such runs: `stopped`, the epoch and the reason of an early end, and `went_on_from`,
+    the epochs of the shorter runs that this one goes on from.
+    """
     return {
         **setup.directory.identity(),
         "log_hash": setup.directory.log_hash(),
@@ -96,6 +100,7 @@ def provenance(setup: Setup, meta: dict) -> dict:
         "device": mesh.describe(setup.mesh),
         "seconds": round(meta["seconds"], 1),  # of all runs of its program
         "together": meta["together"],
+        **{key: meta[key] for key in ("stopped", "went_on_from") if meta[key]},
     }
 
 
