@@ -29,6 +29,7 @@ NAMES = Listed(Text(200, least=1), 0, 255)  # of classes
 GREYS = Listed(at_least(0, 1), 0, 255)
 LIMITS = Listed(Number(), 2, 2)
 COUNTS = Listed(whole(0), 3, 3)
+LOGGERS = Listed(Text(50, least=1), 0, 10)
 TOGETHER = Choice(("copies", "vmap"))
 DTYPES = Choice(("float32", "bfloat16"))
 TERMS = Table(Table(Each(at_least(0))))
@@ -186,5 +187,7 @@ def _keys() -> dict:
             steps_per_dispatch=Key(1, whole(0)),  # training steps in one program; 0: an epoch
             together=Key("copies", TOGETHER),  # several runs as one program
             progress=True,
+            loggers=Key((), LOGGERS),  # beside metrics.jsonl: csv, tensorboard, wandb, see
+            # feedseg/runs/loggers
         ),
     )

@@ -21,6 +21,7 @@ _LATER = {
     "data": {"axes": "", "interpret": "auto", "fill_missing": False},
     "split": {"group": ""},
     "train": {"patience": 0},
+    "runtime": {"loggers": ()},
 }
 _CONFIG_ERRORS = (
     flags.Error,

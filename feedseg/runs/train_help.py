@@ -24,6 +24,7 @@ _USUAL = (
     "optimizer.learning_rate",
     "loss.class_weight",
     "runtime.devices",
+    "runtime.loggers",
 )
 
 

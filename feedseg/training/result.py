@@ -19,6 +19,8 @@ from feedseg.training import validate
 from feedseg.training.run import rescue_best
 from feedseg.training.setup import Setup, place_items
 
+FIGURES = ("curves.png", "confusion.png", "panel.png")
+
 
 def finish(setup: Setup, state, meta: dict, best: Checkpoints) -> dict:
     """Test the best checkpoint and write result.json; the figures come after it.
@@ -107,10 +109,11 @@ def provenance(setup: Setup, meta: dict) -> dict:
 def draw(setup: Setup, predictor: JaxPredictor, matrix: np.ndarray) -> None:
     """Curves, confusion matrix and a panel of up to four test images."""
     path, dataset = setup.directory.path, setup.dataset
-    figures.curves(setup.directory.rows(), path / "curves.png")
-    figures.confusion_figure(matrix, dataset.class_names, path / "confusion.png")
+    curves, confusion, pictures = map(path.joinpath, FIGURES)
+    figures.curves(setup.directory.rows(), curves)
+    figures.confusion_figure(matrix, dataset.class_names, confusion)
     rows = test_split.panel_rows(predictor, dataset, test_split.evenly(setup.split.test, 4))
-    panel(rows, path / "panel.png", dataset.class_names, dataset.class_colors)
+    panel(rows, pictures, dataset.class_names, dataset.class_colors)
 
 
 def _percent(value: float | None) -> str:

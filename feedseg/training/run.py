@@ -13,6 +13,7 @@ import numpy as np
 from feedseg.runs.checkpoint import Checkpoints
 from feedseg.runs.directory import RunDir
 from feedseg.runs.heartbeat import Heartbeat
+from feedseg.runs.loggers import Loggers
 from feedseg.runtime import files, mesh, processes
 from feedseg.runtime.errors import Diverged, FeedsegError, UserError
 from feedseg.runtime.logs import Log, Progress
@@ -43,6 +44,7 @@ class TrainingRun:
     best: Checkpoints
     progress: Progress
     heartbeat: Heartbeat
+    loggers: Loggers
     callbacks: Sequence[Callback] = ()
     begun: float = 0.0  # when its epoch began
     error: FeedsegError | None = None

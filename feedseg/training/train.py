@@ -22,16 +22,19 @@ import jax
 import numpy as np
 
 from feedseg import datasets
+from feedseg.runs import config as configs
+from feedseg.runs import loggers
 from feedseg.runs.checkpoint import Checkpoints
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runs.heartbeat import NAME, Heartbeat
 from feedseg.runs.lock import WorkdirLock
+from feedseg.runs.loggers import Loggers
 from feedseg.runtime import files, notes, signals, xla
 from feedseg.runtime.errors import FeedsegError, Stopped, UserError
 from feedseg.runtime.logs import Log, Progress
 from feedseg.training import batched, early_stop, validate
 from feedseg.training.early_stop import Callback
-from feedseg.training.result import finish, show
+from feedseg.training.result import FIGURES, finish, show
 from feedseg.training.run import (
     RunSpec,
     TrainingRun,
@@ -90,12 +93,13 @@ def run_together(specs: Sequence[RunSpec]) -> list[dict | FeedsegError]:
 def begin(spec: RunSpec, held: ExitStack, mesh) -> TrainingRun | dict:
     """A run at its newest step, its directory locked; the result of one that is finished.
 
-    held: keeps the lock and the open checkpoints. mesh: instead of the configured devices.
+    held: keeps the lock, the open checkpoints and loggers. mesh: instead of the configured devices.
     """
     config, log, directory = spec.config, spec.log, RunDir(spec.workdir)
     directory.check(config)
     if not directory.finished(config):
-        datasets.find_root(config.data.name, config.data_dir)  # an error before the lock
+        loggers.check(config.runtime.loggers)  # errors before the lock
+        datasets.find_root(config.data.name, config.data_dir)
     held.enter_context(WorkdirLock(directory.path))
     directory.check(config)  # until now another process may have begun here
     if result := directory.finished(config):
@@ -113,8 +117,14 @@ def begin(spec: RunSpec, held: ExitStack, mesh) -> TrainingRun | dict:
     meta = rescue_best(setup, state, meta, best)
     total, plan = setup.plan.total, setup.plan
     progress = Progress(total, int(state.step), plan.batch, config.runtime.progress)
+    logging = Loggers(
+        config.runtime.loggers, directory.path, configs.to_plain(config), directory.rows(), log
+    )
+    held.enter_context(logging)
     heartbeat = held.enter_context(Heartbeat(directory.path / NAME, total))
-    return TrainingRun(setup, state, meta, latest, best, progress, heartbeat, tuple(spec.callbacks))
+    return TrainingRun(
+        setup, state, meta, latest, best, progress, heartbeat, logging, spec.callbacks
+    )
 
 
 def changed_data(config, directory: RunDir) -> str:
@@ -167,9 +177,7 @@ def train(runs: Sequence[TrainingRun], stop: signals.Stop) -> None:
         if stopping and not all(run.error for run in runs):
             reason = stop.signal_name or "the scheduler"
             raise Stopped(f"stopped by {reason} at step {step}: run again")
-        for run in runs:
-            if run.meta["stopped"]:
-                end(run)  # now, as its state is lost with the next step
+        end_stopped(runs)
     stop.to_save = False  # the last states are on the disk
     for run in runs:
         run.progress.close()
@@ -206,7 +214,9 @@ def end_epoch(run: TrainingRun, step: int, epoch_ends: bool, stopping: bool) -> 
         run.progress.validated(row["val/miou"])
         setup.directory.append(row)
         setup.log(validate.epoch_line(setup, row, seconds))
-        stop_early(run, row | {"images_per_s": validate.speed(setup, seconds)}, last)
+        row["images_per_s"] = validate.speed(setup, seconds)
+        run.loggers.scalars(step, row)
+        stop_early(run, row, last)
         last |= bool(run.meta["stopped"])
         due |= last or row["epoch"] % setup.config.train.save_every_epochs == 0
     if due:
@@ -223,11 +233,25 @@ def stop_early(run: TrainingRun, row: dict, last: bool) -> None:
         run.setup.log(f"stopped early at epoch {row['epoch']}: {reason}")
 
 
+def end_stopped(runs: Sequence[TrainingRun]) -> None:
+    """Evaluate the runs that have just stopped early: their states are lost with the next step.
+
+    The clocks of the others stand still meanwhile.
+    """
+    begun = time.monotonic()
+    for run in runs:
+        if run.meta["stopped"]:
+            end(run)
+    for run in runs:
+        run.begun += time.monotonic() - begun
+
+
 def end(run: TrainingRun) -> dict | FeedsegError:
     """The result of a run whose last step is done, or why it has none; made once."""
     with run.guarded():
         if not run.error and not run.result:
             run.result = finish(run.setup, run.state, run.meta, run.best)
             run.heartbeat.end(None)
+            run.loggers.images(int(run.state.step), map(run.setup.directory.path.joinpath, FIGURES))
             show(run.result, run.setup.log)
     return run.error or run.result

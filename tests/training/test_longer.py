@@ -10,6 +10,7 @@ import pytest
 
 from feedseg import main
 from feedseg.inference.trained import load_run
+from feedseg.runs import config as configs
 from feedseg.runs import directory as directories
 from feedseg.runs.checkpoint import read_tree, saved_steps
 from feedseg.runs.directory import RunDir, read_json
@@ -137,6 +138,17 @@ def test_any_other_change_is_refused(short, capsys, epochs, more, named):
     said = capsys.readouterr().err
     assert f"holds a run with another configuration ({named}); choose" in said
     assert said.count("\n") == 1
+
+
+def test_a_run_of_an_earlier_version_goes_on(copied):
+    """Neither its configuration nor its checkpoints knew of patience."""
+    config = read_json(copied / "config.json")
+    del config["train"]["patience"], config["runtime"]["loggers"]
+    files.write_sealed(copied / "config.json", config)
+    before = configs.config_hash(config)
+    assert before == read_json(copied / "result.json")["config_hash"]
+    assert run(copied, 3) == 0
+    assert read_json(copied / "result.json")["went_on_from"] == [2]
 
 
 def test_a_run_that_is_not_finished_is_refused(copied, capsys):
