@@ -204,24 +204,30 @@ def end_epoch(run: TrainingRun, step: int, epoch_ends: bool, stopping: bool) -> 
     check_finite(run)  # only finite numbers are saved
     due = stopping or last
     if epoch_ends:
-        seconds, run.begun = time.monotonic() - run.begun, time.monotonic()
-        row = validate.epoch_row(setup, run.state, step)
-        waiting = early_stop.waited(run.meta, row["val/miou"])
-        run.meta = keep_best(setup, run.best, run.state, step, row, run.meta)
-        run.meta["waited"] = waiting
-        run.meta["seconds"] += seconds + time.monotonic() - run.begun
-        run.begun = time.monotonic()
-        run.progress.validated(row["val/miou"])
-        setup.directory.append(row)
-        setup.log(validate.epoch_line(setup, row, seconds))
-        row["images_per_s"] = validate.speed(setup, seconds)
-        run.loggers.scalars(step, row)
+        row = validated(run, step)
         stop_early(run, row, last)
         last |= bool(run.meta["stopped"])
         due |= last or row["epoch"] % setup.config.train.save_every_epochs == 0
     if due:
         meta = {**run.meta, **setup.directory.identity(), "log_hash": setup.directory.log_hash()}
         run.latest.save(step, dict(run.state.__dict__), meta, final=stopping or last)
+
+
+def validated(run: TrainingRun, step: int) -> dict:
+    """Score an epoch, keep it if it is the best and log it; its row, with `images_per_s`."""
+    seconds, run.begun = time.monotonic() - run.begun, time.monotonic()
+    row = validate.epoch_row(run.setup, run.state, step)
+    waiting = early_stop.waited(run.meta, row["val/miou"])
+    run.meta = keep_best(run.setup, run.best, run.state, step, row, run.meta)
+    run.meta["waited"] = waiting
+    run.meta["seconds"] += seconds + time.monotonic() - run.begun
+    run.begun = time.monotonic()
+    run.progress.validated(row["val/miou"])
+    run.setup.directory.append(row)
+    run.setup.log(validate.epoch_line(run.setup, row, seconds))
+    row["images_per_s"] = validate.speed(run.setup, seconds)
+    run.loggers.scalars(step, row)
+    return row
 
 
 def stop_early(run: TrainingRun, row: dict, last: bool) -> None:
