@@ -31,6 +31,7 @@ LIMITS = Listed(Number(), 2, 2)
 MANY = 10**6  # images, steps or epochs at most
 FOLDS = 1000
 COUNTS = Listed(whole(0, MANY), 3, 3)
+LOGGERS = Listed(Text(50, least=1), 0, 10)
 TOGETHER = Choice(("copies", "vmap"))
 DTYPES = Choice(("float32", "bfloat16"))
 TERMS = Table(Table(Each(at_least(0))))
@@ -175,6 +176,8 @@ def _keys() -> dict:
             ema_decay=Key(0.0, fraction()),  # moving average of the variables, which is evaluated;
             # 0: none
             compute_dtype=Key("float32", DTYPES),  # parameters stay float32
+            patience=Key(0, whole(0, MANY)),  # epochs without a higher validation mean IoU after
+            # which the run ends; 0: none ends it
             save_every_epochs=Key(1, whole(1, MANY)),
             pretrained="",  # saunet: file with DenseNet-121's ImageNet weights (see
             # feedseg/training/pretrained.py); empty: random numbers
@@ -191,5 +194,7 @@ def _keys() -> dict:
             steps_per_dispatch=Key(1, whole(0, MANY)),  # training steps in one program; 0: an epoch
             together=Key("copies", TOGETHER),  # several runs as one program
             progress=True,
+            loggers=Key((), LOGGERS),  # beside metrics.jsonl: csv, tensorboard, wandb, see
+            # feedseg/runs/loggers
         ),
     )

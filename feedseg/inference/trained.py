@@ -16,7 +16,7 @@ from feedseg.inference.predictor import TrainingImages
 from feedseg.inference.segment import NOT_FINITE
 from feedseg.runs import checkpoint_format
 from feedseg.runs.checkpoint import read_tree, saved_steps
-from feedseg.runs.directory import RunDir, read_json, require_same
+from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime import xla
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.rounding import round_up
@@ -83,7 +83,7 @@ def read_run(run: Path, checkpoint: str = "best") -> ModelParts:
         if checkpoint == "best" and saved_steps(directory.checkpoints):
             raise UserError(f"{error}; or take the newest one: --checkpoint latest") from None
         raise
-    require_same(folder, notes, directory.identity())
+    directory.require_own(folder, notes)
     variables = {"params": tree["params"], "batch_stats": tree.get("batch_stats", {})}
     return ModelParts(config.model.to_dict(), variables, config.train.compute_dtype, facts)
 

@@ -27,6 +27,8 @@ _LATER = {
         "interpret": "auto",
     },
     "split": {"group": ""},
+    "train": {"patience": 0},
+    "runtime": {"loggers": ()},
 }
 _CONFIG_ERRORS = (
     flags.Error,

@@ -11,6 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from feedseg.runs import config as configs
+from feedseg.runs import longer
 from feedseg.runtime import files, json_files, processes
 from feedseg.runtime.errors import SaveFailed, UserError, one_line
 
@@ -38,7 +39,10 @@ class RunDir:
         return configs.from_plain(plain)
 
     def check(self, config: ConfigDict) -> None:
-        """Raises UserError listing the differences if a run with another config is here."""
+        """Raises UserError listing the differences if a run with another config is here.
+
+        A finished run may have more epochs than before (`longer`).
+        """
         processes.check_same("the configuration", files.to_json(configs.to_plain(config)))
         processes.check_same("the run directory", str(self.path))
         processes.from_first(self._check, config)
@@ -48,7 +52,7 @@ class RunDir:
             return
         old, new = read_json(self.config), configs.to_plain(config)
         changed = configs.differences(configs.identity(old), configs.identity(new))
-        if changed:
+        if changed and not (self.result.exists() and longer.goes_on(old, new)):
             raise UserError(
                 f"{self.path} holds a run with another configuration ({'; '.join(changed)}); "
                 "choose another --workdir or delete that folder"
@@ -57,6 +61,7 @@ class RunDir:
     def claim(self, config: ConfigDict, facts: dict) -> None:
         """Store the config and the facts of its data (`facts.describe`).
 
+        The result of a shorter run that goes on is kept under another name before that.
         Raises UserError if the images, labels or limits have changed since the run began, or are
         not the same in all processes.
         """
@@ -69,8 +74,12 @@ class RunDir:
                 f"the data of {self.path} have changed since this run began; choose another "
                 "--workdir or bring the old data back"
             )
+        plain = configs.to_plain(config)
+        if self.config.exists() and longer.goes_on(old := read_json(self.config), plain):
+            longer.keep_result(self.result, old["train"]["epochs"])
         files.write_sealed(self.data, facts)
-        files.write_sealed(self.config, configs.to_plain(config))
+        files.write_sealed(self.config, plain)
+        self.result.unlink(missing_ok=True)  # what is claimed is not finished: this one is kept
 
     def require_there(self) -> None:
         """Raises SaveFailed if the directory was deleted or renamed while the run goes on."""
@@ -97,19 +106,43 @@ class RunDir:
             "data_hash": read_json(self.data)["fingerprint"],
         }
 
-    def finished(self) -> dict | None:
+    def require_own(self, path: Path, facts: dict) -> None:
+        """Raises UserError if facts in a file of the run are those of another one (`require_same`).
+
+        Those of a shorter run that this one goes on from are its own.
+        """
+        own = self.identity()
+        if self.went_on_from(facts):
+            facts = {**facts, "config_hash": own["config_hash"]}
+        require_same(path, facts, own)
+
+    def went_on_from(self, facts: dict) -> int:
+        """Epochs of the shorter run that a file with these facts is of; 0: of no shorter one."""
+        return processes.from_first(self._earlier, facts)
+
+    def _earlier(self, facts: dict) -> int:
+        known = longer.shorter(self.path, read_json(self.config))
+        return known.get(facts.get("config_hash"), 0)
+
+    def finished(self, config: ConfigDict | None = None) -> dict | None:
         """The content of result.json, None while the run is not finished.
 
+        config: None too where it asks for more epochs than those of the run.
         Raises UserError if it is damaged, or the result of another run.
         """
-        return processes.from_first(self._finished)
+        return processes.from_first(self._finished, config)
 
-    def _finished(self) -> dict | None:
+    def _finished(self, config: ConfigDict | None) -> dict | None:
         if not self.result.exists():
             return None
         result = read_json(self.result)
         if self.config.exists() and self.data.exists():
+            if self._earlier(result):  # a kill came between the new config.json and its removal
+                return None
             require_same(self.result, result, self._identity())
+        if config and self.config.exists():
+            more = longer.goes_on(read_json(self.config), configs.to_plain(config))
+            return None if more else result
         return result
 
     def rows(self) -> list[dict]:

@@ -19,10 +19,12 @@ _USUAL = (
     "data.classes",
     "split.group",
     "train.epochs",
+    "train.patience",
     "train.batch_size",
     "optimizer.learning_rate",
     "loss.class_weight",
     "runtime.devices",
+    "runtime.loggers",
 )
 
 

@@ -19,6 +19,8 @@ from feedseg.training import validate
 from feedseg.training.run import rescue_best
 from feedseg.training.setup import Setup, place_items
 
+FIGURES = ("curves.png", "confusion.png", "panel.png")
+
 
 def finish(setup: Setup, state, meta: dict, best: Checkpoints) -> dict:
     """Test the best checkpoint and write result.json; the figures come after it.
@@ -87,7 +89,11 @@ def scores(setup: Setup, predictor: JaxPredictor, matrices: dict[str, np.ndarray
 
 
 def provenance(setup: Setup, meta: dict) -> dict:
-    """Where the numbers come from."""
+    """Where the numbers come from.
+
+    Only of such runs: `stopped`, the epoch and the reason of an early end, and `went_on_from`,
+    the epochs of the shorter runs that this one goes on from.
+    """
     return {
         **setup.directory.identity(),
         "log_hash": setup.directory.log_hash(),
@@ -98,16 +104,18 @@ def provenance(setup: Setup, meta: dict) -> dict:
         "device": mesh.describe(setup.mesh),
         "seconds": round(meta["seconds"], 1),  # of all runs of its program
         "together": meta["together"],
+        **{key: meta[key] for key in ("stopped", "went_on_from") if meta[key]},
     }
 
 
 def draw(setup: Setup, predictor: JaxPredictor, matrix: np.ndarray) -> None:
     """Curves, confusion matrix and a panel of up to four test images."""
     path, (dataset, test, _) = setup.directory.path, setup.test
-    figures.curves(setup.directory.rows(), path / "curves.png")
-    figures.confusion_figure(matrix, dataset.class_names, path / "confusion.png")
+    curves, confusion, pictures = map(path.joinpath, FIGURES)
+    figures.curves(setup.directory.rows(), curves)
+    figures.confusion_figure(matrix, dataset.class_names, confusion)
     rows = test_split.panel_rows(predictor, dataset, test_split.evenly(test, 4))
-    panel(rows, path / "panel.png", dataset.class_names, dataset.class_colors)
+    panel(rows, pictures, dataset.class_names, dataset.class_colors)
 
 
 def _percent(value: float | None) -> str:

@@ -1,6 +1,6 @@
 """One run between its steps: what is restored, kept as the best and refused as not finite."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,28 +11,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from feedseg.runs.checkpoint import Checkpoints
-from feedseg.runs.directory import RunDir, require_same
+from feedseg.runs.directory import RunDir
 from feedseg.runs.heartbeat import Heartbeat
+from feedseg.runs.loggers import Loggers
 from feedseg.runtime import files, mesh, processes
 from feedseg.runtime.errors import Diverged, FeedsegError, UserError
 from feedseg.runtime.logs import Log, Progress
 from feedseg.training import step as steps
+from feedseg.training.early_stop import Callback
 from feedseg.training.setup import Setup
 
 _all_finite = jax.jit(steps.finite)
 
 
 class RunSpec(NamedTuple):
-    """A run to make."""
+    """A run to make. callbacks: called with the row of every epoch; True ends the run."""
 
     config: Any
     workdir: Path
     log: Log
+    callbacks: Sequence[Callback] = ()
 
 
 @dataclass
 class TrainingRun:
-    """A run in progress. meta: notes on its best epoch and its time."""
+    """A run in progress. meta: notes on its best epoch, its time and its early end."""
 
     setup: Setup
     state: steps.TrainState
@@ -41,8 +44,16 @@ class TrainingRun:
     best: Checkpoints
     progress: Progress
     heartbeat: Heartbeat
+    loggers: Loggers
+    callbacks: Sequence[Callback] = ()
     begun: float = 0.0  # when its epoch began
     error: FeedsegError | None = None
+    result: dict | None = None  # once it is written
+
+    @property
+    def training(self) -> bool:
+        """Whether it has neither failed nor stopped early."""
+        return not self.error and not self.meta["stopped"]
 
     def fail(self, error: FeedsegError) -> None:
         """The run ends here; others of its program go on."""
@@ -67,12 +78,15 @@ def restore(
     of another run, or a program of several steps cannot continue from that step.
     """
     meta = {"best_miou": -1.0, "best_epoch": 0, "seconds": 0.0, "together": 1}
+    meta |= {"waited": 0, "stopped": None, "went_on_from": []}
     plan, directory = setup.plan, setup.directory
     newest = latest.restore_latest(mesh.abstract(setup.mesh, state.__dict__))
     if newest:
         step, tree, notes = newest
-        require_same(latest.folder / str(step), notes, directory.identity())
+        directory.require_own(latest.folder / str(step), notes)
         meta |= notes
+        if epochs := directory.went_on_from(notes):
+            meta |= _longer(setup, step, epochs, meta)
         state = steps.TrainState(**tree)
         if step % plan.per_dispatch:
             raise UserError(
@@ -89,6 +103,19 @@ def restore(
             "its curves are incomplete or changed; training and scores do not depend on it"
         )
     return state, meta
+
+
+def _longer(setup: Setup, step: int, epochs: int, meta: dict) -> dict:
+    """Changed notes of a run that goes on from the end of one of so many epochs; says so.
+
+    Patience begins anew: it was with another learning rate.
+    """
+    setup.log(
+        f"going on from {epochs} to {setup.config.train.epochs} epochs: the learning rate is that "
+        f"of the longer run, {float(setup.schedule(step)):.3g} at step {step}; the result so far "
+        f"is kept as result-of-{epochs}-epochs.json"
+    )
+    return {"waited": 0, "stopped": None, "went_on_from": [*meta["went_on_from"], epochs]}
 
 
 def check_finite(run: TrainingRun) -> None:
@@ -125,7 +152,10 @@ def rescue_best(setup: Setup, state: steps.TrainState, meta: dict, best: Checkpo
     directory, step = setup.directory, int(state.step)
     whole = best.restore_latest(mesh.abstract(setup.mesh, state.variables()))
     if whole:
-        require_same(best.folder / str(whole[0]), whole[2], directory.identity())
+        number, variables, notes = whole
+        directory.require_own(best.folder / str(number), notes)
+        if directory.went_on_from(notes):
+            best.save(number, variables, {**notes, **directory.identity()}, final=True)
         return meta
     if not meta["best_epoch"]:
         return meta  # none was saved yet

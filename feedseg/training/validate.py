@@ -53,12 +53,17 @@ def epoch_row(setup: Setup, state: TrainState, step: int) -> dict:
     return row | {f"val/{name}/miou": each["miou"] for name, each in scores.items()}
 
 
+def speed(setup: Setup, seconds: float) -> float:
+    """Training images per second of an epoch that took so long without its validation."""
+    return setup.plan.per_epoch * setup.plan.batch / seconds
+
+
 def epoch_line(setup: Setup, row: dict, seconds: float) -> str:
     """The epoch in one line, with speed and time left."""
     epochs = setup.config.train.epochs
     left = (epochs - row["epoch"]) * seconds
-    speed = setup.plan.per_epoch * setup.plan.batch / seconds
     return (
         f"epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  "
-        f"val mIoU {100 * row['val/miou']:.2f}  {speed:.1f} images/s  {left / 60:.1f} min left"
+        f"val mIoU {100 * row['val/miou']:.2f}  {speed(setup, seconds):.1f} images/s  "
+        f"{left / 60:.1f} min left"
     )

@@ -400,7 +400,7 @@ def test_every_configuration_trains(path, tmp_path, first_file):
 
 def test_a_stored_configuration_of_an_earlier_version_gets_the_later_keys():
     stored = configs.to_plain(parsed()[0])
-    earlier = {**stored, "data": {**stored["data"]}, "split": {**stored["split"]}}
+    earlier = stored | {part: {**stored[part]} for part in configs._LATER}
     for part, keys in configs._LATER.items():
         for key in keys:
             del earlier[part][key]

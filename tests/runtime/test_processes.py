@@ -170,6 +170,24 @@ def test_a_stopped_pair_continues_as_one_process_and_the_other_way_round(referen
     assert_same_run(reference, other)
 
 
+@pytest.mark.cluster
+def test_a_pair_goes_on_for_more_epochs_and_stops_early_as_one_process_does(tmp_path):
+    """Both processes know the shorter run, and agree on the end; process 0 alone logs."""
+    patience = ("--config.train.patience=1", "--config.optimizer.learning_rate=1e-6")
+    longer = (*patience, "--config.train.epochs=9", "--config.runtime.loggers=csv")
+    one_process(tmp_path / "one", *patience, "--config.train.epochs=1")
+    shutil.copytree(tmp_path / "one", tmp_path / "pair")
+    one_process(tmp_path / "one", *longer)
+    codes, said, errors = Pair(tmp_path / "pair", *longer).end()
+    assert codes == [0, 0], errors
+    assert "going on from 1 to 9 epochs" in said[0] and "stopped early at epoch" in said[0]
+    assert_same_run(tmp_path / "one", tmp_path / "pair")
+    result = run_files.scores(tmp_path / "pair")
+    assert result["went_on_from"] == [1] and 1 < result["stopped"]["epoch"] < 9
+    lines = (tmp_path / "pair" / "metrics.csv").read_text().splitlines()
+    assert len(lines) == 1 + result["stopped"]["epoch"]
+
+
 def kill_one(workdir: Path, killed: int) -> None:
     """A pair of which one process is killed at its sixth step; the other ends within 30 s."""
     pair = Pair(workdir, code=(INTERRUPTED, str(killed), "6", "SIGKILL"))
