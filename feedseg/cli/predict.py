@@ -33,8 +33,10 @@ def add_verbs(verbs) -> None:
     option("--rotations", type=int, default=0,
            help="test-time augmentation: average over this many equally spaced rotations")
     option("--rounds", type=int, default=0, help="number of feedback rounds (0: as in training)")
-    option("--scale", type=float, default=1.0,
-           help="size of the images for the network: 0.5 halves them, results keep their size")
+    option("--scale", type=float,
+           help="size of the images for the network: 0.5 halves them, results keep their size; 1: "
+                "as they are (default: by the pixel sizes of image and training, where both are "
+                "known and differ by more than 10 %%)")
     option("--normalization", default="", metavar="RULE",
            help="of gray values, instead of the model's: image_percentile, channel_percentile, "
                 "dtype_range")

@@ -58,7 +58,7 @@ def predict(
     backend: str = "",
     normalization: str = "",
     value_range: tuple[float, float] = (),
-    scale: float = 1.0,
+    scale: float | None = None,
     axes: str = "",
     interpret: str = "auto",
     fill_missing: bool = False,
@@ -85,9 +85,9 @@ def predict(
     many rotations by equal angles (see `inference.rotation`). rounds: of a network with feedback,
     0: as trained. backend: jax, or onnx for a file that ends in .onnx, which needs no JAX; none: by
     the file. normalization, value_range: of gray values, instead of the model's
-    (`segment.with_normalization`). scale: the network sees images so many times as large
-    (`feedseg.inference.rescaling`). axes, interpret, fill_missing: how files are read
-    (`feedseg.io.reading.ReadOptions`).
+    (`segment.with_normalization`). scale: the network sees images so many times as large, results
+    keep their size; None: by the pixel sizes of image and training (`rescaling.choose`). axes,
+    interpret, fill_missing: how files are read (`feedseg.io.reading.ReadOptions`).
     Given again, it goes on where it was stopped: what this model made of the same images with the
     same options is left as it is, and so are the rows made of an image, unless
     probabilities or uncertainty are asked for. Memory grows little with the width of an image and
@@ -119,8 +119,10 @@ def predict(
             refuse_existing([job for job in jobs if not record.began(job)])
         if not jobs:
             return []
-        only_labels = not probabilities and not uncertainty and rotations < 2 and scale == 1
-        kind = dict(dihedral=dihedral, uncertainty=uncertainty, only_labels=only_labels)
+        only_labels = not probabilities and not uncertainty and rotations < 2
+        kind = dict(
+            dihedral=dihedral, uncertainty=uncertainty, only_labels=only_labels, scale=scale
+        )
         predictor = backends.load(model, checkpoint, rounds, backend=backend, **kind)
         predictor = segment.with_normalization(predictor, normalization, value_range)
         if instances:
@@ -137,7 +139,7 @@ class ImageOptions(NamedTuple):
     channels: tuple[int, ...] = ()
     tile: int = 0
     rotations: int = 0
-    scale: float = 1.0
+    scale: float | None = None
     how: ReadOptions = AS_STATED
 
 
@@ -186,7 +188,7 @@ def predict_files(
             if progress and not terminal:
                 console.warn(escape.visible(f"{job.image} -> {job.labels}"))
     remarks.on_nothing(empty, len(jobs), predictor)
-    sizes.say(options.scale)
+    sizes.say()
     if len(failures) > 1:
         raise UserError(f"{len(failures)} of {len(jobs)} images failed, the first: {failures[0]}")
     if failures:
@@ -219,13 +221,13 @@ def _predict_file(
     """Writes the outputs of one image file, streamed from slab to slab; whether it is all of the
     first class.
     """
-    tile, rotations, scale, how = options[1:]
+    tile, rotations, how = options.tile, options.rotations, options.how
     others = False  # than the first class
     sizes.begin_image()
     with open_source(job.image, how) as file, ExitStack() as files:
         source = segment.FittingImage(with_channels(file, options.channels), predictor)
         outputs = Outputs(job, source, predictor, files, how)
-        remarks.on_pixel_size(job.image, outputs.calibration, predictor, scale)
+        scale = rescaling.choose(job.image, outputs.calibration, predictor, options.scale)
         bar.set_description(console.shown(job.image.name, sys.stderr), refresh=False)
 
         kept = files.enter_context(_kept(job, record))
@@ -250,7 +252,7 @@ def _predict_file(
             record.begin(job)
         outputs.write(chain([first], rows))
     remarks.on_range(job.image, source.brightest, source.dtype, predictor)
-    sizes.end_image(job.image, source.height)
+    sizes.end_image(job.image, source.height, scale)
     return not others
 
 
