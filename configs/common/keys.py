@@ -111,6 +111,8 @@ def _keys() -> dict:
             axes="",  # folder: of TIFF and .npy files that state none: YXC, CYX, PYX, ...
             interpret="auto",  # folder: auto | stored | displayed, see feedseg/io/reading.py
             fill_missing=False,  # folder: chunks of an OME-Zarr without a file: its fill value
+            pixel_size=Key(0.0, at_least(0)),  # folder: µm; all images are brought to pixels of
+            # this size; 0: as they are
             label_map="",  # folder: "0:0,255:1" from gray value to class id
             synthetic_count=Key(60, whole(1)),  # images
             synthetic_size=Key(256, whole(16, SIDE)),  # px

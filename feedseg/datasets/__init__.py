@@ -75,6 +75,7 @@ def _require_plain(name: str, options) -> None:
     given = {"split.group": options.group, "data.axes": options.axes}
     given["data.interpret"] = "" if options.interpret == "auto" else options.interpret
     given["data.fill_missing"] = options.fill_missing
+    given["data.pixel_size"] = options.pixel_size
     for key, value in given.items():
         if value:
             raise UserError(f"{key}={value}: is for data.name=folder; {name} knows its files")

@@ -9,11 +9,11 @@ from feedseg.inference import rotation
 from feedseg.inference.predictor import Predictor
 from feedseg.io import resample
 from feedseg.io.calibration import Calibration, micrometers
+from feedseg.io.resample import LEAST, MOST
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.notes import note
 
 Network = Callable[[np.ndarray], np.ndarray]
-LEAST, MOST = 1 / 16, 16.0
 TOLERANCE = 1.1  # times the pixel size of the training, or a part of it: seen as it is
 
 
@@ -66,16 +66,10 @@ def choose(
     return wanted
 
 
-def seen_size(size: resample.Size, scale: float) -> resample.Size:
-    """(height, width) that the network sees of a page, px."""
-    height, width = (max(1, round(scale * side)) for side in size)
-    return height, width
-
-
 def rotated(network: Network, image: np.ndarray, scale: float, rotations: int) -> np.ndarray:
     """Probabilities [H, W, K] of an image [H, W, C], which the network sees `scale` times as large.
 
     rotations: see `rotation.mean`. The whole page is held.
     """
-    seen = resample.image(image, seen_size(image.shape[:2], scale))
+    seen = resample.image(image, resample.scaled(image.shape[:2], (scale, scale)))
     return resample.image(rotation.mean(network, seen, rotations), image.shape[:2])

@@ -118,7 +118,7 @@ def predict_rows(
     Where memory does not suffice the tiles are halved, with a warning.
     Raises UserError naming the file if the smallest are too large, or the model gives NaN.
     """
-    size = rescaling.seen_size((source.height, source.width), scale)
+    size = resample.scaled((source.height, source.width), (scale, scale))
     for page in range(done // source.height, source.count):
         begun, first = False, max(0, done - page * source.height)
         while True:

@@ -17,8 +17,15 @@ import numpy as np
 import scipy
 
 BLOCK_PX = 2**20  # of the larger image that are in work at once
+LEAST, MOST = 1 / 16, 16.0  # times the size of an image
 
 Size = tuple[int, int]
+
+
+def scaled(size: Size, scales: tuple[float, float]) -> Size:
+    """Height and width of an image that is made so many times as high and as wide, px."""
+    height, width = (max(1, round(n * scale)) for n, scale in zip(size, scales, strict=True))
+    return height, width
 
 
 def weights(count: int, wanted: int) -> scipy.sparse.csr_array:

@@ -492,6 +492,62 @@ def test_the_pixel_size_and_the_objects_of_the_images_are_kept(tmp_path):
     assert name == "class1" and low == median == high == pytest.approx(2 * 9 / np.pi**0.5, abs=0.1)
 
 
+def calibrated(root: Path, **pixels: float) -> Path:
+    """Squares of 8 µm in images whose pixels are of these sizes, µm; 0: not stated."""
+    for name, pixel in pixels.items():
+        side, scale = round(32 / (pixel or 1)), round(8 / (pixel or 1))
+        label = np.zeros((side, side), np.uint8)
+        label[scale : 2 * scale, scale : 2 * scale] = 1
+        write(root / "labels" / f"{name}.tif", label)
+        stated = dict(resolution=(1 / pixel, 1 / pixel), metadata={"unit": "um"}) if pixel else {}
+        (root / "images").mkdir(exist_ok=True)
+        tifffile.imwrite(root / "images" / f"{name}.tif", 200 * label, imagej=True, **stated)
+    return root
+
+
+def test_all_images_come_to_one_pixel_size(tmp_path):
+    calibrated(tmp_path, a=0.25, b=0.5, c=1.0)
+    with notes.collected() as texts:
+        data, config = loaded(tmp_path, data__pixel_size=0.5)
+    assert not texts
+    assert data.images.shape == (3, 64, 64, 1) and data.images.dtype == np.uint8
+    expected = np.zeros((64, 64), np.uint8)
+    expected[16:32, 16:32] = 1
+    for image_, label in zip(data.images[..., 0], data.labels, strict=True):
+        np.testing.assert_array_equal(label, expected)
+        np.testing.assert_array_equal(image_[18:30, 18:30], 200)
+        assert not image_[:13].any() and not image_[35:].any()
+    assert base.describe(data, config.data)["training_images"]["pixel_um"] == 0.5
+
+
+def test_mixed_pixel_sizes_are_said(tmp_path):
+    calibrated(tmp_path, a=0.25, b=0.25, c=1.0, d=0)
+    with notes.collected() as texts:
+        data, _ = loaded(tmp_path)
+    assert data.pixel_um is None
+    assert "(0.25 µm in 2, 1 µm in 1, none stated in 1)" in texts[0]
+    assert "--config.data.pixel_size=0.25 brings" in texts[0]
+
+
+@pytest.mark.parametrize(
+    "pixel, wanted, text",
+    [
+        (0, 0.5, r"d\.tif: states no pixel size, which data\.pixel_size=0\.5 needs"),
+        (0.25, 10.0, r"d\.tif: pixels of 0\.25 x 0\.25 µm, too far from data\.pixel_size=10"),
+    ],
+)
+def test_pixel_sizes_that_cannot_be(tmp_path, pixel, wanted, text):
+    with pytest.raises(UserError, match=text):
+        loaded(calibrated(tmp_path, d=pixel), data__pixel_size=wanted)
+
+
+def test_other_data_sets_take_no_pixel_size():
+    config = common.base()
+    config.data.pixel_size = 0.5
+    with pytest.raises(UserError, match=r"data\.pixel_size=0\.5: is for data\.name=folder"):
+        datasets.load(config)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg.datasets.common import label_map
+from feedseg.datasets.common import label_map, pixel_size
 from feedseg.datasets.common.dataset import VOID
 from feedseg.datasets.common.pairing import Pair, Pairs
 from feedseg.datasets.folder import Description
@@ -98,6 +98,7 @@ def scan_folder(
         result.pairs.append(_pair_stats(pair, images, labels))
         if index in chosen:
             result.samples.extend(_samples(pair.name, images, labels, most))
+    pixel_size.common(root, (stats.pair.image for stats in result.pairs), how)
     for path in (*files.unmatched_images, *files.unmatched_labels):
         try:
             read_array(path, how)
