@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from feedseg.cli.values import add_reading, names
+from feedseg.cli.values import add_reading, names, read_options
 from feedseg.runtime import console
 
 
@@ -20,6 +20,8 @@ def add_verbs(verbs) -> None:
     option("--classes", default="", help="class names in the order of their ids: a,b,c")
     option("--group", default="", metavar="PATTERN",
            help='regular expression for file names whose images belong together: "(P[0-9]+)_"')
+    option("--channels", default="",
+           help="image channels that are read, by number from 1 or by name: 2, DAPI or 3,1")
     add_reading(verb)
 
     verb = verbs.add_parser("fetch", help="download a public data set and verify its checksums")
@@ -37,9 +39,8 @@ def _check(args: argparse.Namespace) -> int:
     from feedseg.datasets.tools.check import check
 
     classes = names(args.classes)
-    reading = dict(axes=args.axes, interpret=args.interpret, fill_missing=args.fill_missing)
     named = dict(map_text=args.label_map, classes=classes, group=args.group)
-    return check(args.data, output=args.output, **named, **reading)
+    return check(args.data, output=args.output, **named, how=read_options(args))
 
 
 def _fetch(args: argparse.Namespace) -> int:

@@ -15,8 +15,8 @@ import numpy as np
 from feedseg.datasets.common import label_map, pairing, pixel_size, readers
 from feedseg.datasets.common.dataset import VOID, RawData, Section
 from feedseg.datasets.common.pairing import Pair, shorten
-from feedseg.io.images import is_color, read_label
-from feedseg.io.reading import ReadOptions, label_options
+from feedseg.io.images import is_color
+from feedseg.io.reading import ReadOptions
 from feedseg.runtime import json_files
 from feedseg.runtime.allowed import Listed, Text
 from feedseg.runtime.errors import BadImage, UserError, one_line
@@ -63,14 +63,16 @@ def load(root: Path, options) -> RawData:
     Raises UserError naming the file if a partner is missing, sizes or types differ, or labels are
     no class ids (with a proposed label_map).
     """
-    files = pairing.find_pairs(root)
+    how = readers.read_options(options)
+    files = pairing.find_pairs(root, how.channel_files)
+    how = how._replace(channel_files=files.channel_files)
     pairing.require_complete(files, root)
     described = describe(root, options.classes)
     rules = label_map.parse(options.label_map)
-    how = ReadOptions(options.axes, options.interpret, options.fill_missing).checked()
     group_of = grouping(root, files.pairs, options.get("group", ""))
+    conversion = readers.conversion(options)
     read = {
-        pair: _read(pair, options.channels, rules, described.ignore, how, group_of[pair])
+        pair: _read(pair, conversion, rules, described.ignore, how, group_of[pair])
         for pair in files.pairs
     }
     _require_one_kind(read)
@@ -204,7 +206,7 @@ def _read(
 ) -> list[Section]:
     """Sections of one pair of files, labels as stored or mapped by `rules`."""
     images = readers.read_pages(pair.image, channels, how)
-    labels = read_label(pair.label, label_options(how))
+    labels = readers.read_labels(pair.label, how, len(images))
     if len(images) != len(labels):
         raise UserError(
             f"{pair.label}: {len(labels)} pages, its image {pair.image.name} has {len(images)}; "

@@ -18,7 +18,10 @@ from feedseg.runtime.errors import UserError
 _MACHINE_KEYS = ("data_dir", "runtime")  # where a run happens, not what it is
 # Keys of later versions: at these values a run is what it was without them.
 _LATER = {
-    "data": {"axes": "", "interpret": "auto", "fill_missing": False, "pixel_size": 0.0},
+    "data": {
+        **{"axes": "", "interpret": "auto", "fill_missing": False, "pixel_size": 0.0},
+        **{"series": "", "z": "", "channel_files": ""},
+    },
     "split": {"group": ""},
 }
 _CONFIG_ERRORS = (

@@ -19,6 +19,7 @@ from feedseg.runtime.errors import BadImage, UserError
 
 RNG = np.random.default_rng(0)
 IDS = np.array([[0, 1], [1, 0]], np.uint8)
+SQUARES = np.kron(IDS, np.ones((20, 20), np.uint8))
 
 
 def options(**changes):
@@ -110,7 +111,70 @@ def test_two_candidates_are_not_chosen_between(tmp_path):
 def test_second_channel_of_nnunet_is_not_dropped(tmp_path):
     images = ["imagesTr/a_0000.tif", "imagesTr/a_0001.tif", "imagesTr/b_0000.tif"]
     put(tmp_path, images, ["labelsTr/a.tif", "labelsTr/b.tif"])
-    assert "imagesTr/a_0001.tif" in refused(tmp_path, "1 images without a label")
+    text = r"b_0001\.tif: no such file, the channel b_0001\.tif of b_0000\.tif"
+    assert "imagesTr" in refused(tmp_path, text)
+
+
+def test_channels_of_nnunet_are_stacked(tmp_path):
+    pixels = image(2, 2, 40, 40)  # image, channel
+    for place, ending in np.ndindex(2, 2):
+        write(tmp_path / "imagesTr" / f"{'ab'[place]}_000{ending}.tif", pixels[place, ending])
+    for name in "ab":
+        write(tmp_path / "labelsTr" / f"{name}.tif", SQUARES)
+    with notes.collected() as texts:
+        source = folder.load(tmp_path, options())
+    assert [s.name for s in source.sections] == ["a", "b"] and not source.color
+    np.testing.assert_array_equal([s.image for s in source.sections], pixels.transpose(0, 2, 3, 1))
+    assert "_0000, _0001 are stacked as channels" in texts[0]
+
+
+def test_channel_files_and_chosen_channels(tmp_path):
+    pixels = image(2, 40, 40)
+    for ending, channel in zip(("_w1", "_DAPI"), pixels, strict=True):
+        write(tmp_path / "images" / "day1" / f"a{ending}.tif", channel)
+    write(tmp_path / "labels" / "day1" / "a.tif", SQUARES)
+    endings = dict(channel_files="_w1,_DAPI")
+    (section,) = folder.load(tmp_path, options(**endings)).sections
+    assert section.name == "day1_a"
+    np.testing.assert_array_equal(section.image, pixels.transpose(1, 2, 0))
+    (section,) = folder.load(tmp_path, options(**endings, channels="DAPI")).sections
+    np.testing.assert_array_equal(section.image[..., 0], pixels[1])
+
+
+@pytest.mark.parametrize("z, pages", [("", 3), ("2", 1), ("2-3", 2), ("max", 1)])
+def test_slices_of_a_stack_have_those_of_its_labels(tmp_path, z, pages):
+    stack, ids = image(3, 40, 40), np.stack([SQUARES, SQUARES[::-1], np.tri(40, dtype=np.uint8)])
+    write(tmp_path / "images" / "a.tif", stack)
+    write(tmp_path / "labels" / "a.tif", ids[0] if z == "max" else ids)
+    sections = folder.load(tmp_path, options(z=z)).sections
+    first = int(z[0]) - 1 if z[:1].isdigit() else 0
+    assert len(sections) == pages
+    for section, label, page in zip(sections, ids[first:], stack[first:], strict=False):
+        np.testing.assert_array_equal(section.label, label)
+        expected = stack.max(0) if z == "max" else page
+        np.testing.assert_array_equal(section.image[..., 0], expected)
+
+
+def test_series_of_files(tmp_path):
+    (tmp_path / "images").mkdir()
+    first, second = image(16, 16), image(40, 40)
+    with tifffile.TiffWriter(tmp_path / "images" / "a.ome.tif", ome=True) as file:
+        file.write(first, metadata={"axes": "YX", "Name": "overview"})
+        file.write(second, metadata={"axes": "YX", "Name": "cells"})
+    write(tmp_path / "labels" / "a.ome.tif", SQUARES)
+    assert '2 "cells" (40x40 uint8)' in refused(tmp_path, "choose one with --series")
+    (section,) = folder.load(tmp_path, options(series="cells")).sections
+    np.testing.assert_array_equal(section.image[..., 0], second)
+
+
+@pytest.mark.parametrize(
+    "key, value", [("series", "2"), ("z", "max"), ("channel_files", "_0,_1"), ("channels", "DAPI")]
+)
+def test_other_data_sets_take_no_choice_of_pixels(key, value):
+    config = common.base()
+    config.data[key] = value
+    with pytest.raises(UserError, match=f"data.{key}='?{value}"):
+        datasets.load(config)
 
 
 def test_parts_from_folders(tmp_path):

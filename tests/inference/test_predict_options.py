@@ -154,7 +154,7 @@ def test_a_name_with_brackets_that_exists_is_no_pattern(tmp_path):
         (["--probabilities", "int8"], "probabilities as 'int8': use float32, float16, uint8"),
         (["--watershed"], "need --instances"),
         (["--instances", "a", "--instances-between", "b"], "give one of them"),
-        (["--channels", "red"], "'red': expected integers"),
+        (["--channels", "red"], "channel 'red' asked for, it names none"),
         (["--instances", "a", "--min-area", "-1"], "must not be negative"),
     ],
 )

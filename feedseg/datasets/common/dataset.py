@@ -18,6 +18,7 @@ from feedseg.runtime.errors import UserError
 from feedseg.runtime.rounding import round_up
 
 _MEASURED = 24  # items at most that the sizes of objects are taken from
+CONVERSIONS = ("as_is", "grey")  # of channels, see `apply_channels`
 VOID = 255  # label of pixels excluded from the loss and all scores
 
 
