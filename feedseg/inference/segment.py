@@ -249,7 +249,10 @@ def fit_channels(path: Path, pages: np.ndarray, channels: int) -> np.ndarray:
     if channels == 1:
         remedy = "choose one with --channels, or convert it to gray (Fiji: Image > Type > 8-bit)"
     elif have == 1:
-        remedy = "give the color image the model was trained for"
+        remedy = (
+            "give the color image the model was trained for, or stack the files of its channels "
+            "with --channel-files"
+        )
     else:
         remedy = f"choose {channels} with --channels, in their order of the training"
     raise UserError(f"{path}: {have} channel(s), the model takes {channels}; {remedy}")

@@ -34,7 +34,8 @@ def _of_tiff(path: Path, file: tifffile.TiffFile, how: ReadOptions) -> list[str]
     if file.is_ome:
         return _of_ome(file.ome_metadata or "", tiff.series_number(file, series))
     if file.is_lsm:
-        return [str(n) for n in (file.lsm_metadata or {}).get("ChannelColors", {})["ColorNames"]]
+        colors = (file.lsm_metadata or {}).get("ChannelColors") or {}
+        return [str(name) for name in colors.get("ColorNames", ())]
     labels = (file.imagej_metadata or {}).get("Labels") or ()
     count = dict(zip(series.axes, series.shape, strict=True)).get("C", 1)
     return list(map(str, labels[:count])) if len(labels) >= count > 1 else []

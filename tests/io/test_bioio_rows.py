@@ -1,5 +1,6 @@
 """Files of microscopes through bioio: a stand-in, and CZI files where its packages are there."""
 
+import struct
 import sys
 
 import numpy as np
@@ -102,6 +103,50 @@ def test_a_missing_package_is_one_line(file, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UserError, match=r'\.czi files need .*: pip install "feedseg\[bioio\]"'):
         images.read_array(path)
+
+
+_KIND = 'DataType="0" ChannelTag="0" Resolution="8" NameOfMeasuredQuantity="" Min="0" Max="255"'
+_KIND += ' Unit="" LUTName="Green" IsLUTInverted="0" BitInc="0"'
+
+
+def lif(pixels: dict[str, np.ndarray]) -> bytes:
+    """A file of Leica's with these series, [C, Z, Y, X] uint8, pixels of 0.25 µm."""
+    head, tail = '<LMSDataContainerHeader Version="2"><Element Name="p">', b""
+    head += '<Data><Experiment/></Data><Memory Size="0" MemoryBlockID="none"/><Children>'
+    for name, stack in pixels.items():
+        channels, depth, height, width = stack.shape
+        sides = ((width, 1, 0.25), (height, width, 0.25), (depth, width * height, 2.0))
+        starts = [number * depth * height * width for number in range(channels)]
+        head += f'<Element Name="{name}"><Data><Image><ImageDescription><Channels>'
+        for start in starts:
+            head += f'<ChannelDescription {_KIND} BytesInc="{start}"/>'
+        head += "</Channels><Dimensions>"
+        for number, (count, step, um) in enumerate(sides, 1):
+            head += f'<DimensionDescription DimID="{number}" NumberOfElements="{count}" Origin="0" '
+            head += f'Length="{um * 1e-6 * (count - 1)}" Unit="m" BytesInc="{step}"/>'
+        head += "</Dimensions></ImageDescription></Image></Data>"
+        head += f'<Memory Size="{stack.nbytes}" MemoryBlockID="{name}"/><Children/></Element>'
+        of, size = name.encode("utf-16-le"), stack.nbytes
+        tail += struct.pack("<IIBQBI", 112, len(of) + 14, 42, size, 42, len(name)) + of
+        tail += stack.tobytes()
+    text = (head + "</Children></Element></LMSDataContainerHeader>").encode("utf-16-le")
+    return struct.pack("<IIBI", 112, len(text) + 5, 42, len(text) // 2) + text + tail
+
+
+def test_a_written_lif(tmp_path):
+    """With the packages themselves."""
+    pytest.importorskip("bioio")
+    pytest.importorskip("bioio_lif")
+    stack = RNG.integers(0, 256, (2, 3, 20, 30), np.uint8)
+    path = tmp_path / "a.lif"
+    path.write_bytes(lif({"Liver": stack, "lung": stack[:1, :1]}))
+    with pytest.raises(BadImage, match='holds 2 images: 1 "Liver", 2 "lung"; choose one'):
+        images.read_array(path)
+    how = ReadOptions(series="liver")
+    np.testing.assert_array_equal(images.read_array(path, how), stack.transpose(1, 2, 3, 0))
+    assert page_axes(path, how) == (("z", 3),)
+    found = calibration.read_calibration(path, how)
+    np.testing.assert_allclose(found[:2] + found[3:4], (0.25, 0.25, 2.0))
 
 
 def test_a_written_czi(tmp_path):

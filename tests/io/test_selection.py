@@ -105,6 +105,31 @@ def test_a_slide_is_read_without_its_label_and_its_thumbnail(tmp_path):
     assert calibration.read_calibration(path) == (0.499, 0.499, "µm", None, None)
 
 
+def test_a_confocal_stack_of_zeiss(tmp_path):
+    """LSM: every second page is a preview."""
+    path, stack = tmp_path / "a.lsm", RNG.integers(0, 256, (3, 3, 20, 30), np.uint8)  # Z, C, Y, X
+    fields = [(name, f"<{kind}") for name, kind in tifffile.TIFF.CZ_LSMINFO]
+    info = np.zeros((), fields)
+    sizes = dict(DimensionX=30, DimensionY=20, DimensionZ=3, DimensionChannels=3, DimensionTime=1)
+    pixels = dict(VoxelSizeX=0.25e-6, VoxelSizeY=0.5e-6, VoxelSizeZ=2e-6)
+    magic = dict(MagicNumber=67127628, StructureSize=info.nbytes)
+    for name, value in (magic | sizes | pixels).items():
+        info[name] = value
+    with tifffile.TiffWriter(path, byteorder="<") as file:
+        for number, page in enumerate(stack):
+            tags = [] if number else [(34412, 7, info.nbytes, info.tobytes(), True)]
+            kind = dict(photometric="minisblack", planarconfig="separate", software="")
+            file.write(page, metadata=None, extratags=tags, **kind)
+            preview = np.zeros((8, 12, 3), np.uint8)
+            file.write(preview, photometric="rgb", subfiletype=1, metadata=None, software="")
+    np.testing.assert_array_equal(read(path, ReadOptions()), stack.transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(read(path, ReadOptions(z="2"))[0, ..., 1], stack[1, 1])
+    assert page_axes(path) == (("z", 3),)
+    assert calibration.read_calibration(path) == (0.5, 0.25, "µm", 2.0, None)
+    with pytest.raises(UserError, match="'GFP' asked for, it names none"):
+        read(path, ReadOptions(channels=("GFP",)))
+
+
 @pytest.mark.parametrize(
     "z, expected, axes",
     [
