@@ -123,7 +123,7 @@ def lif(pixels: dict[str, np.ndarray]) -> bytes:
         head += "</Channels><Dimensions>"
         for number, (count, step, um) in enumerate(sides, 1):
             head += f'<DimensionDescription DimID="{number}" NumberOfElements="{count}" Origin="0" '
-            head += f'Length="{um * 1e-6 * (count - 1)}" Unit="m" BytesInc="{step}"/>'
+            head += f'Length="{um * 1e-6 * (count - 1)}" Unit="m" BitInc="0" BytesInc="{step}"/>'
         head += "</Dimensions></ImageDescription></Image></Data>"
         head += f'<Memory Size="{stack.nbytes}" MemoryBlockID="{name}"/><Children/></Element>'
         of, size = name.encode("utf-16-le"), stack.nbytes
