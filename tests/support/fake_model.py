@@ -40,11 +40,12 @@ class Fake(NamedTuple):
 def run(inputs, output, trained=None, **options):
     """`predict.predict` without a stored run."""
     tile, channels = options.pop("tile", 0), options.pop("channels", ())
+    scale = options.pop("scale", None)
     overwrite = options.pop("overwrite", False)
     planned = plan.plan_jobs(inputs, Path(output), plan.OutputOptions(**options))
     if not overwrite:
         plan.refuse_existing(planned)
-    how = predict.ImageOptions(tile=tile, how=ReadOptions(channels=channels))
+    how = predict.ImageOptions(tile=tile, scale=scale, how=ReadOptions(channels=channels))
     return predict.predict_files(trained or Fake(), planned, how, progress=False)
 
 
