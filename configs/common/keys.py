@@ -100,7 +100,7 @@ def _keys() -> dict:
             class_share=Key(1 / 3, fraction()),  # of random crops that hold a class drawn with
             # equal chances; the others lie anywhere
             truth="masks",  # which ground truth; the data set's file lists its choices
-            channels="as_is",  # as_is | grey
+            channels="as_is",  # as_is | grey; folder: numbers from 1 and names too: "2", "DAPI,3"
             degrade="none",  # none | noise | contrast | blur
             degrade_seed=Key(0, SEED),  # pseudo low quality is made once with this seed
             filter="none",  # none | median3 | median9 | gaussian3 | ... | frangi
@@ -118,6 +118,11 @@ def _keys() -> dict:
             axes="",  # folder: of TIFF and .npy files that state none: YXC, CYX, PYX, ...
             interpret="auto",  # folder: auto | stored | displayed, see feedseg/io/reading.py
             fill_missing=False,  # folder: chunks of an OME-Zarr without a file: its fill value
+            series="",  # folder: image of files that hold several, by number from 1 or by name
+            z="",  # folder: slices of stacks, counted from 1: "3", "2-5", or "max"
+            channel_files="",  # folder: endings of the files of each channel: "_0000,_0001"
+            pixel_size=Key(0.0, at_least(0)),  # folder: µm; all images are brought to pixels of
+            # this size; 0: as they are
             label_map="",  # folder: "0:0,255:1" from gray value to class id
             synthetic_count=Key(60, whole(1, MANY)),  # images
             synthetic_size=Key(256, whole(16, SIDE)),  # px

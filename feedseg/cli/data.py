@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from feedseg.cli.values import add_reading, names
+from feedseg.cli.values import add_reading, names, read_options
 from feedseg.runtime import console
 
 
@@ -25,6 +25,8 @@ def add_verbs(verbs) -> None:
            "QuPath GeoJSON files, which is checked then; later shapes cover earlier ones")
     option("--unlabeled", "--unlabelled", choices=("background", "void"), default="background",
            help="what --convert makes of pixels without a shape: the first class, or void (255)")
+    option("--channels", default="",
+           help="image channels that are read, by number from 1 or by name: 2, DAPI or 3,1")
     add_reading(verb)
 
     verb = verbs.add_parser("fetch", help="download a public data set and verify its checksums")
@@ -41,16 +43,13 @@ def add_verbs(verbs) -> None:
 def _check(args: argparse.Namespace) -> int:
     from feedseg.datasets.tools.check import check
     from feedseg.datasets.tools.convert import convert
-    from feedseg.io.reading import ReadOptions
 
-    data, classes = args.data, names(args.classes)
-    reading = dict(axes=args.axes, interpret=args.interpret, fill_missing=args.fill_missing)
+    data, classes, how = args.data, names(args.classes), read_options(args)
     if args.convert:
-        how = ReadOptions(**reading).checked()
-        convert(data, args.convert, classes=classes, unlabeled=args.unlabeled, how=how)
+        convert(data, args.convert, classes=classes, unlabeled=args.unlabeled, how=how.checked())
         data, classes = args.convert, ()  # which names its classes
     named = dict(map_text=args.label_map, classes=classes, group=args.group)
-    return check(data, output=args.output, **named, **reading)
+    return check(data, output=args.output, **named, how=how)
 
 
 def _fetch(args: argparse.Namespace) -> int:

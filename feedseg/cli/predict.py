@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from feedseg.cli.values import add_reading, numbers, value_range
+from feedseg.cli.values import add_reading, read_options, value_range
 from feedseg.io.writers.formats import formats
 from feedseg.runtime import console
 from feedseg.runtime.errors import UserError
@@ -22,7 +22,7 @@ def add_verbs(verbs) -> None:
     option("--format", choices=tuple(formats()), default="tiff",
            help="file format of the label images")
     option("--channels", default="",
-           help="image channels passed to the model, counted from 1, for example 2 or 3,1")
+           help="image channels passed to the model, by number from 1 or by name: 2, DAPI or 3,1")
     option("--probabilities", metavar="TYPE", nargs="?", const="float32", default="",
            help="write class probabilities as float32 (default), float16 or uint8 (scaled by 255)")
     option("--overwrite", action="store_true", help="replace existing results")
@@ -33,8 +33,10 @@ def add_verbs(verbs) -> None:
     option("--rotations", type=int, default=0,
            help="test-time augmentation: average over this many equally spaced rotations")
     option("--rounds", type=int, default=0, help="number of feedback rounds (0: as in training)")
-    option("--scale", type=float, default=1.0,
-           help="size of the images for the network: 0.5 halves them, results keep their size")
+    option("--scale", type=float,
+           help="size of the images for the network: 0.5 halves them, results keep their size; 1: "
+                "as they are (default: by the pixel sizes of image and training, where both are "
+                "known and differ by more than 10 %%)")
     option("--normalization", default="", metavar="RULE",
            help="of gray values, instead of the model's: image_percentile, channel_percentile, "
                 "dtype_range")
@@ -70,7 +72,6 @@ def _predict(args: argparse.Namespace) -> int:
         args.model if len(args.model) > 1 else args.model[0],
         args.input,
         args.output,
-        channels=numbers(args.channels),
         probabilities=args.probabilities,
         uncertainty=args.uncertainty,
         overlay=args.overlay,
@@ -87,9 +88,7 @@ def _predict(args: argparse.Namespace) -> int:
         normalization=args.normalization,
         value_range=value_range(args.range),
         scale=args.scale,
-        axes=args.axes,
-        interpret=args.interpret,
-        fill_missing=args.fill_missing,
+        **read_options(args)._asdict(),
     )
     console.say(
         f"wrote {len(files)} file(s) in {args.output}" if files else "all results exist already"

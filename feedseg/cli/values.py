@@ -3,6 +3,7 @@
 import argparse
 import re
 
+from feedseg.io.reading import ReadOptions, listed
 from feedseg.runtime.errors import UserError
 
 
@@ -35,13 +36,32 @@ def value_range(text: str) -> tuple[float, ...]:
 
 
 def add_reading(verb: argparse.ArgumentParser) -> None:
-    """Options on how image files are read."""
-    verb.add_argument(
-        "--axes",
-        default="",
-        help="axes of TIFF and .npy files, where they do not state them: YXC, CYX, PYX, ...",
-    )
+    """Options on how image files are read; see `read_options`."""
+    # fmt: off
+    option = verb.add_argument
+    option("--axes", default="",
+           help="axes of TIFF and .npy files, where they do not state them: YXC, CYX, PYX, ...")
+    option("--series", "--scene", default="", metavar="N|NAME",
+           help="image of a file that holds several, by number from 1 or by name")
+    option("--z", default="", metavar="N|N-N|max",
+           help="slices of a stack, counted from 1, or max, their largest values")
+    option("--channel-files", default="", metavar="ENDINGS",
+           help="channels in files of their own, told by the endings of their names: _0000,_0001")
+    # fmt: on
     add_label_reading(verb)
+
+
+def read_options(args: argparse.Namespace) -> ReadOptions:
+    """What `add_reading` and `--channels` say. Raises UserError as `ReadOptions.checked`."""
+    return ReadOptions(
+        axes=args.axes,
+        interpret=args.interpret,
+        fill_missing=args.fill_missing,
+        channels=listed(args.channels),
+        series=args.series,
+        z=args.z,
+        channel_files=names(args.channel_files),
+    ).checked()
 
 
 def add_label_reading(verb: argparse.ArgumentParser) -> None:

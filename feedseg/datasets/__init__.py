@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from feedseg.datasets.common import targets
-from feedseg.datasets.common.dataset import VOID, Dataset, assemble, crop_side
+from feedseg.datasets.common.dataset import CONVERSIONS, VOID, Dataset, assemble, crop_side
 from feedseg.io import normalize
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.suggest import did_you_mean
@@ -75,6 +75,9 @@ def _require_plain(name: str, options) -> None:
     given = {"split.group": options.group, "data.axes": options.axes}
     given["data.interpret"] = "" if options.interpret == "auto" else options.interpret
     given["data.fill_missing"] = options.fill_missing
+    given["data.channels"] = "" if options.channels in CONVERSIONS else options.channels
+    for key in ("pixel_size", "series", "z", "channel_files"):
+        given[f"data.{key}"] = options[key]
     for key, value in given.items():
         if value:
             raise UserError(f"{key}={value}: is for data.name=folder; {name} knows its files")

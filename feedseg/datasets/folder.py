@@ -6,18 +6,17 @@
 import colorsys
 import re
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from feedseg.datasets.common import label_map, pairing, readers
+from feedseg.datasets.common import label_map, pairing, pixel_size, readers
 from feedseg.datasets.common.dataset import VOID, RawData, Section
 from feedseg.datasets.common.pairing import Pair, shorten
-from feedseg.io.calibration import micrometers, read_calibration
-from feedseg.io.images import is_color, read_label
-from feedseg.io.reading import ReadOptions, label_options
+from feedseg.io.images import is_color
+from feedseg.io.reading import ReadOptions
 from feedseg.runtime import json_files
 from feedseg.runtime.allowed import Listed, Text
 from feedseg.runtime.errors import BadImage, UserError, one_line
@@ -60,17 +59,20 @@ def load(root: Path, options) -> RawData:
 
     options.label_map: gray values to ids, see `label_map.parse`; options.classes: names in the
     order of the ids, else those of dataset.json or classes.txt, else class0, class1, ...
+    options.pixel_size: µm, to which all are brought (`pixel_size.at`); 0: as stored.
     Raises UserError naming the file if a partner is missing, sizes or types differ, or labels are
     no class ids (with a proposed label_map).
     """
-    files = pairing.find_pairs(root)
+    how = readers.read_options(options)
+    files = pairing.find_pairs(root, how.channel_files)
+    how = how._replace(channel_files=files.channel_files)
     pairing.require_complete(files, root)
     described = describe(root, options.classes)
     rules = label_map.parse(options.label_map)
-    how = ReadOptions(options.axes, options.interpret, options.fill_missing).checked()
     group_of = grouping(root, files.pairs, options.get("group", ""))
+    conversion = readers.conversion(options)
     read = {
-        pair: _read(pair, options.channels, rules, described.ignore, how, group_of[pair])
+        pair: _read(pair, conversion, rules, described.ignore, how, group_of[pair])
         for pair in files.pairs
     }
     _require_one_kind(read)
@@ -84,6 +86,12 @@ def load(root: Path, options) -> RawData:
         for group in read.values()
         for section in group
     ]
+    if wanted_um := options.pixel_size:
+        of = [pair.image for pair, group in read.items() for _ in group]
+        sections = [
+            pixel_size.at(section, path, how, wanted_um)
+            for section, path in zip(sections, of, strict=True)
+        ]
     names = described.names or default_names(num_classes)
     first = files.pairs[0].image
     counts = [label_map.objects_of(s.label) for s in sections if s.label.any()]
@@ -95,7 +103,7 @@ def load(root: Path, options) -> RawData:
         palette(num_classes),
         parts,
         color=is_color(first, how),
-        pixel_um=_pixel_um(pair.image for pair in files.pairs),
+        pixel_um=wanted_um or pixel_size.common(root, (pair.image for pair in files.pairs), how),
     )
 
 
@@ -119,21 +127,6 @@ def grouping(root: Path, pairs: Sequence[Pair], pattern: str = "") -> dict[Pair,
         named = match[1] if match and match.groups() else match and match[0]
         groups[pair] = pair.group or named or str(pair.image)
     return groups
-
-
-def _pixel_um(paths: Iterable[Path]) -> float | None:
-    """The side of a pixel that all images state, micrometers; None if one states none or another.
-
-    A damaged calibration is none: the image was read.
-    """
-    sizes = set()
-    for path in paths:
-        try:
-            sizes.add(micrometers(read_calibration(path)))
-        except BadImage:
-            return None
-    sizes = {size and float(f"{size:.4g}") for size in sizes}
-    return sizes.pop() if len(sizes) == 1 else None
 
 
 def describe(root: Path, classes: tuple[str, ...] = ()) -> Description:
@@ -226,7 +219,7 @@ def _read(
 ) -> list[Section]:
     """Sections of one pair of files, labels as stored or mapped by `rules`."""
     images = readers.read_pages(pair.image, channels, how)
-    labels = read_label(pair.label, label_options(how))
+    labels = readers.read_labels(pair.label, how, len(images))
     if len(images) != len(labels):
         raise UserError(
             f"{pair.label}: {len(labels)} pages, its image {pair.image.name} has {len(images)}; "

@@ -6,7 +6,7 @@ Nothing here brings JAX before it is needed.
 from collections.abc import Sequence
 from pathlib import Path
 
-from feedseg.inference import onnx_runtime
+from feedseg.inference import onnx_runtime, rescaling
 from feedseg.inference.predictor import Predictor
 from feedseg.runtime.errors import UserError
 
@@ -23,10 +23,15 @@ def load(
     dihedral: bool = False,
     uncertainty: bool = False,
     only_labels: bool = False,
+    scale: float | None = 1.0,
     backend: str = "",
 ) -> Predictor:
-    """A model ready for tiles of images, see `read` and `for_images`."""
+    """A model ready for tiles of images, see `read` and `for_images`.
+
+    scale: of `rescaling.choose`; what comes back at another size are probabilities in any case.
+    """
     model = read(where, checkpoint, rounds, backend)
+    only_labels = only_labels and not rescaling.may_apply(model, scale)
     return for_images(model, dihedral, uncertainty, only_labels)
 
 

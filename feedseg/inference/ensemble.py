@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from feedseg.inference.predictor import TrainingImages
 from feedseg.inference.trained import JaxPredictor
 from feedseg.models.layers.awel import Awel
 from feedseg.runtime.errors import UserError
+from feedseg.runtime.notes import note
 from feedseg.runtime.rounding import round_up
 
 Array = jax.Array
@@ -97,7 +99,24 @@ def together(
         window=max(m.window for m in members),
         inside=_inside(answers, put_together, weights) if bare else None,
         margin=_margin(members, stride) if bare else 0,
+        training_images=_training_images(members),
     )
+
+
+def _training_images(members: Sequence[JaxPredictor]) -> TrainingImages:
+    """Those of the first; without a pixel size where members have different ones, which is said."""
+    first, sizes = members[0].training_images, {m.training_images.pixel_um for m in members}
+    if len(sizes) == 1:
+        return first
+    listed = ", ".join(
+        f"{s:.3g} µm" if s else "unknown" for s in sorted(sizes, key=lambda s: s or 0)
+    )
+    note(
+        "pixel sizes of members",
+        f"the models were trained at different pixel sizes ({listed}): images are taken as they "
+        "are, or --scale",
+    )
+    return first._replace(pixel_um=None)
 
 
 def _inside(answers: Callable, put_together: Callable, weights: Array) -> Callable:

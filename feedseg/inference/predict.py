@@ -27,7 +27,7 @@ from feedseg.inference.outputs.record import Record
 from feedseg.inference.outputs.writer import Outputs
 from feedseg.inference.predictor import Predictor
 from feedseg.io.reading import AS_STATED, ReadOptions
-from feedseg.io.source import open_source, with_channels
+from feedseg.io.source import open_source
 from feedseg.io.writers import labels as labels_writer
 from feedseg.runtime import console, escape, notes
 from feedseg.runtime.errors import UserError
@@ -42,7 +42,7 @@ def predict(
     inputs: Path | Sequence[Path],
     output: Path,
     *,
-    channels: Sequence[int] = (),
+    channels: Sequence[int | str] = (),
     probabilities: str = "",
     uncertainty: bool = False,
     overlay: bool = False,
@@ -58,10 +58,13 @@ def predict(
     backend: str = "",
     normalization: str = "",
     value_range: tuple[float, float] = (),
-    scale: float = 1.0,
+    scale: float | None = None,
     axes: str = "",
     interpret: str = "auto",
     fill_missing: bool = False,
+    series: str = "",
+    z: str = "",
+    channel_files: Sequence[str] = (),
     progress: bool = True,
 ) -> list[Path]:
     """Segments images with a trained model: files, folders of them, patterns.
@@ -70,7 +73,7 @@ def predict(
     into the folder `output`.
     model: a run directory, a model file, or the name of a bundled one; the probabilities of
     several are averaged (`loading.load`).
-    channels: of the images, counted from 1, that the model is to see; none: all.
+    channels: of the images, by number from 1 or by name, that the model is to see; none: all.
     probabilities: `<stem>_probabilities.tif`, a channel per class, of this type
     (`channel_maps.TYPES`). uncertainty: `<stem>_uncertainty.tif`, how far the answers of ensemble
     members, rounds or orientations (with dihedral) disagree, float, in bits
@@ -85,8 +88,9 @@ def predict(
     many rotations by equal angles (see `inference.rotation`). rounds: of a network with feedback,
     0: as trained. backend: jax, or onnx for a file that ends in .onnx, which needs no JAX; none: by
     the file. normalization, value_range: of gray values, instead of the model's
-    (`segment.with_normalization`). scale: the network sees images so many times as large
-    (`feedseg.inference.rescaling`). axes, interpret, fill_missing: how files are read
+    (`segment.with_normalization`). scale: the network sees images so many times as large, results
+    keep their size; None: by the pixel sizes of image and training (`rescaling.choose`). axes,
+    interpret, fill_missing, series, z, channel_files: how files are read
     (`feedseg.io.reading.ReadOptions`).
     Given again, it goes on where it was stopped: what this model made of the same images with the
     same options is left as it is, and so are the rows made of an image, unless
@@ -96,7 +100,9 @@ def predict(
     the model, and for existing files unless `overwrite`; InUse while a command with another model
     or other options writes into `output`.
     """
-    how = ReadOptions(axes, interpret, fill_missing).checked()
+    how = ReadOptions(
+        axes, interpret, fill_missing, tuple(channels), series, z, tuple(channel_files)
+    ).checked()
     rescaling.check(scale)
     if rotations < 0:
         raise UserError(f"--rotations {rotations}: must not be below 0")
@@ -104,7 +110,7 @@ def predict(
         raise UserError(f"probabilities as {probabilities!r}: use {', '.join(channel_maps.TYPES)}")
     labels_writer.require(form, Path(output))
     wanted = OutputOptions(probabilities, uncertainty, overlay, tables, instances, form)
-    jobs = plan_jobs(inputs, Path(output), wanted)
+    jobs = plan_jobs(inputs, Path(output), wanted, how.channel_files)
     made_with = {
         "model": fingerprint(model, checkpoint),
         **dict(tile=tile, rotations=rotations, dihedral=dihedral),
@@ -119,25 +125,26 @@ def predict(
             refuse_existing([job for job in jobs if not record.began(job)])
         if not jobs:
             return []
-        only_labels = not probabilities and not uncertainty and rotations < 2 and scale == 1
-        kind = dict(dihedral=dihedral, uncertainty=uncertainty, only_labels=only_labels)
+        only_labels = not probabilities and not uncertainty and rotations < 2
+        kind = dict(
+            dihedral=dihedral, uncertainty=uncertainty, only_labels=only_labels, scale=scale
+        )
         predictor = backends.load(model, checkpoint, rounds, backend=backend, **kind)
         predictor = segment.with_normalization(predictor, normalization, value_range)
         if instances:
             instances.check(predictor.class_names)
         if progress and (rule := segment.tile_rule(predictor)):
             console.warn(rule)
-        options = ImageOptions(tuple(channels), tile, rotations, scale, how)
+        options = ImageOptions(tile, rotations, scale, how)
         return predict_files(predictor, jobs, options, progress=progress, record=record)
 
 
 class ImageOptions(NamedTuple):
     """How every image is read and seen; see `predict`."""
 
-    channels: tuple[int, ...] = ()
     tile: int = 0
     rotations: int = 0
-    scale: float = 1.0
+    scale: float | None = None
     how: ReadOptions = AS_STATED
 
 
@@ -186,7 +193,7 @@ def predict_files(
             if progress and not terminal:
                 console.warn(escape.visible(f"{job.image} -> {job.labels}"))
     remarks.on_nothing(empty, len(jobs), predictor)
-    sizes.say(options.scale)
+    sizes.say()
     if len(failures) > 1:
         raise UserError(f"{len(failures)} of {len(jobs)} images failed, the first: {failures[0]}")
     if failures:
@@ -219,13 +226,13 @@ def _predict_file(
     """Writes the outputs of one image file, streamed from slab to slab; whether it is all of the
     first class.
     """
-    tile, rotations, scale, how = options[1:]
+    tile, rotations, how = options.tile, options.rotations, options.how
     others = False  # than the first class
     sizes.begin_image()
     with open_source(job.image, how) as file, ExitStack() as files:
-        source = segment.FittingImage(with_channels(file, options.channels), predictor)
+        source = segment.FittingImage(file, predictor)
         outputs = Outputs(job, source, predictor, files, how)
-        remarks.on_pixel_size(job.image, outputs.calibration, predictor, scale)
+        scale = rescaling.choose(job.image, outputs.calibration, predictor, options.scale)
         bar.set_description(console.shown(job.image.name, sys.stderr), refresh=False)
 
         kept = files.enter_context(_kept(job, record))
@@ -250,7 +257,7 @@ def _predict_file(
             record.begin(job)
         outputs.write(chain([first], rows))
     remarks.on_range(job.image, source.brightest, source.dtype, predictor)
-    sizes.end_image(job.image, source.height)
+    sizes.end_image(job.image, source.height, scale)
     return not others
 
 

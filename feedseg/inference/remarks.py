@@ -8,11 +8,9 @@ import numpy as np
 from feedseg.inference.predictor import Predictor
 from feedseg.inference.segment import FittingImage, contracts
 from feedseg.io import normalize, object_size
-from feedseg.io.calibration import Calibration, micrometers
 from feedseg.runtime.notes import note
 
 _SIZE = 1.5  # times the largest, or a part of the smallest usual diameter in training
-_PIXEL = 1.25  # times the pixel size of the training images, or a part of it
 _SEEN_PX = 2**22  # of an image that are looked at
 
 
@@ -30,23 +28,6 @@ def on_range(path: Path, brightest: float, dtype: np.dtype, predictor: Predictor
         )
 
 
-def on_pixel_size(
-    path: Path, calibration: Calibration | None, predictor: Predictor, scale: float
-) -> None:
-    """A pixel size other than in training."""
-    trained = predictor.training_images.pixel_um
-    pixel = micrometers(calibration)
-    if not trained or not pixel:
-        return
-    off = pixel / scale / trained
-    if not 1 / _PIXEL <= off <= _PIXEL:
-        note(
-            "pixel size",
-            f"{path}: pixels of {pixel:.3g} µm, in training {trained:.3g} µm; "
-            f"--scale {pixel / trained:.2g} makes them alike",
-        )
-
-
 def on_result(
     source: FittingImage, labels: np.ndarray, predictor: Predictor, scale: float = 1.0
 ) -> None:
@@ -54,8 +35,8 @@ def on_result(
     on_range(source.path, source.brightest, source.dtype, predictor)
     sizes = SizeCheck(predictor)
     sizes.add(labels)
-    sizes.end_image(source.path, source.height)
-    sizes.say(scale)
+    sizes.end_image(source.path, source.height, scale)
+    sizes.say()
 
 
 class SizeCheck:
@@ -65,6 +46,7 @@ class SizeCheck:
         self._usual, self._names = predictor.training_images.objects, predictor.class_names
         self._sizes = object_size.ObjectSizes(len(self._names))
         self._first: Path | None = None
+        self._scales: set[float] = set()
         self.begin_image()
 
     def begin_image(self) -> None:
@@ -78,27 +60,30 @@ class SizeCheck:
             self._rows.append(labels[: 1 + _SEEN_PX // labels.shape[-1]])
             self._seen += labels.size
 
-    def end_image(self, path: Path, height: int) -> None:
-        """The image is whole. height: of a page, px."""
+    def end_image(self, path: Path, height: int, scale: float = 1.0) -> None:
+        """The image is whole. height: of a page, px; scale: the network saw it at."""
         self._first = self._first or path
         if self._rows:
             rows = np.concatenate(self._rows)
             for at in range(0, len(rows), height):
-                self._sizes.add(rows[at : at + height])
+                self._sizes.add(rows[at : at + height], scale)
+            self._scales.add(scale)
         self.begin_image()
 
-    def say(self, scale: float) -> None:
-        """Objects whose size is not that of training; scale: the network saw the images at."""
+    def say(self) -> None:
+        """Objects whose size, as the network sees them, is not that of training."""
+        scale = next(iter(self._scales)) if len(self._scales) == 1 else 1.0
+        of = "all images" if len(self._scales) < 2 else "all images, at the scales of the network"
         for number, size in self._sizes.diameters().items():
             name = self._names[number]
             trained = self._usual.get(name)
-            if trained and not trained.low / _SIZE <= scale * size.median <= trained.high * _SIZE:
+            if trained and not trained.low / _SIZE <= size.median <= trained.high * _SIZE:
                 note(
                     "scale",
-                    f"{self._first}: {name} of {size.median:g} px in diameter (median of all "
-                    f"images), in training {trained.median:g} px ({trained.low:g} to "
+                    f"{self._first}: {name} of {size.median / scale:.4g} px in diameter (median of "
+                    f"{of}), in training {trained.median:g} px ({trained.low:g} to "
                     f"{trained.high:g}); where the images have another scale, try --scale "
-                    f"{trained.median / size.median:.2g}",
+                    f"{scale * trained.median / size.median:.2g}",
                 )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from feedseg.inference import rescaling, tiling
 from feedseg.inference.predictor import Predictor
-from feedseg.io import normalize, percentiles
+from feedseg.io import normalize, percentiles, resample
 from feedseg.io.source import ImageSource
 from feedseg.runtime import console
 from feedseg.runtime.errors import UserError
@@ -114,16 +114,24 @@ def predict_rows(
 
     done: rows, counted over all pages, that are passed over. scale: the network sees pages so
     many times as large, bilinear, and its probabilities come back to the size of the image.
-    Every page by its own limits. With rotations or a scale a page is one slab.
+    Every page by its own limits. With rotations a page is one slab.
     Where memory does not suffice the tiles are halved, with a warning.
     Raises UserError naming the file if the smallest are too large, or the model gives NaN.
     """
+    size = resample.scaled((source.height, source.width), (scale, scale))
     for page in range(done // source.height, source.count):
         begun, first = False, max(0, done - page * source.height)
         while True:
-            layout = tiles_for(predictor, source.height, source.width, tile)
+            layout = tiles_for(predictor, *size, tile)
             try:
-                slabs = _page_slabs(predictor, source, page, layout, tile, rotations, first, scale)
+                page_limits = [percentiles.limits(source, page, *c) for c in contracts(predictor)]
+                read = _Page(source, page, page_limits)
+                if rotations > 1:
+                    slabs = _rotated(predictor, read, tile, rotations, first, scale)
+                elif size == (source.height, source.width):
+                    slabs = _tiled(predictor, read, layout, first)
+                else:
+                    slabs = _rescaled(predictor, read, layout, first)
                 for slab in slabs:
                     _check_finite(source.path, slab)
                     begun = True
@@ -153,37 +161,70 @@ def _check_finite(path: Path, slab: np.ndarray) -> None:
         raise UserError(f"{path}: the model gives NaN for this image; use another checkpoint")
 
 
-def _page_slabs(
-    predictor: Predictor,
-    source: ImageSource,
-    page: int,
-    layout: tiling.Plan,
-    tile: int,
-    rotations: int,
-    first: int,
-    scale: float,
+class _Page:
+    """Rows of a page, as stored and as a network takes them."""
+
+    def __init__(self, source: ImageSource, page: int, limits: list[normalize.Limits]) -> None:
+        self.size = (source.height, source.width)
+        self._source, self._page, self._limits = source, page, limits
+
+    def stored(self, start: int, stop: int) -> np.ndarray:
+        """[stop - start, W, C]"""
+        return self._source.rows(self._page, start, stop)
+
+    def normalized(self, raw: np.ndarray) -> np.ndarray:
+        """Raw pixels [..., C] by each rule for gray values, [..., C n] float32."""
+        return np.concatenate([normalize.apply(raw, *each) for each in self._limits], -1)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """[stop - start, W, C n] float32"""
+        return self.normalized(self.stored(start, stop))
+
+
+def _tiled(
+    predictor: Predictor, page: _Page, layout: tiling.Plan, first: int
 ) -> Iterator[np.ndarray]:
-    """Slabs of one page from its row `first` on."""
-    limits = [percentiles.limits(source, page, *each) for each in contracts(predictor)]
+    """A page from its row `first` on."""
+    # Pixels are normalized window by window: a row of them is held only as it is stored.
+    windows = map(page.normalized, tiling.inputs(page.stored, tiling.below(layout, first)))
+    return _network_rows(predictor, windows, layout, first)
+
+
+def _rescaled(
+    predictor: Predictor, page: _Page, layout: tiling.Plan, first: int
+) -> Iterator[np.ndarray]:
+    """A page from its row `first` on, which the network sees at the size of the layout."""
+    size = (layout.height, layout.width)
+    there, back = resample.Resampling(page.size, size), resample.Resampling(size, page.size)
 
     def read(start: int, stop: int) -> np.ndarray:
-        return source.rows(page, start, stop)
+        return there.rows(page.rows, start, stop)
 
-    def scaled(raw: np.ndarray) -> np.ndarray:
-        return np.concatenate([normalize.apply(raw, *each) for each in limits], -1)
+    begin = back.first(first)
+    windows = tiling.inputs(read, tiling.below(layout, begin))
+    return back.stream(_network_rows(predictor, windows, layout, begin), first)
+
+
+def _network_rows(
+    predictor: Predictor, windows: Iterator[np.ndarray], layout: tiling.Plan, first: int
+) -> Iterator[np.ndarray]:
+    """Probabilities from row `first` on of what the network sees."""
+    layout = tiling.below(layout, first)
+    found = tiling.slabs(ahead(windows, _WINDOWS_AHEAD), predictor.apply, layout)
+    return _without(found, first - (layout.rows[0].keep - layout.margin))
+
+
+def _rotated(
+    predictor: Predictor, page: _Page, tile: int, rotations: int, first: int, scale: float
+) -> Iterator[np.ndarray]:
+    """A page from its row `first` on, the mean over rotations."""
 
     def network(image: np.ndarray) -> np.ndarray:
         plan = tiles_for(predictor, *image.shape[:2], tile)
         return tiling.apply_tiled(image, predictor.apply, plan)
 
-    if rotations > 1 or scale != 1:
-        whole = rescaling.apply(network, scaled(read(0, source.height)), scale, rotations)
-        return iter([whole[first:]])
-    layout = tiling.below(layout, first)
-    # Pixels are scaled window by window: a row of them is held only as it is stored.
-    seen = map(scaled, tiling.inputs(read, layout))
-    found = tiling.slabs(ahead(seen, _WINDOWS_AHEAD), predictor.apply, layout)
-    return _without(found, first - (layout.rows[0].keep - layout.margin))
+    whole = rescaling.rotated(network, page.rows(0, page.size[0]), scale, rotations)
+    return iter([whole[first:]])
 
 
 def _without(found: Iterator[np.ndarray], rows: int) -> Iterator[np.ndarray]:
@@ -208,7 +249,10 @@ def fit_channels(path: Path, pages: np.ndarray, channels: int) -> np.ndarray:
     if channels == 1:
         remedy = "choose one with --channels, or convert it to gray (Fiji: Image > Type > 8-bit)"
     elif have == 1:
-        remedy = "give the color image the model was trained for"
+        remedy = (
+            "give the color image the model was trained for, or stack the files of its channels "
+            "with --channel-files"
+        )
     else:
         remedy = f"choose {channels} with --channels, in their order of the training"
     raise UserError(f"{path}: {have} channel(s), the model takes {channels}; {remedy}")

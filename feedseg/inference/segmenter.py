@@ -1,5 +1,6 @@
 """Segmenting arrays from Python: `feedseg.load(model).predict(array)`."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from feedseg.inference import backends, remarks, rescaling, segment
 from feedseg.io import images, reading
+from feedseg.io.calibration import Calibration
 from feedseg.io.source import ImageSource
 from feedseg.runtime import notes
 from feedseg.runtime.errors import UserError
@@ -58,7 +60,8 @@ class Segmenter:
         axes: str = "",
         normalization: str = "",
         value_range: tuple[float, float] = (),
-        scale: float = 1.0,
+        scale: float | None = None,
+        pixel_um: float = 0.0,
     ) -> Segmentation:
         """Classes of every pixel of an image or of a stack of images.
 
@@ -67,10 +70,13 @@ class Segmenter:
         in training, every page by itself. An array [H, W, 3 or 4] is one image in color, as in
         files. axes: their letters, such as YXC, CYX or PYX, where that is not so (see
         `feedseg.io.reading.ReadOptions`). dihedral, rotations, tile, uncertainty, normalization,
-        value_range, scale: see `feedseg.inference.predict.predict`.
+        value_range, scale: see `feedseg.inference.predict.predict`. pixel_um: side of a pixel of
+        this image, µm, by which it is rescaled; 0: not known.
         Raises UserError for arrays that the model cannot take or whose axes may mean two things.
         """
         rescaling.check(scale)
+        if not 0 <= pixel_um < math.inf:
+            raise UserError(f"pixel_um={pixel_um:g}: the side of a pixel, µm, 0 where not known")
         pages, before = _pages(np.asarray(image), self.predictor.channels, axes)
         model = backends.for_images(self.predictor, dihedral, uncertainty)
         model = segment.with_normalization(model, normalization, value_range)
@@ -78,6 +84,8 @@ class Segmenter:
             Path("image"), pages.shape, pages.dtype, lambda page, a, b: pages[page, a:b]
         )
         with notes.fresh():
+            known = Calibration(pixel_um, pixel_um, "µm") if pixel_um else None
+            scale = rescaling.choose(Path("image"), known, model, scale)
             seen = segment.FittingImage(source, model)
             found = list(segment.predict_rows(model, seen, tile, rotations, scale=scale))
             results = np.concatenate(found).reshape(*pages.shape[:3], -1)

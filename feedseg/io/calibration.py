@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import tifffile
 
-from feedseg.io import appearance, ngff
+from feedseg.io import appearance, bioio_rows, ngff
 from feedseg.io.reading import AS_STATED, ReadOptions
-from feedseg.io.tiff import strictly
+from feedseg.io.tiff import SUFFIXES, main_series, series_number, strictly
 from feedseg.runtime.notes import note
 
 # Lengths: how OME abbreviates them, how OME-NGFF calls them.
@@ -75,13 +75,21 @@ def read_calibration(path: Path, how: ReadOptions = AS_STATED) -> Calibration | 
     """
     path = Path(path)
     if ngff.is_zarr(path):
-        return _ngff_calibration(path, ngff.find(path))
-    if path.suffix.lower() not in (".tif", ".tiff"):
+        return _ngff_calibration(path, ngff.find(path, how.series))
+    if path.suffix.lower() in bioio_rows.SUFFIXES:
+        return _in_micrometers(path, *bioio_rows.BioRows(path, how.series).pixel_um)
+    if path.suffix.lower() not in SUFFIXES:
         return None
 
     def work(tif: tifffile.TiffFile):
         if tif.is_ome:
-            return _ome_calibration(path, tif.ome_metadata or "")
+            number = series_number(tif, main_series(path, tif, how)) if how.series else 0
+            return _ome_calibration(path, tif.ome_metadata or "", number)
+        if tif.is_lsm:
+            return _lsm_calibration(path, tif.lsm_metadata or {})
+        if tif.is_svs:
+            side = re.search(r"\bMPP\s*=\s*([0-9.]+)", tif.pages.first.description)
+            return side and _in_micrometers(path, side[1], side[1])
         found = _tag_calibration(path, tif)
         if found and appearance.orientation(tif.pages.first, how) >= 5:
             return found._replace(pixel_height=found.pixel_width, pixel_width=found.pixel_height)
@@ -103,8 +111,22 @@ def _ngff_calibration(path: Path, layout: ngff.Layout) -> Calibration | None:
     return found and found._replace(frame_interval=_interval(sizes.get("t"), units.get("t")))
 
 
-def _ome_calibration(path: Path, xml: str) -> Calibration | None:
-    pixels = re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", xml)
+def _in_micrometers(path: Path, height, width, spacing=None) -> Calibration | None:
+    sizes = {"y": height, "x": width, "z": spacing}
+    return _calibration(path, {axis: (size, "µm") for axis, size in sizes.items()})
+
+
+def _lsm_calibration(path: Path, facts: dict) -> Calibration | None:
+    """Of Zeiss LSM, which states meters."""
+    sizes = (1e6 * float(facts.get(f"VoxelSize{axis}") or 0) or None for axis in "YXZ")
+    found = _in_micrometers(path, *sizes)
+    return found and found._replace(frame_interval=_interval(facts.get("TimeIntervall"), "s"))
+
+
+def _ome_calibration(path: Path, xml: str, number: int) -> Calibration | None:
+    """Of the image of this number."""
+    images = list(re.finditer(r"<(?:\w+:)?Pixels\b([^>]*)>", xml))
+    pixels = images[number] if number < len(images) else None
     fields = (
         dict(re.findall(r'((?:PhysicalSize|TimeInc)\w+)="([^"]*)"', pixels.group(1)))
         if pixels

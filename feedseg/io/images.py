@@ -5,14 +5,23 @@ pickles, folders of OME-Zarr through `feedseg.io.zarr_rows`. Writing is in
 `feedseg.io.writers`.
 """
 
-import struct
+import functools
 from pathlib import Path
 
 import numpy as np
 
-from feedseg.io import appearance, ngff, reading, tiff
+from feedseg.io import (
+    bioio_rows,
+    channel_files,
+    channel_names,
+    ngff,
+    pictures,
+    reading,
+    selection,
+    stack_axes,
+    tiff,
+)
 from feedseg.io.calibration import Calibration, read_calibration
-from feedseg.io.limits import check_piece
 from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.io.tiff import MAX_BYTES, check_size, read_tiff
 from feedseg.io.zarr_rows import ZarrRows
@@ -27,12 +36,8 @@ __all__ = [
     "read_label",
 ]
 
-TIFF = (".tif", ".tiff")
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
-SUFFIXES = (*TIFF, *PICTURES, ".npy")
+SUFFIXES = (*tiff.SUFFIXES, *pictures.SUFFIXES, ".npy", *bioio_rows.SUFFIXES)
 _EXPECTED = ", ".join((*SUFFIXES, ".zarr"))
-_ONE_CHANNEL = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")
-_GREY_STEP = {2: 85, 4: 17}  # Pillow spreads 2- and 4-bit gray over 0-255
 
 
 def read_array(path: Path, how: ReadOptions = AS_STATED) -> np.ndarray:
@@ -46,8 +51,12 @@ def read_array(path: Path, how: ReadOptions = AS_STATED) -> np.ndarray:
     or if a conversion would lose something.
     """
     path = Path(path)
-    array, alpha = _read(path, how, as_label=False)
-    return plain_type(path, drop_alpha(path, array) if alpha else array)
+    if how.channel_files:
+        array = _stacked(path, how)
+    else:
+        array, alpha = _read(path, how, as_label=False)
+        array = drop_alpha(path, array) if alpha else array
+    return plain_type(path, _selected(path, array, how))
 
 
 def read_label(path: Path, how: ReadOptions = AS_STATED) -> np.ndarray:
@@ -58,7 +67,8 @@ def read_label(path: Path, how: ReadOptions = AS_STATED) -> np.ndarray:
     """
     path = Path(path)
     array, alpha = _read(path, how, as_label=True)
-    array = plain_type(path, drop_alpha(path, array) if alpha else array, label=True)
+    array = _selected(path, drop_alpha(path, array) if alpha else array, how)
+    array = plain_type(path, array, label=True)
     if array.shape[3] > 1 and not (array == array[..., :1]).all():
         raise BadImage(
             f"{path}: the label has {array.shape[3]} differing channels (colors); "
@@ -91,7 +101,11 @@ def list_images(path: Path) -> list[Path]:
 def stem(path: Path) -> str:
     """Name of an image without its suffix, also without the `.ome` of OME-TIFF and OME-Zarr."""
     name, suffix = Path(path).stem, Path(path).suffix.lower()
-    ome = suffix in (*TIFF, ".zarr") and name.lower().endswith(".ome") and len(name) > len(".ome")
+    ome = (
+        suffix in (*tiff.SUFFIXES, ".zarr")
+        and name.lower().endswith(".ome")
+        and len(name) > len(".ome")
+    )
     return name[: -len(".ome")] if ome else name
 
 
@@ -104,9 +118,14 @@ def is_image(path: Path) -> bool:
 def is_color(path: Path, how: ReadOptions = AS_STATED) -> bool:
     """Whether three channels of an image are red, green and blue, not three stains."""
     path = Path(path)
-    if path.suffix.lower() in TIFF and path.is_file():
-        return tiff.strictly(path, lambda file: tiff.is_rgb(tiff.main_series(path, file).keyframe))
-    return path.suffix.lower() in PICTURES or (path.suffix.lower() == ".npy" and not how.axes)
+    if how.channels or how.channel_files:
+        return False
+    if path.suffix.lower() in tiff.SUFFIXES and path.is_file():
+        return tiff.strictly(
+            path, lambda file: tiff.is_rgb(tiff.main_series(path, file, how).keyframe)
+        )
+    suffix = path.suffix.lower()
+    return suffix in pictures.SUFFIXES or (suffix == ".npy" and not how.axes)
 
 
 def refuse_axes(path: Path, how: ReadOptions) -> None:
@@ -118,23 +137,60 @@ def refuse_axes(path: Path, how: ReadOptions) -> None:
 def _read(path: Path, how: ReadOptions, as_label: bool) -> tuple[np.ndarray, bool]:
     """Pixels [P, H, W, C] and whether the last channel is an opacity."""
     suffix = path.suffix.lower()
-    if ngff.is_zarr(path):
-        refuse_axes(path, how)
-        rows = ZarrRows(path)
-        rows.require_chunks(how.fill_missing)
-        return rows.whole(), False
+    if ngff.is_zarr(path) or suffix in bioio_rows.SUFFIXES:
+        return rows_of(path, how).whole(), False
     if not path.is_file():
         raise BadImage(f"{path}: no such file")
-    if suffix in TIFF:
+    if suffix in tiff.SUFFIXES:
         array, alpha = read_tiff(path, how, as_label)
-    elif suffix in PICTURES:
+    elif suffix in pictures.SUFFIXES:
         refuse_axes(path, how)
-        array, alpha = _read_picture(path, how, as_label)
+        _refuse_series(path, how)
+        array, alpha = pictures.read(path, how, as_label)
     elif suffix == ".npy":
         array, alpha = _read_npy(path, how), False
     else:
         raise BadImage(f"{path}: not a known image type; use {_EXPECTED}")
     return array, alpha
+
+
+def rows_of(path: Path, how: ReadOptions) -> ZarrRows | bioio_rows.BioRows:
+    """The rows of an OME-Zarr folder, or of a file of a microscope."""
+    refuse_axes(path, how)
+    if not ngff.is_zarr(path):
+        return bioio_rows.BioRows(path, how.series)
+    rows = ZarrRows(path, how.series)
+    rows.require_chunks(how.fill_missing)
+    return rows
+
+
+def _stacked(path: Path, how: ReadOptions) -> np.ndarray:
+    """The channels of several files, [P, H, W, C]."""
+    alone = how._replace(channels=(), channel_files=(), z="")
+    files = channel_files.members(path, how.channel_files)
+    parts = [read_array(each, alone) for each in files]
+    channel_files.require_alike(
+        (f, part.shape[:3], part.dtype) for f, part in zip(files, parts, strict=True)
+    )
+    return np.concatenate(parts, -1)
+
+
+def _selected(path: Path, array: np.ndarray, how: ReadOptions) -> np.ndarray:
+    """The slices and channels of an image [P, H, W, C] that `how` chooses."""
+    if how.z:
+        axes = stack_axes.stated(path, how, len(array))
+        groups, _ = selection.pages(path, axes, how.z)
+        array = np.stack([array[group].max(0) for group in groups])
+    if how.channels:
+        names = functools.partial(channel_names.of, path, how)
+        array = array[..., selection.channels(path, array.shape[-1], how.channels, names)]
+    return array
+
+
+def _refuse_series(path: Path, how: ReadOptions) -> None:
+    """Raises BadImage where a series is chosen that a file of one image does not have."""
+    if how.series:
+        selection.place(path, [""], how.series)
 
 
 def map_npy(path: Path, limit: float = MAX_BYTES, how: ReadOptions = AS_STATED) -> np.ndarray:
@@ -158,6 +214,7 @@ def map_npy(path: Path, limit: float = MAX_BYTES, how: ReadOptions = AS_STATED) 
         ) from None
     if 0 in array.shape:
         raise BadImage(f"{path}: the image is empty, its shape is {array.shape}")
+    _refuse_series(path, how)
     axes = reading.named(path, how.axes, array.shape) if how.axes else ""
     return reading.to_pages(array, axes or reading.guessed(path, array.shape))
 
@@ -167,71 +224,6 @@ def _read_npy(path: Path, how: ReadOptions) -> np.ndarray:
         return np.array(map_npy(path, how=how))
     except MemoryError:
         raise BadImage(f"{path}: larger than the memory; split or crop the image") from None
-
-
-def _read_picture(path: Path, how: ReadOptions, as_label: bool) -> tuple[np.ndarray, bool]:
-    """Pixels [1, H, W, C] of a PNG, JPG or BMP file and whether the last one is an opacity."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.verify()  # checksums; the file has to be opened anew afterwards
-        with Image.open(path) as image:
-            num_bytes = image.width * image.height * len(image.getbands())
-            check_piece(path, num_bytes, "pixels", "split the image or save it as TIFF in tiles")
-            indices = as_label or how.interpret == "stored"
-            array, alpha = _picture_array(path, image, indices)
-            orientation = int(image.getexif().get(appearance.ORIENTATION) or 1)
-    except UserError:
-        raise
-    except Exception as error:  # Pillow's plugins raise many types on damaged input
-        if isinstance(error, OSError) and error.strerror:
-            raise BadImage(f"{path}: cannot be read: {error.strerror}") from None
-        raise BadImage(
-            f"{path}: damaged or unsupported picture ({one_line(error)}); "
-            "copy the file again or save it as TIFF"
-        ) from None
-    pages = array[None, ..., None] if array.ndim == 2 else array[None]
-    if 1 < orientation <= 8 and how.interpret != "stored":
-        appearance.say_turned(path, orientation)
-        pages = appearance.turned(pages, orientation)
-    return pages, alpha
-
-
-def _picture_array(path: Path, image, as_label: bool) -> tuple[np.ndarray, bool]:
-    """Pixels [H, W] or [H, W, C] of an open Pillow image and whether the last one is an opacity."""
-    depth, kind = _png_depth(path)
-    if depth == 16 and kind != 0:  # Pillow would keep 8 of the 16 bits
-        import imagecodecs
-
-        return imagecodecs.png_decode(path.read_bytes()), kind in (4, 6)
-    if getattr(image, "n_frames", 1) > 1:
-        raise BadImage(f"{path}: an animation of {image.n_frames} frames; save a TIFF stack")
-    if as_label and image.mode == "P":
-        return np.asarray(image), False
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")
-        array = np.asarray(image)
-        gray = (array[..., 0] == array[..., 1]).all() and (array[..., 0] == array[..., 2]).all()
-        return (array[..., [0, 3]] if gray else array), True
-    if image.mode in _ONE_CHANNEL:
-        array = np.asarray(image)
-        return (array // _GREY_STEP[depth] if as_label and depth in _GREY_STEP else array), False
-    if image.mode not in ("RGB", "LA", "RGBA"):
-        raise BadImage(f"{path}: color mode {image.mode} is not supported; save as gray or RGB")
-    return np.asarray(image), image.mode != "RGB"
-
-
-def _png_depth(path: Path) -> tuple[int, int]:
-    """Bits per sample and color type of a PNG; (0, 0) for other files.
-
-    Color types: 0 gray, 2 RGB, 3 palette, 4 gray + alpha, 6 RGBA.
-    """
-    with path.open("rb") as file:
-        head = file.read(26)
-    if head[:8] != b"\x89PNG\r\n\x1a\n" or len(head) < 26:
-        return 0, 0
-    return struct.unpack_from("BB", head, 24)
 
 
 def drop_alpha(path: Path, array: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from feedseg.io import selection
 from feedseg.runtime import json_files
 from feedseg.runtime.errors import BadImage, one_line
 
@@ -41,16 +42,19 @@ def is_zarr(path: Path) -> bool:
     return path.suffix.lower() == ".zarr" or _is_array(path) or bool(_KEYS & set(_attributes(path)))
 
 
-def find(path: Path) -> Layout:
+def find(path: Path, series: str = "") -> Layout:
     """The array at full resolution of the first multiscale image in a folder.
 
     An array itself may be given too: one level of an image, which has the image's axes, or one
     without metadata. Of a folder that holds images (a plate, a bioformats2raw container) the only
-    one is taken. Raises BadImage naming the folder if there is none, or several.
+    one is taken, or the series, a number from 1 or the path of the image within the folder.
+    Raises BadImage naming the folder if there is none, or several.
     """
     path = Path(path)
     if not path.is_dir():
         raise BadImage(f"{path}: no such file or folder")
+    if series:
+        return find(_series(path, series))
     attributes = _attributes(path)
     if "multiscales" in attributes:
         return _level(path, attributes, None)
@@ -63,11 +67,31 @@ def find(path: Path) -> Layout:
     if found:
         kind = next((k for k in ("plate", "well") if k in attributes), "container")
         names = ", ".join(map(str, found))
-        raise BadImage(f"{path}: a {kind} of several images; give one of them, e.g. {names}")
+        raise BadImage(
+            f"{path}: a {kind} of several images; give one of them, e.g. {names}, or choose it "
+            "with --series NUMBER or NAME (in training --config.data.series)"
+        )
     arrays = [str(child) for child in _folders(path) if _is_array(child)][:_LISTED]
     if arrays:
         raise BadImage(f"{path}: no OME-Zarr image; give one of its arrays: {', '.join(arrays)}")
     raise BadImage(f"{path}: no OME-Zarr image in this folder (no `multiscales` metadata)")
+
+
+def _series(path: Path, series: str) -> Path:
+    """The image of a folder, itself or one below, by number from 1 or by its path within."""
+    alone = "multiscales" in _attributes(path) or _is_array(path)
+    found = [path] if alone else list(_images(path))
+    names = ["" if each == path else each.relative_to(path).as_posix() for each in found]
+    return found[selection.place(path, names, series)]
+
+
+def channel_names(path: Path, series: str = "") -> list[str]:
+    """The labels that the `omero` metadata of an image give its channels; empty without."""
+    image = find(path, series).array.parent
+    try:
+        return [str(each["label"]) for each in _attributes(image)["omero"]["channels"]]
+    except (KeyError, TypeError):
+        return []
 
 
 def _attributes(path: Path) -> dict:

@@ -34,11 +34,12 @@ class ObjectSizes:
         self._objects: dict[int, list[np.ndarray]] = {each: [] for each in range(1, num_classes)}
         self._side = 0
 
-    def add(self, label: np.ndarray) -> None:
-        """One more image, [h, w]."""
-        self._side = max(self._side, *label.shape)
+    def add(self, label: np.ndarray, scale: float = 1.0) -> None:
+        """One more image, [h, w], measured as if it were `scale` times as large."""
+        self._side = max(self._side, scale * max(label.shape))
         for each, found in self._objects.items():
-            found.append(_measured(label == each, label == _VOID))
+            areas, inside = _measured(label == each, label == _VOID)
+            found.append(np.stack([areas * scale**2, inside * scale]))
 
     def diameters(self) -> dict[int, Diameters]:
         """Of the classes that consist of objects."""

@@ -1,6 +1,7 @@
-"""How the pixels of a file are to be understood where the file can be understood in two ways."""
+"""Which pixels of a file are read, and how, where it can mean two things or holds several."""
 
 import math
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -17,14 +18,23 @@ class ReadOptions(NamedTuple):
     values stored as MinIsWhite and applies palettes, `stored` does none of it, `auto` decides by
     the program that wrote the file (`appearance.of`). fill_missing: chunks of an OME-Zarr that
     have no file are its fill value; else they are an error, since a copy in part has none either.
+    channels: numbers from 1 and names, in the order in which they are wanted; none: all. series:
+    number from 1 or name of the image in a file that holds several. z: of a stack, one slice "N",
+    some "FIRST-LAST", from 1, or "max", the largest value of each pixel. channel_files: endings of
+    names, such as _0000 and _0001: a file that ends in the first is stacked, channel after channel,
+    with those beside it that end in the others.
     """
 
     axes: str = ""
     interpret: str = "auto"
     fill_missing: bool = False
+    channels: tuple[int | str, ...] = ()
+    series: str = ""
+    z: str = ""
+    channel_files: tuple[str, ...] = ()
 
     def checked(self) -> "ReadOptions":
-        """Itself. Raises UserError for axes without Y and X, repeated ones, or unknown words."""
+        """Itself. Raises UserError for axes without Y and X, what repeats, or unknown words."""
         axes = self.axes.upper()
         if axes and (len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes)):
             raise UserError(f"axes {self.axes!r}: name each once, Y and X among them, such as CYX")
@@ -33,19 +43,56 @@ class ReadOptions(NamedTuple):
         if self.interpret not in INTERPRETATIONS:
             choices = ", ".join(INTERPRETATIONS)
             raise UserError(f"interpret {self.interpret!r}: choose one of {choices}")
+        if self.z and self.z != "max":
+            slices(self.z)
+        endings = self.channel_files
+        if endings and (len(set(endings)) < max(2, len(endings)) or any("/" in e for e in endings)):
+            raise UserError(
+                f"channel files {','.join(endings)!r}: endings of at least two files' names, each "
+                "once, such as _0000,_0001"
+            )
         return self._replace(axes=axes)
 
     def stated(self) -> list[object]:
-        """What decides the pixels; equal to that of earlier versions where they had the same."""
-        return [self.axes, self.interpret, *(["fill_missing"] if self.fill_missing else [])]
+        """What decides the pixels; equal to that of earlier versions where they had the same.
+
+        The channels are not among them.
+        """
+        later = {"series": self.series, "z": self.z, "channel_files": list(self.channel_files)}
+        fill = ["fill_missing"] if self.fill_missing else []
+        return [self.axes, self.interpret, *fill, *([k, v] for k, v in later.items() if v)]
+
+    def keys(self) -> dict[str, object]:
+        """The configuration keys of the data that are not as in `AS_STATED`."""
+        plain = self._asdict() | {
+            "channels": ",".join(map(str, self.channels)),
+            "channel_files": ",".join(self.channel_files),
+        }
+        usual = {"interpret": "auto"}
+        return {key: value for key, value in plain.items() if value and value != usual.get(key)}
 
 
 AS_STATED = ReadOptions()
 
 
 def label_options(how: ReadOptions) -> ReadOptions:
-    """For the labels of images read so: the axes that are named are those of the images."""
-    return how._replace(axes="")
+    """For the labels of images read so: what is chosen of the images is not in their labels."""
+    return ReadOptions(interpret=how.interpret, fill_missing=how.fill_missing)
+
+
+def listed(text: str) -> tuple[int | str, ...]:
+    """Numbers and names of a list such as `2`, `DAPI` or `3,DAPI`."""
+    names = (name.strip() for name in text.split(","))
+    return tuple(int(name) if name.isdecimal() else name for name in names if name)
+
+
+def slices(z: str) -> tuple[int, int]:
+    """First and last of `N` or `FIRST-LAST`, from 1. Raises UserError for anything else."""
+    match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", z)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= first <= last:
+        raise UserError(f"z {z!r}: a slice such as 3, some such as 2-5, counted from 1, or max")
+    return first, last
 
 
 def named(where: object, axes: str, shape: tuple[int, ...]) -> str:

@@ -12,11 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg.io import appearance, images, ngff, tiff
+from feedseg.io import (
+    appearance,
+    bioio_rows,
+    channel_files,
+    channel_names,
+    images,
+    ngff,
+    selection,
+    stack_axes,
+    tiff,
+)
 from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.io.tiff_rows import TiffRows, plane_table
-from feedseg.io.zarr_rows import ZarrRows
-from feedseg.runtime.errors import UserError
 
 SLAB_BYTES = 4 * 2**20  # pixels of a slab where the caller does not choose its height
 
@@ -68,26 +76,78 @@ class ImageSource:
 
 
 def open_source(path: Path, how: ReadOptions = AS_STATED) -> ImageSource:
-    """The image to be read by rows: TIFF, OME-Zarr and .npy of any size; pictures, and TIFF files
-    that are to be turned, as a whole. how: see `ReadOptions`.
+    """The image to be read by rows: TIFF, OME-Zarr, the files of microscopes and .npy of any size;
+    pictures, and TIFF files that are to be turned, as a whole. how: see `ReadOptions`.
 
     Several threads may read a source. Raises BadImage naming the file for what
     `images.read_array` refuses, as far as it shows without decoding; the rest when it is met.
     """
     path = Path(path)
+    source = _stacked(path, how) if how.channel_files else _selected_pages(path, how)
+    if not how.channels:
+        return source
+    with ExitStack() as files:
+        files.callback(source.close)
+        chosen = with_channels(source, how.channels, lambda: channel_names.of(path, how))
+        files.pop_all()
+    return chosen
+
+
+def _stacked(path: Path, how: ReadOptions) -> ImageSource:
+    """The channels of several files as one image."""
+    alone = how._replace(channels=(), channel_files=())
+    with ExitStack() as files:
+        paths = channel_files.members(path, how.channel_files)
+        sources = [files.enter_context(_selected_pages(each, alone)) for each in paths]
+        first = sources[0]
+        channel_files.require_alike(
+            (each.path, (each.count, each.height, each.width), each.dtype) for each in sources
+        )
+        close = files.pop_all().close
+
+    def read(page: int, start: int, stop: int) -> np.ndarray:
+        return np.concatenate([each.rows(page, start, stop) for each in sources], -1)
+
+    channels = sum(each.channels for each in sources)
+    shape = (first.count, first.height, first.width, channels)
+    return ImageSource(path, shape, first.dtype, read, close=close)
+
+
+def _selected_pages(path: Path, how: ReadOptions) -> ImageSource:
+    source = _plain_source(path, how)
+    if not how.z:
+        return source
+    with ExitStack() as files:
+        files.callback(source.close)
+        axes = stack_axes.stated(path, how, source.count)
+        groups, _ = selection.pages(path, axes, how.z)
+        files.pop_all()
+
+    def read(page: int, start: int, stop: int) -> np.ndarray:
+        found = source.rows(int(groups[page, 0]), start, stop)
+        for other in groups[page, 1:].tolist():
+            np.maximum(found, source.rows(other, start, stop), out=found)
+        return found
+
+    shape = (len(groups), source.height, source.width, source.channels)
+    return ImageSource(path, shape, source.dtype, read, close=source.close)
+
+
+def _plain_source(path: Path, how: ReadOptions) -> ImageSource:
+    """All pages and channels of a file."""
     suffix = path.suffix.lower() if path.is_file() else ""
     if suffix == ".npy":
         return _npy_source(path, how)
-    if ngff.is_zarr(path):
-        images.refuse_axes(path, how)
-        reader = ZarrRows(path)
-        reader.require_chunks(how.fill_missing)
+    if ngff.is_zarr(path) or suffix in bioio_rows.SUFFIXES:
+        reader = images.rows_of(path, how)
         return ImageSource(path, reader.shape, reader.dtype, reader.rows, close=reader.close)
-    return (_tiff_source(path, how) if suffix in images.TIFF else None) or _whole_source(path, how)
+    return (_tiff_source(path, how) if suffix in tiff.SUFFIXES else None) or _whole_source(
+        path, how
+    )
 
 
 def _whole_source(path: Path, how: ReadOptions) -> ImageSource:
-    array = images.read_array(path, how)
+    array = images.read_array(path, how._replace(channels=(), z=""))
 
     def read(page: int, start: int, stop: int) -> np.ndarray:
         return array[page, start:stop].copy()
@@ -109,7 +169,7 @@ def _tiff_source(path: Path, how: ReadOptions) -> ImageSource | None:
     with ExitStack() as files:
         with tiff.strict(path):
             file = files.enter_context(tiff.open_tiff(path))
-            series = tiff.main_series(path, file)
+            series = tiff.main_series(path, file, how)
             tiff.check_header(path, series, math.inf)
             planes = plane_table(series, tiff.axes_of(path, series, how))
             seen = appearance.of(path, file, series.keyframe, how, label=False)
@@ -132,16 +192,13 @@ def _tiff_source(path: Path, how: ReadOptions) -> ImageSource | None:
     return ImageSource(path, shape, kind, read, alpha, reader.close)
 
 
-def with_channels(source: ImageSource, chosen: Sequence[int]) -> ImageSource:
-    """These channels of a source, counted from 1, none: all. UserError where it has fewer."""
-    if not chosen:
-        return source
-    if max(chosen) > source.channels or min(chosen) < 1:
-        raise UserError(
-            f"{source.path}: channel(s) {', '.join(map(str, chosen))} asked for, it has "
-            f"{source.channels}, counted from 1"
-        )
-    places = [number - 1 for number in chosen]
+def with_channels(
+    source: ImageSource,
+    chosen: Sequence[int | str],
+    names: Callable[[], Sequence[str]] = tuple,
+) -> ImageSource:
+    """These channels of a source, by number from 1 or by name. UserError for those it has not."""
+    places = selection.channels(source.path, source.channels, chosen, names)
 
     def read(page: int, start: int, stop: int) -> np.ndarray:
         return np.ascontiguousarray(source.rows(page, start, stop)[..., places])
@@ -156,38 +213,12 @@ def slab_height(source: ImageSource) -> int:
     return min(source.height, max(1, SLAB_BYTES // row_bytes))
 
 
-PageAxes = tuple[tuple[str, int], ...]
-
-
-def page_axes(path: Path, how: ReadOptions = AS_STATED) -> PageAxes:
+def page_axes(path: Path, how: ReadOptions = AS_STATED) -> selection.PageAxes:
     """Name ("t" or "z") and length of the axes that the pages of an image run along, slowest first.
 
-    TIFF and OME-Zarr state them; other pages are slices. An axis of length 1 is one where an
-    OME-Zarr has it. Raises BadImage for a damaged file.
+    As `page_axes.stated`, of the slices that `how` chooses.
     """
     path = Path(path)
-    if ngff.is_zarr(path):
-        return ZarrRows(path).page_axes
-    if path.suffix.lower() in (".tif", ".tiff"):
-        return tiff.strictly(path, lambda file: _of_series(path, tiff.main_series(path, file), how))
-    with open_source(path, how) as source:
-        return _slices(source.count)
-
-
-def _of_series(path: Path, series, how: ReadOptions) -> PageAxes:
-    axes = zip(tiff.axes_of(path, series, how), series.shape, strict=True)
-    found = tuple((axis.lower(), size) for axis, size in axes if axis not in "YXSC" and size > 1)
-    known = [axis for axis, _ in found] in (["t"], ["z"], ["t", "z"], ["z", "t"])
-    return found if known else _slices(math.prod(size for _, size in found))
-
-
-def _slices(count: int) -> PageAxes:
-    return (("z", count),) if count > 1 else ()
-
-
-def check_axes(axes: Sequence[tuple[str, int]] | None, count: int) -> PageAxes:
-    """These axes; for None slices. Raises ValueError if they make another number of pages."""
-    axes = _slices(count) if axes is None else tuple(axes)
-    if math.prod(size for _, size in axes) != count:
-        raise ValueError(f"axes {axes} for {count} pages")
-    return axes
+    with _plain_source(path, how) as source:
+        axes = stack_axes.stated(path, how, source.count)
+    return selection.pages(path, axes, how.z)[1] if how.z else axes

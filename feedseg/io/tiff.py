@@ -17,10 +17,11 @@ from typing import TypeVar
 import numpy as np
 import tifffile
 
-from feedseg.io import appearance, limits, ome_header, reading
+from feedseg.io import appearance, limits, ome_header, reading, selection
 from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.runtime.errors import BadImage, UserError, one_line
 
+SUFFIXES = (".tif", ".tiff", ".lsm", ".svs")
 MAX_BYTES = 8 * 2**30  # decoded size of one file
 FREE_BYTES = 256 * 2**20  # up to here any compression ratio is accepted (empty masks)
 MAX_RATIO = 200  # decoded bytes per stored byte above that
@@ -111,23 +112,38 @@ def strictly(path: Path, work: Callable[[tifffile.TiffFile], _Result]) -> _Resul
         return work(tif)
 
 
-def main_series(path: Path, tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
-    """The image of the file; a smaller embedded preview is passed over."""
+def main_series(
+    path: Path, tif: tifffile.TiffFile, how: ReadOptions = AS_STATED
+) -> tifffile.TiffPageSeries:
+    """The image of the file, at its full size; smaller embedded previews are passed over.
+
+    Raises BadImage where there are several, listing them, and `how` chooses none.
+    """
     if len(tif.pages) > MAX_PAGES:
         raise BadImage(f"{path}: more than {MAX_PAGES} pages; split the stack")
     ome_header.check(path, tif)
     series = tif.series
     if not series or not all(s.size for s in series):
         raise BadImage(f"{path}: the TIFF holds no image; {RESAVE}")
-    main = series[0]
-    for other in series[1:]:
-        preview = other.keyframe.is_reduced and other.keyframe.size < main.keyframe.size
-        if not preview:
-            raise BadImage(
-                f"{path}: holds {len(series)} images that differ in size or type ({main.shape} "
-                f"{main.dtype}, {other.shape} {other.dtype}); save each as its own file"
-            )
-    return main
+    images = [each for each in series if each is series[0] or not _is_preview(each, series[0])]
+    names = [each.name if tif.is_ome else "" for each in images]
+    if how.series:
+        return images[selection.place(path, names, how.series)]
+    if len(images) > 1:
+        kinds = (f"{'x'.join(map(str, each.shape))} {each.dtype}" for each in images)
+        raise selection.several(path, names, tuple(kinds))
+    return images[0]
+
+
+def _is_preview(series: tifffile.TiffPageSeries, main: tifffile.TiffPageSeries) -> bool:
+    """Whether a series is a smaller picture of the main one, or of the slide that it shows."""
+    page = series.keyframe
+    return series.kind == "svs" or (page.is_reduced and page.size < main.keyframe.size)
+
+
+def series_number(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> int:
+    """The place of a series among all of the file, from 0."""
+    return next(number for number, each in enumerate(tif.series) if each is series)
 
 
 def check_size(path: Path, num_bytes: int, stored: int, limit: float = MAX_BYTES) -> None:
@@ -230,7 +246,7 @@ def read_tiff(
     """
 
     def work(tif: tifffile.TiffFile):
-        series = main_series(path, tif)
+        series = main_series(path, tif, how)
         check_header(path, series)
         array = series.asarray(maxworkers=1)
         if array.shape != series.shape:

@@ -33,8 +33,9 @@ class ZarrRows:
     is missing.
     """
 
-    def __init__(self, path: Path) -> None:
-        layout = ngff.find(path)
+    def __init__(self, path: Path, series: str = "") -> None:
+        """series: of a folder that holds several images, see `ngff.find`."""
+        layout = ngff.find(path, series)
         self._path, self._array = path, _open(path, layout.array)
         self._axes = layout.axes or _usual_axes(path, self._array.shape)
         sizes, chunks = self._by_name(self._array.shape), self._by_name(self._array.chunks)

@@ -20,11 +20,8 @@ _MACHINE_KEYS = ("data_dir", "runtime")  # where a run happens, not what it is
 _LATER = {
     "augment": {"scale": 0.0},
     "data": {
-        "axes": "",
-        "class_share": 1 / 3,
-        "crops": "grid",
-        "fill_missing": False,
-        "interpret": "auto",
+        **{"axes": "", "interpret": "auto", "fill_missing": False, "pixel_size": 0.0},
+        **{"series": "", "z": "", "channel_files": "", "crops": "grid", "class_share": 1 / 3},
     },
     "split": {"group": ""},
     "train": {"patience": 0},

@@ -9,8 +9,11 @@ import pytest
 import tifffile
 from PIL import Image
 
+from configs import common
+from feedseg.datasets import folder as folder_data
 from feedseg.datasets.tools import overlay_sheet
 from feedseg.datasets.tools.check import check
+from feedseg.io.reading import ReadOptions
 from feedseg.runtime import doctor
 from feedseg.runtime.errors import UserError
 
@@ -226,6 +229,47 @@ def test_how_files_are_read_is_said(tmp_path, capsys):
         tifffile.imwrite(path.with_suffix(".tif"), image, **options)
     error, _, facts = checked(root, capsys)
     assert not error and sum("MinIsWhite" in note for note in facts["notes"]) == 1
+
+
+def test_what_is_chosen_of_files_is_checked_and_handed_to_training(tmp_path, capsys):
+    root = tmp_path / "data"
+    for part in ("images", "labels"):
+        (root / part).mkdir(parents=True)
+    stack = RNG.integers(0, 256, (4, 3, 32, 40)).astype(np.uint8)  # file, slice
+    for number, pages in enumerate(stack):
+        Image.fromarray(ids(2)).save(root / "labels" / f"c{number}.png")
+        for ending in ("_w1", "_w2"):
+            path = root / "images" / f"c{number}{ending}.tif"
+            tifffile.imwrite(path, pages, photometric="minisblack")
+    how = ReadOptions(channels=(2,), z="max", channel_files=("_w1", "_w2"))
+    error, text, facts = checked(root, capsys, how=how)
+    assert not error and len(facts["pairs"]) == 4
+    assert {(pair["height"], pair["channels"]) for pair in facts["pairs"]} == {(32, 1)}
+    words = "--config.data.channels=2 --config.data.z=max --config.data.channel_files=_w1,_w2"
+    assert words.split() == [w for w in text.split() if w.startswith("--config.data.")]
+    with pytest.raises(UserError, match="images without a label"):
+        folder_data.load(root, config_options())
+    config = config_options(channels="2", z="max", channel_files="_w1,_w2")
+    sections = folder_data.load(root, config).sections
+    np.testing.assert_array_equal([s.image[..., 0] for s in sections], stack.max(1))
+
+
+def test_mixed_pixel_sizes_are_noted(tmp_path, capsys):
+    root = folder(tmp_path / "data", [ids(2)] * 3)
+    for index, pixel in enumerate((0.25, 0.25, 0.5)):
+        path = root / "images" / f"c{index}.png"
+        stated = dict(imagej=True, resolution=(1 / pixel, 1 / pixel), metadata={"unit": "um"})
+        tifffile.imwrite(path.with_suffix(".tif"), np.asarray(Image.open(path)), **stated)
+        path.unlink()
+    error, _, facts = checked(root, capsys)
+    (note,) = [each for each in facts["notes"] if "pixel sizes differ" in each]
+    assert not error and "0.25 µm in 2, 0.5 µm in 1" in note
+
+
+def config_options(**changes):
+    data = common.base().data
+    data.update({"name": "folder", **changes})
+    return data
 
 
 # doctor

@@ -19,6 +19,7 @@ from feedseg.runtime.errors import BadImage, UserError
 
 RNG = np.random.default_rng(0)
 IDS = np.array([[0, 1], [1, 0]], np.uint8)
+SQUARES = np.kron(IDS, np.ones((20, 20), np.uint8))
 
 
 def options(**changes):
@@ -110,7 +111,70 @@ def test_two_candidates_are_not_chosen_between(tmp_path):
 def test_second_channel_of_nnunet_is_not_dropped(tmp_path):
     images = ["imagesTr/a_0000.tif", "imagesTr/a_0001.tif", "imagesTr/b_0000.tif"]
     put(tmp_path, images, ["labelsTr/a.tif", "labelsTr/b.tif"])
-    assert "imagesTr/a_0001.tif" in refused(tmp_path, "1 images without a label")
+    text = r"b_0001\.tif: no such file, the channel b_0001\.tif of b_0000\.tif"
+    assert "imagesTr" in refused(tmp_path, text)
+
+
+def test_channels_of_nnunet_are_stacked(tmp_path):
+    pixels = image(2, 2, 40, 40)  # image, channel
+    for place, ending in np.ndindex(2, 2):
+        write(tmp_path / "imagesTr" / f"{'ab'[place]}_000{ending}.tif", pixels[place, ending])
+    for name in "ab":
+        write(tmp_path / "labelsTr" / f"{name}.tif", SQUARES)
+    with notes.collected() as texts:
+        source = folder.load(tmp_path, options())
+    assert [s.name for s in source.sections] == ["a", "b"] and not source.color
+    np.testing.assert_array_equal([s.image for s in source.sections], pixels.transpose(0, 2, 3, 1))
+    assert "_0000, _0001 are stacked as channels" in texts[0]
+
+
+def test_channel_files_and_chosen_channels(tmp_path):
+    pixels = image(2, 40, 40)
+    for ending, channel in zip(("_w1", "_DAPI"), pixels, strict=True):
+        write(tmp_path / "images" / "day1" / f"a{ending}.tif", channel)
+    write(tmp_path / "labels" / "day1" / "a.tif", SQUARES)
+    endings = dict(channel_files="_w1,_DAPI")
+    (section,) = folder.load(tmp_path, options(**endings)).sections
+    assert section.name == "day1_a"
+    np.testing.assert_array_equal(section.image, pixels.transpose(1, 2, 0))
+    (section,) = folder.load(tmp_path, options(**endings, channels="DAPI")).sections
+    np.testing.assert_array_equal(section.image[..., 0], pixels[1])
+
+
+@pytest.mark.parametrize("z, pages", [("", 3), ("2", 1), ("2-3", 2), ("max", 1)])
+def test_slices_of_a_stack_have_those_of_its_labels(tmp_path, z, pages):
+    stack, ids = image(3, 40, 40), np.stack([SQUARES, SQUARES[::-1], np.tri(40, dtype=np.uint8)])
+    write(tmp_path / "images" / "a.tif", stack)
+    write(tmp_path / "labels" / "a.tif", ids[0] if z == "max" else ids)
+    sections = folder.load(tmp_path, options(z=z)).sections
+    first = int(z[0]) - 1 if z[:1].isdigit() else 0
+    assert len(sections) == pages
+    for section, label, page in zip(sections, ids[first:], stack[first:], strict=False):
+        np.testing.assert_array_equal(section.label, label)
+        expected = stack.max(0) if z == "max" else page
+        np.testing.assert_array_equal(section.image[..., 0], expected)
+
+
+def test_series_of_files(tmp_path):
+    (tmp_path / "images").mkdir()
+    first, second = image(16, 16), image(40, 40)
+    with tifffile.TiffWriter(tmp_path / "images" / "a.ome.tif", ome=True) as file:
+        file.write(first, metadata={"axes": "YX", "Name": "overview"})
+        file.write(second, metadata={"axes": "YX", "Name": "cells"})
+    write(tmp_path / "labels" / "a.ome.tif", SQUARES)
+    assert '2 "cells" (40x40 uint8)' in refused(tmp_path, "choose one with --series")
+    (section,) = folder.load(tmp_path, options(series="cells")).sections
+    np.testing.assert_array_equal(section.image[..., 0], second)
+
+
+@pytest.mark.parametrize(
+    "key, value", [("series", "2"), ("z", "max"), ("channel_files", "_0,_1"), ("channels", "DAPI")]
+)
+def test_other_data_sets_take_no_choice_of_pixels(key, value):
+    config = common.base()
+    config.data[key] = value
+    with pytest.raises(UserError, match=f"data.{key}='?{value}"):
+        datasets.load(config)
 
 
 def test_parts_from_folders(tmp_path):
@@ -490,6 +554,62 @@ def test_the_pixel_size_and_the_objects_of_the_images_are_kept(tmp_path):
     assert seen["pixel_um"] == 0.25 and seen["brightest"] == 1
     ((name, (low, median, high)),) = seen["objects"].items()
     assert name == "class1" and low == median == high == pytest.approx(2 * 9 / np.pi**0.5, abs=0.1)
+
+
+def calibrated(root: Path, **pixels: float) -> Path:
+    """Squares of 8 µm in images whose pixels are of these sizes, µm; 0: not stated."""
+    for name, pixel in pixels.items():
+        side, scale = round(32 / (pixel or 1)), round(8 / (pixel or 1))
+        label = np.zeros((side, side), np.uint8)
+        label[scale : 2 * scale, scale : 2 * scale] = 1
+        write(root / "labels" / f"{name}.tif", label)
+        stated = dict(resolution=(1 / pixel, 1 / pixel), metadata={"unit": "um"}) if pixel else {}
+        (root / "images").mkdir(exist_ok=True)
+        tifffile.imwrite(root / "images" / f"{name}.tif", 200 * label, imagej=True, **stated)
+    return root
+
+
+def test_all_images_come_to_one_pixel_size(tmp_path):
+    calibrated(tmp_path, a=0.25, b=0.5, c=1.0)
+    with notes.collected() as texts:
+        data, config = loaded(tmp_path, data__pixel_size=0.5)
+    assert not texts
+    assert data.images.shape == (3, 64, 64, 1) and data.images.dtype == np.uint8
+    expected = np.zeros((64, 64), np.uint8)
+    expected[16:32, 16:32] = 1
+    for image_, label in zip(data.images[..., 0], data.labels, strict=True):
+        np.testing.assert_array_equal(label, expected)
+        np.testing.assert_array_equal(image_[18:30, 18:30], 200)
+        assert not image_[:13].any() and not image_[35:].any()
+    assert base.describe(data, config.data)["training_images"]["pixel_um"] == 0.5
+
+
+def test_mixed_pixel_sizes_are_said(tmp_path):
+    calibrated(tmp_path, a=0.25, b=0.25, c=1.0, d=0)
+    with notes.collected() as texts:
+        data, _ = loaded(tmp_path)
+    assert data.pixel_um is None
+    assert "(0.25 µm in 2, 1 µm in 1, none stated in 1)" in texts[0]
+    assert "--config.data.pixel_size=0.25 brings" in texts[0]
+
+
+@pytest.mark.parametrize(
+    "pixel, wanted, text",
+    [
+        (0, 0.5, r"d\.tif: states no pixel size, which data\.pixel_size=0\.5 needs"),
+        (0.25, 10.0, r"d\.tif: pixels of 0\.25 x 0\.25 µm, too far from data\.pixel_size=10"),
+    ],
+)
+def test_pixel_sizes_that_cannot_be(tmp_path, pixel, wanted, text):
+    with pytest.raises(UserError, match=text):
+        loaded(calibrated(tmp_path, d=pixel), data__pixel_size=wanted)
+
+
+def test_other_data_sets_take_no_pixel_size():
+    config = common.base()
+    config.data.pixel_size = 0.5
+    with pytest.raises(UserError, match=r"data\.pixel_size=0\.5: is for data\.name=folder"):
+        datasets.load(config)
 
 
 @pytest.mark.parametrize(

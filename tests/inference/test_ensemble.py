@@ -16,12 +16,13 @@ from feedseg.datasets.common.facts import describe
 from feedseg.export import ensemble as ensemble_file
 from feedseg.export import ensemble_data, ensemble_weights
 from feedseg.inference import bundled, ensemble, loading, model_file
+from feedseg.inference.predictor import TrainingImages
 from feedseg.inference.trained import JaxPredictor
 from feedseg.models.layers.awel import Awel
 from feedseg.runs import config as configs
 from feedseg.runs import directory
 from feedseg.runs.checkpoint import Checkpoints
-from feedseg.runtime import files
+from feedseg.runtime import files, notes
 from feedseg.runtime.errors import UserError
 from tests.support import tiny
 
@@ -84,6 +85,15 @@ def test_unpadded_convolutions_keep_their_margin():
     image = RNG.random((1, 32, 32, 1)).astype(np.float32)
     expected = (model().apply(image) + 0.5) / 2
     np.testing.assert_allclose(one.apply(image), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("other, common", [(0.5, 0.5), (0.25, None), (None, None)])
+def test_members_have_one_pixel_size_or_none(other, common):
+    members = [model(training_images=TrainingImages(pixel_um=each)) for each in (0.5, other)]
+    with notes.collected() as texts:
+        one = ensemble.together(members, "xy")
+    assert one.training_images.pixel_um == common
+    assert ["trained at different pixel sizes" in text for text in texts] == [True] * (not common)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import tifffile
 from scipy import ndimage
 
 from feedseg import cli
-from feedseg.inference import predict
+from feedseg.inference import backends, predict
 from feedseg.inference.outputs import channel_maps, instances, plan
 from feedseg.inference.outputs.instances import InstanceSpec
 from feedseg.io import images
@@ -154,7 +154,7 @@ def test_a_name_with_brackets_that_exists_is_no_pattern(tmp_path):
         (["--probabilities", "int8"], "probabilities as 'int8': use float32, float16, uint8"),
         (["--watershed"], "need --instances"),
         (["--instances", "a", "--instances-between", "b"], "give one of them"),
-        (["--channels", "red"], "'red': expected integers"),
+        (["--channels", "red"], "channel 'red' asked for, it names none"),
         (["--instances", "a", "--min-area", "-1"], "must not be negative"),
     ],
 )
@@ -175,13 +175,69 @@ def test_the_command_hands_every_option_on(tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "predict", record)
     words = "predict --model m --input a b --output o --channels 2,1 --probabilities --tables"
     words += " --instances-between membrane --watershed --min-area 9 --uncertainty --overlay"
+    words += " --scene 3 --z 2-4 --channel-files _w1,_w2"
     cli.run([*words.split(), "--rounds", "3", "--tile", "64"])
     assert [str(path) for path in asked["inputs"]] == ["a", "b"]
-    assert asked["channels"] == (2, 1) and asked["probabilities"] == "float32"
+    assert (asked["series"], asked["z"], asked["channel_files"]) == ("3", "2-4", ("_w1", "_w2"))
+    assert (
+        asked["scale"] is None
+        and asked["channels"] == (2, 1)
+        and asked["probabilities"] == "float32"
+    )
     assert asked["instances"] == InstanceSpec("membrane", True, "watershed", 9)
     assert asked["rounds"] == 3 and asked["tile"] == 64
     assert asked["tables"] and asked["uncertainty"] and asked["overlay"]
     assert not asked["overwrite"] and not asked["dihedral"]
+
+
+@pytest.fixture
+def predicted(tmp_path, monkeypatch):
+    """Labels of `feedseg predict` with these words, by file."""
+
+    def of(model, words: str) -> dict[str, np.ndarray]:
+        monkeypatch.setattr(backends, "load", lambda *_, **__: model)
+        (tmp_path / "model").mkdir(exist_ok=True)
+        place = f"predict --model {tmp_path / 'model'} --output {tmp_path / 'out'} --overwrite"
+        cli.run([*place.split(), *words.split()])
+        return {path.name: tifffile.imread(path) for path in (tmp_path / "out").glob("*.tif")}
+
+    return of
+
+
+def test_a_slice_of_a_series_by_name(tmp_path, predicted):
+    stack = RNG.integers(0, 256, (3, 2, 40, 52), np.uint8)  # Z, C, Y, X
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as file:
+        file.write(stack[0, 0, :9], metadata={"axes": "YX", "Name": "overview"})
+        names = {"Channel": {"Name": ["DAPI", "GFP"]}}
+        file.write(stack, metadata={"axes": "ZCYX", "Name": "cells", **names})
+    place = f"--input {tmp_path / 'a.ome.tif'} --series cells --channels GFP"
+    for z, expected in (("2", stack[1, 1]), ("max", stack[:, 1].max(0)), ("2-3", stack[1:, 1])):
+        (labels,) = predicted(Fake(), f"{place} --z {z}").values()
+        pixels = expected.reshape(-1, 40, 52, 1) / np.float32(255)
+        np.testing.assert_array_equal(
+            labels.reshape(-1, 40, 52), Fake().apply(pixels).argmax(-1).reshape(-1, 40, 52)
+        )
+    assert page_axes(tmp_path / "out" / "a_labels.tif") == (("z", 2),)
+
+
+def test_files_of_channels_are_one_image(tmp_path, predicted):
+    channels = RNG.integers(0, 256, (2, 2, 40, 50), np.uint8)
+    for name, pixels in zip("ab", channels, strict=True):
+        for number, channel in enumerate(pixels):
+            tifffile.imwrite(tmp_path / f"{name}_000{number}.tif", channel)
+
+    def second(image):
+        return np.stack([1 - image[..., 1], image[..., 1]], -1)
+
+    model = Fake(apply=second, channels=2, halo=0)
+    found = predicted(model, f"--input {tmp_path} --channel-files _0000,_0001")
+    assert found.keys() == {"a_labels.tif", "b_labels.tif"}
+    for labels, pixels in zip(
+        (found["a_labels.tif"], found["b_labels.tif"]), channels, strict=True
+    ):
+        np.testing.assert_array_equal(labels, pixels[1] > 127)
+    with pytest.raises(UserError, match="4 of 4 images failed.*--channel-files"):
+        predicted(model, f"--input {tmp_path}")
 
 
 @pytest.mark.parametrize("form", formats())

@@ -1,12 +1,17 @@
 """Images that are not like those of the training: other ranges, scales, axes; said, and mended."""
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
 
-from feedseg.inference import backends, predict, remarks, segment, segmenter
+from feedseg.inference import backends, predict, remarks, segment, segmenter, tiling
 from feedseg.inference.predictor import TrainingImages
+from feedseg.io import resample
 from feedseg.io.object_size import Diameters
+from feedseg.io.source import ImageSource
 from feedseg.runtime import notes
 from feedseg.runtime.errors import UserError
 from tests.support.fake_model import Fake
@@ -41,10 +46,8 @@ def run(tmp_path, monkeypatch):
         name = f"{len(list(tmp_path.glob('*.tif')))}.tif"
         write(tmp_path / name, array)
         out = tmp_path / "out"
-        (file,) = predict.predict(
-            tmp_path / "model", tmp_path / name, out, progress=False, **options
-        )
-        return tifffile.imread(file)
+        files = predict.predict(tmp_path / "model", tmp_path / name, out, progress=False, **options)
+        return tifffile.imread(files[0])
 
     return of
 
@@ -129,17 +132,100 @@ def test_a_scale_shows_the_network_another_size_and_keeps_that_of_the_results(ru
     assert not any("--scale" in text for text in texts)
 
 
-def test_another_pixel_size_is_said(run, texts):
-    model = Fake(training_images=TrainingImages(pixel_um=0.5))
+def calibrated(height: float, width: float = 0.0):
+    """A writer of ImageJ files with pixels of this size, µm."""
 
-    def write(path, array, pixel=0.25):
-        options = dict(imagej=True, metadata={"unit": "um"})
-        tifffile.imwrite(path, array, resolution=(1 / pixel, 1 / pixel), **options)
+    def write(path, array):
+        resolution = (1 / (width or height), 1 / height)
+        tifffile.imwrite(path, array, imagej=True, resolution=resolution, metadata={"unit": "um"})
 
-    run(squares(20), model, write, scale=0.5)
-    assert not texts
-    run(squares(20), model, write)
-    assert "pixels of 0.25 µm, in training 0.5 µm; --scale 0.5 makes" in texts[0]
+    return write
+
+
+def seen_by(sizes: set, **images) -> Fake:
+    """A model trained on such images that notes the sizes it sees."""
+
+    def apply(image):
+        sizes.add(image.shape[1:3])
+        return Fake().apply(image)
+
+    return Fake(apply, training_images=TrainingImages(**images))
+
+
+@pytest.mark.parametrize("pixel, side", [(0.25, 48), (1.0, 192), (0.46, 96), (0.54, 96)])
+def test_images_come_to_the_pixel_size_of_the_training(run, texts, pixel, side):
+    sizes = set()
+    labels = run(squares(20), seen_by(sizes, pixel_um=0.5), calibrated(pixel))
+    assert sizes == {(side, side)} and labels.shape == (96, 96)
+    assert (labels == (squares(20) > 0)).mean() > 0.96
+    said = f"pixels of {pixel:.3g} µm, in training 0.5 µm: seen {pixel / 0.5:.3g} times"
+    assert [said in text for text in texts] == [True] * (side != 96)
+
+
+def test_a_given_scale_counts(run, texts):
+    sizes = set()
+    run(squares(20), seen_by(sizes, pixel_um=0.5), calibrated(0.25), scale=1)
+    assert sizes == {(96, 96)} and not texts
+
+
+@pytest.mark.parametrize(
+    "write, text",
+    [
+        (tifffile.imwrite, "states no pixel size, in training 0.5 µm"),
+        (calibrated(0.5, 0.25), "not square"),
+        (calibrated(264.0), "too far apart to be true"),
+    ],
+)
+def test_images_without_a_pixel_size_to_go_by_are_taken_as_they_are(run, texts, write, text):
+    sizes = set()
+    run(squares(20), seen_by(sizes, pixel_um=0.5), write)
+    assert sizes == {(96, 96)} and [text in each for each in texts] == [True]
+
+
+def test_models_that_know_no_pixel_size_rescale_nothing(run, texts):
+    sizes = set()
+    run(squares(20), seen_by(sizes), calibrated(0.25))
+    assert sizes == {(96, 96)} and not texts
+
+
+def test_all_results_of_a_rescaled_image_have_its_size(run, tmp_path):
+    wanted = dict(probabilities="float32", overlay=True, tables=True)
+    model = seen_by(set(), pixel_um=0.5)
+    run(squares(20), model, calibrated(0.125), **wanted)
+    out = tmp_path / "out"
+    assert tifffile.imread(out / "0_probabilities.tif").shape == (2, 96, 96)
+    rows = csv.DictReader((out / "0_classes.csv").open())
+    areas = {row["class_name"]: int(row["area_px"]) for row in rows}
+    assert sum(areas.values()) == 96 * 96 and areas["bright"] > 1000
+
+
+@pytest.mark.parametrize("tile", [32, 64])
+@pytest.mark.parametrize("scale", [0.4, 2.3])
+def test_a_rescaled_page_comes_by_rows_as_it_would_at_once(tile, scale):
+    pages = RNG.integers(0, 256, (2, 150, 70, 1), np.uint8)
+    source = ImageSource(Path("a"), pages.shape, pages.dtype, lambda p, a, b: pages[p, a:b])
+    options = dict(tile=tile, scale=scale)
+    slabs = list(segment.predict_rows(PLAIN, source, **options))
+    found = np.concatenate(slabs)
+    size = tuple(round(side * scale) for side in (150, 70))
+    for page, result in zip(pages, found.reshape(2, 150, 70, 2), strict=True):
+        seen = resample.image(np.float32(page) / 255, size)
+        whole = tiling.apply_tiled(seen, PLAIN.apply, segment.tiles_for(PLAIN, *size, tile))
+        expected = resample.image(whole, (150, 70))
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+    for done in (37, 160):
+        rest = np.concatenate(list(segment.predict_rows(PLAIN, source, done=done, **options)))
+        np.testing.assert_allclose(rest, found[done:], atol=1e-6)
+
+
+def test_arrays_are_rescaled_by_the_pixel_size_given(monkeypatch, texts):
+    sizes = set()
+    monkeypatch.setattr(backends, "read", lambda *_: seen_by(sizes, pixel_um=0.5))
+    monkeypatch.setattr(backends, "for_images", lambda model, *_: model)
+    labels = segmenter.Segmenter("any").predict(squares(20), pixel_um=0.25).labels
+    assert sizes == {(48, 48)} and labels.shape == (96, 96)
+    with pytest.raises(UserError, match="pixel_um=-1"):
+        segmenter.Segmenter("any").predict(squares(20), pixel_um=-1)
 
 
 def test_images_of_nothing_are_said(run, texts):
@@ -189,7 +275,7 @@ def test_objects_of_several_images_count_together(texts):
     for name in range(6):
         check.add(np.kron(squares(20, 1), np.ones((4, 4), np.uint8)) // 255)
         check.end_image(f"{name}.tif", 384)
-    check.say(1.0)
+    check.say()
     assert len(texts) == 1 and "0.tif: bright of 90" in texts[0]
 
 
@@ -200,5 +286,5 @@ def test_rows_of_an_image_that_failed_do_not_count(texts):
         check.begin_image()
         check.add(squares(20) // 255)
         check.end_image(f"{name}.tif", 96)
-    check.say(1.0)
+    check.say()
     assert not texts

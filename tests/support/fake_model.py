@@ -9,6 +9,7 @@ from scipy.ndimage import uniform_filter
 from feedseg.inference import backends, predict
 from feedseg.inference.outputs import plan
 from feedseg.inference.predictor import TrainingImages
+from feedseg.io.reading import ReadOptions
 
 NAMES, COLORS = ("dark", "bright"), ((0, 0, 0), (255, 255, 0))
 
@@ -39,11 +40,12 @@ class Fake(NamedTuple):
 def run(inputs, output, trained=None, **options):
     """`predict.predict` without a stored run."""
     tile, channels = options.pop("tile", 0), options.pop("channels", ())
+    scale = options.pop("scale", None)
     overwrite = options.pop("overwrite", False)
     planned = plan.plan_jobs(inputs, Path(output), plan.OutputOptions(**options))
     if not overwrite:
         plan.refuse_existing(planned)
-    how = predict.ImageOptions(channels=channels, tile=tile)
+    how = predict.ImageOptions(tile=tile, scale=scale, how=ReadOptions(channels=channels))
     return predict.predict_files(trained or Fake(), planned, how, progress=False)
 
 

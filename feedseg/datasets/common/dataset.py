@@ -17,6 +17,7 @@ from feedseg.io import normalize
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.rounding import round_up
 
+CONVERSIONS = ("as_is", "grey")  # of channels, see `apply_channels`
 VOID = 255  # label of pixels excluded from the loss and all scores
 
 

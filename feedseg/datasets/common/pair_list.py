@@ -34,6 +34,7 @@ class Pairs(NamedTuple):
     pairs: list[Pair]
     unmatched_images: list[Path]
     unmatched_labels: list[Path]
+    channel_files: tuple[str, ...] = ()  # endings of the channels, see `ReadOptions`
 
 
 def named(pairs: list[Pair]) -> list[Pair]:

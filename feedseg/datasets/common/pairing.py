@@ -11,9 +11,11 @@ from pathlib import Path
 
 from feedseg.datasets.common import pair_list
 from feedseg.datasets.common.pair_list import PARTS, Pair, Pairs, named
+from feedseg.io import channel_files
 from feedseg.io.images import SUFFIXES
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.names import one_form
+from feedseg.runtime.notes import note
 
 LAYOUT = (
     "images/ + labels/ (or masks/) with equal names; raw/ + label/; imagesTr/ + labelsTr/ "
@@ -37,24 +39,27 @@ STACKS = (  # stems of one file of images and one of labels, lower case
 )
 LABEL_ENDING = re.compile(r"_(masks?|labels?)$", re.IGNORECASE)
 IMAGE_ENDING = re.compile(r"_img$", re.IGNORECASE)
-CHANNEL_ENDING = re.compile(r"_0000$")
+CHANNEL = "_0000"  # of nnU-Net, the first
+CHANNEL_ENDING = re.compile(f"{CHANNEL}$")
 
 
-def find_pairs(root: Path) -> Pairs:
+def find_pairs(root: Path, endings: tuple[str, ...] = ()) -> Pairs:
     """Images and labels below `root` in the first layout of `LAYOUT` that fits.
 
-    Precedence: a list (pairs.csv), parts (train/, val/, test/), folders, files.
+    endings: of images whose channels are files of their own, which go by the first
+    (`channel_files`); in nnU-Net's layout they are found. Precedence: a list (pairs.csv), parts
+    (train/, val/, test/), folders, files.
     Raises UserError if `root` is no folder or pairs.csv is invalid.
     """
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     if (root / "pairs.csv").is_file():
-        return pair_list.read(root / "pairs.csv")
+        return pair_list.read(root / "pairs.csv")._replace(channel_files=endings)
     parts = part_folders(root)
     if "train" in parts:
-        return _joined({part: _find(folder) for part, folder in parts.items()}, parts)
-    return _find(root)
+        return _joined({part: _find(folder, endings) for part, folder in parts.items()}, parts)
+    return _find(root, endings)
 
 
 def part_folders(root: Path) -> dict[str, Path]:
@@ -112,17 +117,17 @@ def shorten(values: Iterable, most: int = 5) -> str:
     return text + (f" and {len(values) - most} more" if len(values) > most else "")
 
 
-def _find(folder: Path) -> Pairs:
+def _find(folder: Path, endings: tuple[str, ...]) -> Pairs:
     """The files of `folder` in the first layout without parts that fits."""
     for layout in (_in_folders, _as_stacks, _side_by_side):
-        files = layout(folder)
+        files = layout(folder, endings)
         if files is not None:
             return files
     below = [path for sub in _folders(folder).values() for path in _files(sub)]
     return Pairs("", [], _files(folder) + below, [])
 
 
-def _in_folders(root: Path) -> Pairs | None:
+def _in_folders(root: Path, endings: tuple[str, ...]) -> Pairs | None:
     """A folder of images and a folder of labels."""
     folders = _folders(root)
     for image_folder, label_folders in FOLDER_PAIRS:
@@ -134,13 +139,24 @@ def _in_folders(root: Path) -> Pairs | None:
         layout = f"{sides[0].name}/ + {sides[1].name}/"
         if [path.parent for path in images + labels] == list(sides):
             # one stack each, whatever their names
-            return Pairs(layout, [Pair(images[0].stem, images[0], labels[0])], [], [])
-        ending = CHANNEL_ENDING if image_folder == "imagestr" else IMAGE_ENDING
-        return _by_name(layout, *sides, ending)
+            return Pairs(layout, [Pair(images[0].stem, images[0], labels[0])], [], [], endings)
+        if image_folder != "imagestr":
+            return _by_name(layout, *sides, IMAGE_ENDING, endings)
+        return _by_name(layout, *sides, CHANNEL_ENDING, endings or _nnunet_channels(images))
     return None
 
 
-def _as_stacks(root: Path) -> Pairs | None:
+def _nnunet_channels(images: Iterable[Path]) -> tuple[str, ...]:
+    """The endings of several channels, _0000 and _0001 and so on; () of a single one."""
+    found = {match[0] for path in images if (match := channel_files.NNUNET.search(path.stem))}
+    if len(found) < 2 or CHANNEL not in found:
+        return ()
+    endings = tuple(sorted(found))
+    note("channels", f"files that end in {shorten(endings)} are stacked as channels (nnU-Net)")
+    return endings
+
+
+def _as_stacks(root: Path, endings: tuple[str, ...]) -> Pairs | None:
     """One multi-page file of images beside one of labels."""
     files = {path.stem.lower(): path for path in _files(root)}
     for image_stems, label_stems in STACKS:
@@ -148,24 +164,27 @@ def _as_stacks(root: Path) -> Pairs | None:
         label = next((files[stem] for stem in label_stems if stem in files), None)
         if image and label:
             pair = Pair(image.stem, image, label)
-            return Pairs(f"{image.name} + {label.name}", [pair], [], [])
+            return Pairs(f"{image.name} + {label.name}", [pair], [], [], endings)
     return None
 
 
-def _side_by_side(root: Path) -> Pairs | None:
+def _side_by_side(root: Path, endings: tuple[str, ...]) -> Pairs | None:
     """x.tif or x_img.tif beside x_masks.tif."""
     files = _files(root)
     labels = {path: path.stem for path in files if LABEL_ENDING.search(path.stem)}
     if not labels:
         return None
     images = {path: path.stem for path in files if path not in labels}
-    return _by_key("files with labels *_masks beside them", images, labels, IMAGE_ENDING)
+    layout = "files with labels *_masks beside them"
+    return _by_key(layout, images, labels, IMAGE_ENDING, endings)
 
 
-def _by_name(layout: str, images: Path, labels: Path, ending: re.Pattern) -> Pairs:
+def _by_name(
+    layout: str, images: Path, labels: Path, ending: re.Pattern, endings: tuple[str, ...] = ()
+) -> Pairs:
     """Pairs of equal names in two folders, and in sub-folders of equal names."""
     sides = ({p: _stem(p, side) for p in _files(side, deep=True)} for side in (images, labels))
-    return _by_key(layout, *sides, ending)
+    return _by_key(layout, *sides, ending, endings)
 
 
 def _stem(path: Path, folder: Path) -> str:
@@ -174,9 +193,16 @@ def _stem(path: Path, folder: Path) -> str:
 
 
 def _by_key(
-    layout: str, image_keys: dict[Path, str], label_keys: dict[Path, str], ending: re.Pattern
+    layout: str,
+    image_keys: dict[Path, str],
+    label_keys: dict[Path, str],
+    ending: re.Pattern,
+    endings: tuple[str, ...],
 ) -> Pairs:
     """Pairs of equal keys; the rest is compared without endings, with accents in one form."""
+    if endings:
+        image_keys = {path: image_keys[path] for path in channel_files.firsts(image_keys, endings)}
+        ending = re.compile(f"{re.escape(endings[0])}$")
     images, labels = _unique(image_keys, image_keys.get), _unique(label_keys, label_keys.get)
     exact = {label_keys[path]: path for path in labels[0]}
     keys = {path: image_keys[path] for path in images[0] if image_keys[path] in exact}
@@ -204,6 +230,7 @@ def _by_key(
         sorted(named(pairs)),
         sorted(lonely + images[1] + left[1]),
         sorted([*by_key.values(), *labels[1], *rest[1]]),
+        endings,
     )
 
 
@@ -228,6 +255,7 @@ def _joined(parts: dict[str, Pairs], folders: dict[str, Path]) -> Pairs:
         ],
         [path for files in parts.values() for path in files.unmatched_images],
         [path for files in parts.values() for path in files.unmatched_labels],
+        max((files.channel_files for files in parts.values()), key=len),
     )
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from feedseg.datasets.common.dataset import VOID, Section, apply_channels
+from feedseg.datasets.common.dataset import CONVERSIONS, VOID, Section, apply_channels
 from feedseg.datasets.common.pairing import Pair, pair_folders, require_complete, shorten
 from feedseg.io import images
-from feedseg.io.reading import AS_STATED, ReadOptions
+from feedseg.io.reading import AS_STATED, ReadOptions, label_options, listed
 from feedseg.runtime.errors import BadImage, UserError
 
 
@@ -24,6 +24,36 @@ def read_pages(path: Path, channels: str = "as_is", how: ReadOptions = AS_STATED
         raise
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def read_options(options) -> ReadOptions:
+    """How the images of a folder are read; options: the config's `data` part."""
+    chosen = "" if options.channels in CONVERSIONS else options.channels
+    return ReadOptions(
+        axes=options.axes,
+        interpret=options.interpret,
+        fill_missing=options.fill_missing,
+        channels=listed(chosen),
+        series=options.series,
+        z=options.z,
+        channel_files=tuple(n.strip() for n in options.channel_files.split(",") if n.strip()),
+    ).checked()
+
+
+def conversion(options) -> str:
+    """What becomes of the channels that are read: `as_is` or `grey`."""
+    return options.channels if options.channels in CONVERSIONS else "as_is"
+
+
+def read_labels(path: Path, how: ReadOptions, count: int) -> np.ndarray:
+    """The labels [P, h, w] of an image of `count` pages that is read so.
+
+    Labels of a whole stack are those of the slices that are chosen of the image.
+    """
+    labels = images.read_label(path, label_options(how))
+    if len(labels) == count or how.z in ("", "max"):
+        return labels
+    return images.read_label(path, label_options(how)._replace(z=how.z))
 
 
 def read_image(path: Path, channels: str = "as_is") -> np.ndarray:

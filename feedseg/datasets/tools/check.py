@@ -17,7 +17,7 @@ from feedseg.datasets.tools import split_plan
 from feedseg.datasets.tools.diagnosis import Diagnosis, diagnose
 from feedseg.datasets.tools.scan import FolderScan, scan_folder
 from feedseg.io.annotations import reading as annotations
-from feedseg.io.reading import ReadOptions
+from feedseg.io.reading import AS_STATED, ReadOptions
 from feedseg.runtime import console, escape, notes
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.files import write_json_atomic
@@ -35,28 +35,27 @@ def check(
     map_text: str = "",
     classes: Sequence[str] = (),
     group: str = "",
-    axes: str = "",
-    interpret: str = "auto",
-    fill_missing: bool = False,
+    how: ReadOptions = AS_STATED,
     progress: bool = True,
 ) -> int:
     """Report on a user's folder; returns 0 if it can be trained on.
 
     output: folder for `overlay.png` and `fingerprint.json`, replaced if they exist.
     map_text: label values to class ids as in `data.label_map`. classes: names in order of ids.
-    group: pattern of images that belong together (`folder.grouping`). axes, interpret,
-    fill_missing: how files are read (`feedseg.io.reading.ReadOptions`).
+    group: pattern of images that belong together (`folder.grouping`). how: images are
+    read (`feedseg.io.reading.ReadOptions`).
     Raises UserError after the report if there is a problem.
     """
     data, output = Path(data), Path(output)
     console.say(f"Checking {escape.visible(data)}")
     rules, described = label_map.parse(map_text), folder.describe(data, tuple(classes))
-    files = pairing.find_pairs(data)
+    how = how.checked()
+    files = pairing.find_pairs(data, how.channel_files)
+    how = how._replace(channel_files=files.channel_files)
     if not files.layout:
         drawn = pairing.files_below(data, annotations.SUFFIXES)
         hint = f"; shapes as in {drawn[0].name} become labels by --convert FOLDER" if drawn else ""
         raise UserError(f"{data}: no images with labels found{hint}; expected {pairing.LAYOUT}")
-    how = ReadOptions(axes, interpret, fill_missing).checked()
     with notes.collected() as remarks:
         scan = scan_folder(data, files, rules, described, SHEET_PAIRS, progress, how)
     diagnosis = diagnose(scan, len(described.names), bool(rules), group, remarks)
@@ -70,9 +69,7 @@ def check(
         raise UserError(f"{diagnosis.problems[0]}{others}")
     options = [f"--config.split.group={group}"] if group else []
     options += [f"--config.data.label_map={map_text}"] if map_text else []
-    options += [f"--config.data.axes={axes}"] if axes else []
-    options += [f"--config.data.interpret={interpret}"] if interpret != "auto" else []
-    options += ["--config.data.fill_missing=True"] if fill_missing else []
+    options += [f"--config.data.{key}={value}" for key, value in how.keys().items()]
     command = ["feedseg", "train", "--config", split_plan.CONFIG, f"--config.data_dir={data}"]
     console.say(escape.visible(f"{data} can be used: {shlex.join([*command, *options])}"))
     return 0

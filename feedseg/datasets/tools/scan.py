@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedseg.datasets.common import label_map
+from feedseg.datasets.common import label_map, pixel_size
 from feedseg.datasets.common.pairing import Pair, Pairs
+from feedseg.datasets.common.readers import read_labels
 from feedseg.datasets.folder import Description, without_ignored
 from feedseg.io.images import read_array, read_label
 from feedseg.io.reading import AS_STATED, ReadOptions, label_options
@@ -97,9 +98,11 @@ def scan_folder(
         result.pairs.append(_pair_stats(pair, images, labels))
         if index in chosen:
             result.samples.extend(_samples(pair.name, images, labels, most))
-    for path in (*files.unmatched_images, *files.unmatched_labels):
+    pixel_size.common(root, (stats.pair.image for stats in result.pairs), how)
+    lonely = [(path, how) for path in files.unmatched_images]
+    for path, options in lonely + [(path, label_options(how)) for path in files.unmatched_labels]:
         try:
-            read_array(path, how)
+            read_array(path, options)
         except UserError as error:
             result.damaged.append(str(error))
     return result
@@ -108,10 +111,9 @@ def scan_folder(
 def _read_pair(pair: Pair, rules: list[label_map.Rule], ignore: int | None, how: ReadOptions):
     """(images [P, H, W, C], labels [P, H, W], errors); both files are read."""
     arrays, errors = [], []
-    both = ((read_array, pair.image, how), (read_label, pair.label, label_options(how)))
-    for read, path, options in both:
+    for read in (_read_image, _read_labels):
         try:
-            arrays.append(read(path, options))
+            arrays.append(read(pair, how, *arrays))
         except UserError as error:
             errors.append(str(error))
     if errors:
@@ -129,6 +131,17 @@ def _read_pair(pair: Pair, rules: list[label_map.Rule], ignore: int | None, how:
     except UserError as error:
         errors.append(f"{pair.label}: {error}")
     return images, labels, errors
+
+
+def _read_image(pair: Pair, how: ReadOptions) -> np.ndarray:
+    return read_array(pair.image, how)
+
+
+def _read_labels(pair: Pair, how: ReadOptions, *images: np.ndarray) -> np.ndarray:
+    """Of the image, where it could be read."""
+    if images:
+        return read_labels(pair.label, how, len(images[0]))
+    return read_label(pair.label, label_options(how))
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from feedseg.inference.outputs import object_tables
 from feedseg.inference.outputs.instances import InstanceSpec
-from feedseg.io import images
+from feedseg.io import channel_files, images
 from feedseg.io.writers import formats
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.files import require_folder, require_room
@@ -50,10 +50,14 @@ class ImageTask(NamedTuple):
 
 
 def plan_jobs(
-    inputs: Path | Sequence[Path], output: Path, wanted: OutputOptions = ONLY_LABELS
+    inputs: Path | Sequence[Path],
+    output: Path,
+    wanted: OutputOptions = ONLY_LABELS,
+    endings: Sequence[str] = (),
 ) -> list[ImageTask]:
     """The files to read and to write; inputs: files, folders and patterns such as `day1/*.tif`.
 
+    endings: of images whose channels are files of their own (`channel_files`), named by the first.
     Raises UserError if there is no image, if a result would have too long a name, or if a folder
     would receive its own results (they would be taken for images the next time).
     """
@@ -65,7 +69,8 @@ def plan_jobs(
         if found != [Path(each)]:
             searched |= {file.parent.resolve() for file in found}
         files += [file for file in found if file not in files]
-    stems = [output / name for name in output_names(files)]
+    files = channel_files.firsts(files, endings)
+    stems = [output / name for name in output_names(files, endings)]
     for folder in dict.fromkeys([output, *(stem.parent for stem in stems)]):
         if folder.resolve() in searched:
             raise UserError(f"{folder}: is the folder of the images; give another --output folder")
@@ -129,14 +134,14 @@ def _job(image: Path, stem: Path, wanted: OutputOptions) -> ImageTask:
     )
 
 
-def output_names(files: list[Path]) -> list[str]:
+def output_names(files: list[Path], endings: Sequence[str] = ()) -> list[str]:
     """A name per file: its stem; with its folders, below the one that all share, if files of
     several folders share a stem; `stem_suffix` for all if two still share a name.
 
     Upper and lower case count as equal, and so do the forms of accents (`same_name`). Raises
     UserError if two names stay equal so.
     """
-    names = [images.stem(file) for file in files]
+    names = [channel_files.stem(images.stem(file), endings) for file in files]
     folders = [Path(os.path.abspath(file.parent)) for file in files]  # noqa: PTH100 (links stay)
     once_each = {(same_name(name), folder) for name, folder in zip(names, folders, strict=True)}
     if _repeated(name for name, _ in once_each):

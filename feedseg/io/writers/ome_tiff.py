@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from feedseg.io.source import check_axes
+from feedseg.io.stack_axes import check_axes
 from feedseg.io.writers import imagej, ome_xml
 from feedseg.io.writers.label_image import LabelImage
 

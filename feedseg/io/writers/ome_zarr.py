@@ -15,7 +15,8 @@ import numpy as np
 
 from feedseg.io import ngff
 from feedseg.io.calibration import Calibration, ngff_unit
-from feedseg.io.source import PageAxes, check_axes
+from feedseg.io.selection import PageAxes
+from feedseg.io.stack_axes import check_axes
 from feedseg.io.writers.imagej import in_strips
 from feedseg.io.writers.label_image import LabelImage
 from feedseg.io.zarr_rows import library
