@@ -236,7 +236,7 @@ def test_files_of_channels_are_one_image(tmp_path, predicted):
         (found["a_labels.tif"], found["b_labels.tif"]), channels, strict=True
     ):
         np.testing.assert_array_equal(labels, pixels[1] > 127)
-    with pytest.raises(UserError, match="4 of 4 images failed.*--channel-files"):
+    with pytest.raises(UserError, match=r"4 of 4 images failed.*--channel-files"):
         predicted(model, f"--input {tmp_path}")
 
 

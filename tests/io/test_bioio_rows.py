@@ -79,7 +79,7 @@ def test_what_cannot_be_read_is_one_line(file, monkeypatch):
     with pytest.raises(BadImage, match=r"b\.czi: no such file"):
         images.read_array(other)
     other.write_bytes(b"abc")
-    with pytest.raises(BadImage, match="damaged or not supported .requested: 544 bytes, actually"):
+    with pytest.raises(BadImage, match=r"damaged or not supported .requested: 544 bytes, actually"):
         images.read_array(other)
     with pytest.raises(BadImage, match="states its axes itself"):
         images.read_array(path, ReadOptions(axes="CYX"))
