@@ -19,9 +19,9 @@ from feedseg.runtime.notes import note
 
 LAYOUT = (
     "images/ + labels/ (or masks/) with equal names; raw/ + label/; imagesTr/ + labelsTr/ "
-    "(nnU-Net); x.tif beside x_masks.tif; one multi-page images.tif + labels.tif; each also inside "
-    "train/, val/, test/; sub-folders of images/ as those of labels/; or a pairs.csv with the "
-    "columns image,label[,split or part][,group]"
+    "(nnU-Net; _0000, _0001: channels); x.tif beside x_masks.tif; one multi-page images.tif + "
+    "labels.tif; each also inside train/, val/, test/; sub-folders of images/ as those of labels/; "
+    "or a pairs.csv with the columns image,label[,split or part][,group]"
 )
 
 # (folder of images, folders of labels), in lower case; the first existing pair counts
