@@ -12,7 +12,7 @@ from tests.campaign.runs import rename
 
 ALPHABETS = ("abc", "é\u0301ßﬁİ", "日本語", "\u202e\u200b\ufeff", "🧬🔬", "\t\n\r\x1b\x07")
 ALPHABETS += ("[]*?{}!", "'\"`$\\%;&|", "<>&", "=+-@,", "~#:^_", " .", "\udce9\udcff")
-WHOLE = ("-x", "--help", "<img src=x onerror=alert(1)>", "=1+1", "$x_1$", "a" * 200, "con", "..a")
+WHOLE = ("-x", "--help", "<img src=x onerror=alert(1)>", "=1+1", "$x_1$", "a" * 200, "con", "a..")
 
 
 def name(rng) -> str:
