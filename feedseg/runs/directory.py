@@ -87,9 +87,13 @@ class RunDir:
 
     def _require_there(self) -> None:
         if not self.config.exists():
-            raise SaveFailed(
-                f"{self.path}: was deleted or renamed while the run wrote to it; the run ends here"
-            )
+            raise self.gone()
+
+    def gone(self) -> SaveFailed:
+        """The error of a run whose directory is no longer there."""
+        return SaveFailed(
+            f"{self.path}: was deleted or renamed while the run wrote to it; the run ends here"
+        )
 
     def identity(self) -> dict[str, str]:
         """Hashes of the configuration and of the data, which checkpoints and results carry.

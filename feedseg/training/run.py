@@ -62,11 +62,15 @@ class TrainingRun:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """A FeedsegError inside ends this run alone."""
+        """A FeedsegError inside ends this run alone, and so does the loss of its directory."""
         try:
             yield
         except FeedsegError as error:
             self.fail(error)
+        except OSError:
+            if self.setup.directory.config.exists():
+                raise
+            self.fail(self.setup.directory.gone())
 
 
 def restore(

@@ -13,6 +13,7 @@ from feedseg import main
 from feedseg.experiments.report import report
 from feedseg.inference.loading import export
 from feedseg.inference.trained import load_run
+from feedseg.runs.checkpoint import Checkpoints
 from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime.errors import UserError
 from feedseg.training import result
@@ -200,6 +201,17 @@ def test_a_folder_that_goes_while_its_run_goes_on_is_told_in_one_line(tmp_path, 
     assert "Traceback" not in said and "event loop" not in said.lower()
     last = said.splitlines()[-1]  # another where it goes while a checkpoint is written
     assert last.startswith("feedseg: ") and str(folder) in last
+
+
+def test_whatever_fails_when_the_folder_is_gone_is_told_as_that(tmp_path, monkeypatch, capsys):
+    def save(checkpoints, *_, **__):
+        shutil.rmtree(tmp_path / "run")
+        checkpoints.folder.rename(tmp_path / "elsewhere")
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    assert train(tmp_path / "run", "--config.train.epochs=1") == 73
+    said = capsys.readouterr().err
+    assert "deleted or renamed" in said and "Traceback" not in said
 
 
 def test_a_folder_that_goes_while_its_figures_are_drawn_is_told(tmp_path, monkeypatch, capsys):
