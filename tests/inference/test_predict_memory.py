@@ -60,4 +60,4 @@ def test_of_a_rescaled_image_a_few_rows_are_held(tmp_path, scale):
     highest(tmp_path / "first", width, model, low, **options)
     before = highest(tmp_path / "low", width, model, low, **options)
     after = highest(tmp_path / "high", width, model, high, **options)
-    assert (after - before) / ((high - low) * width) < 0.5  # bytes per pixel; float32 alone has 4
+    assert (after - before) / ((high - low) * width) < 2  # bytes per pixel; a page has 4 and more
