@@ -581,7 +581,7 @@ def test_all_images_come_to_one_pixel_size(tmp_path):
         np.testing.assert_array_equal(label, expected)
         np.testing.assert_array_equal(image_[18:30, 18:30], 200)
         assert not image_[:13].any() and not image_[35:].any()
-    assert base.describe(data, config.data)["training_images"]["pixel_um"] == 0.5
+    assert facts.describe(data, config.data)["training_images"]["pixel_um"] == 0.5
 
 
 def test_mixed_pixel_sizes_are_said(tmp_path):

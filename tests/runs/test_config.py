@@ -457,7 +457,7 @@ def test_every_number_has_limits():
                 yield f"{prefix}{name}"
 
     found = {re.sub(r"(?<=loss\.terms).*", "", key) for key in numbers(flat)}
-    assert found == set(keys.allowed()) - {"train.compute_dtype", "runtime.together"}
+    assert found == set(keys.allowed()) - {"data.crops", "train.compute_dtype", "runtime.together"}
     for name in models.names():
         for key, default in models.defaults(name).items():
             if key not in ("name", "network2"):
