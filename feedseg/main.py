@@ -29,7 +29,7 @@ def _train(argv: list[str]) -> int:
     from feedseg.runtime.logs import Log
 
     config, workdir = configs.parse_flags(argv)
-    path = Path(workdir) if workdir else Path("runs") / config.experiment / config.run_name
+    path = Path(workdir) if workdir else Path("runs") / config.experiment / run_name(config)
     require_folder(path)
     log = Log()
     log(f"feedseg {feedseg.__version__}: {config.experiment}, in {path}")
@@ -38,6 +38,17 @@ def _train(argv: list[str]) -> int:
     result = training.run(config, path, log)
     log(f"files: {path}/result.json, metrics.jsonl, curves.png, confusion.png, panel.png")
     return 0 if result["complete"] else 1
+
+
+def run_name(config) -> str:
+    """`config.run_name`; of a user's own data their folder's name stands in it for `folder`."""
+    from feedseg import datasets
+
+    if config.data.name != "folder":
+        return config.run_name
+    data = datasets.find_root("folder", config.data_dir).resolve().name
+    rest = config.run_name.removeprefix("folder").lstrip("-")
+    return "-".join(filter(None, (data, rest)))
 
 
 def main() -> None:

@@ -126,8 +126,8 @@ def show(result: dict, log: Log) -> None:
     """The result as a table."""
     counts = result["counts"]
     log(
-        f"test: {counts['test']} images, best of {result['best']['epoch']} epochs by validation "
-        f"mean IoU ({_percent(result['best']['val_miou'])})"
+        f"test: {counts['test']} images, variables of epoch {result['best']['epoch']}, the best by "
+        f"validation mean IoU ({_percent(result['best']['val_miou'])})"
     )
     log(console_table(result["metrics"]["final"], result["class_names"]))
     averaged = {

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from feedseg import main
 from feedseg.datasets.tools.check import check
 from feedseg.datasets.tools.convert import convert
 from feedseg.evaluation.folders import evaluate_folders
@@ -49,6 +50,20 @@ def test_a_run_ends_with_a_result_and_a_picture(tmp_path, channels, capsys):
     image = data / "images" / "0.tif"
     written = predict.predict(run, image, tmp_path / "out", overlay=True, progress=False)
     assert {path.suffix for path in written} == {".tif", ".png"}
+
+
+def test_every_folder_has_runs_of_its_own(tmp_path, monkeypatch):
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+    own = dict(data__name="folder", run_name="folder-aep-seed0")
+    found = [
+        main.run_name(tiny.get_config(**own, data_dir=str(tmp_path / n)))
+        for n in ("mine", "theirs")
+    ]
+    assert found == ["mine-aep-seed0", "theirs-aep-seed0"]
+    monkeypatch.chdir(tmp_path / "mine")
+    assert main.run_name(tiny.get_config(**{**own, "run_name": ""}, data_dir=".")) == "mine"
+    assert main.run_name(tiny.get_config(run_name="folder-x")) == "folder-x"  # of synthetic data
 
 
 def strokes(label: np.ndarray) -> list[dict]:
