@@ -1,5 +1,6 @@
 """`check` reports everything that is wrong with a folder at once; `doctor` judges the machine."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,8 @@ from configs import common
 from feedseg.datasets import folder as folder_data
 from feedseg.datasets.tools import overlay_sheet
 from feedseg.datasets.tools.check import check
+from feedseg.datasets.tools.scan import Sample
+from feedseg.io import style
 from feedseg.io.reading import ReadOptions
 from feedseg.runtime import doctor
 from feedseg.runtime.errors import UserError
@@ -341,3 +344,21 @@ def test_a_check_that_fails_is_a_finding(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "convolution", broken)
     assert doctor.doctor() == 2
     assert "no device at all" in capsys.readouterr().out
+
+
+def test_titles_of_the_sheet_do_not_meet(tmp_path, monkeypatch):
+    figures, show = [], style._show_plainly
+    monkeypatch.setattr(
+        style, "_show_plainly", lambda figure: figures.append(figure) or show(figure)
+    )
+    label = np.zeros((2000, 2600), np.uint8)
+    samples = [
+        Sample("2024-03-12_EXPERIMENT_siRNA_PLATE_7_FIELD_001", label[..., None], label)
+        for _ in range(4)
+    ]
+    overlay_sheet.draw_sheet(samples, [0, 1], ["a", "b"], tmp_path / "sheet.png")
+    (figure,) = figures
+    figure.draw_without_rendering()
+    for row in (figure.axes[:6], figure.axes[6:12]):
+        boxes = [axis._left_title.get_window_extent() for axis in row]
+        assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))

@@ -47,9 +47,10 @@ def _draw(axes, sample: Sample, ordered: Sequence[int]) -> None:
         axes, (image, color_labels(ids, colors), outlines(image, ids, colors)), strict=True
     ):
         axis.imshow(picture, interpolation="antialiased")
-    axes[0].set_title(f"{_short(sample.name)}  {size}", loc="left", fontsize=8)
-    axes[1].set_title("label", loc="left", fontsize=8)
-    axes[2].set_title("outlines", loc="left", fontsize=8)
+    for axis, title in zip(
+        axes, (_short(sample.name), f"label, {size} px", "outlines"), strict=True
+    ):
+        axis.set_title(title, loc="left", fontsize=8)
 
 
 def _short(name: str) -> str:
