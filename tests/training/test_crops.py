@@ -18,11 +18,12 @@ from feedseg.datasets.common.facts import describe
 from feedseg.evaluation import metrics
 from feedseg.inference import segment, tiling
 from feedseg.inference.trained import make_predictor
-from feedseg.runtime import signals
+from feedseg.runtime import mesh, signals
 from feedseg.runtime.errors import Stopped, UserError
 from feedseg.runtime.logs import Log
-from feedseg.training import augment, crops, parts, setup, train
+from feedseg.training import augment, batched, crops, parts, setup, train
 from feedseg.training import step as steps
+from feedseg.training.run import RunSpec
 from tests.support import tiny
 
 RNG = np.random.default_rng(0)
@@ -178,6 +179,27 @@ def test_a_training_on_crops_goes_on_bit_for_bit_and_its_model_predicts(config, 
     assert facts["size_px"] == [CROP, CROP] and (tmp_path / "whole" / "panel.png").exists()
     model = feedseg.load(tmp_path / "whole")
     assert model.predict(np.zeros((50, 70, 2), np.uint8)).labels.shape == (50, 70)
+
+
+@pytest.mark.parametrize("form", ["copies", "vmap"])
+def test_runs_of_one_program_draw_as_they_do_alone(config, tmp_path, form, monkeypatch):
+    monkeypatch.setattr(batched, "devices", lambda: [mesh.mesh_of(jax.devices()[:1])])
+    config.train.epochs = 1
+    config.runtime.together = form
+    specs = []
+    for seed in range(2):
+        own = config.copy_and_resolve_references()
+        own.seed = seed
+        specs.append(RunSpec(own, tmp_path / f"{form}{seed}", Log()))
+    found = train.run_together(specs)
+    for seed, one in enumerate(found):
+        alone = train.run(specs[seed].config, tmp_path / f"alone{seed}", Log())
+        assert one["together"] == 2 and one["counts"] == alone["counts"]
+        losses = [
+            json.loads((tmp_path / f"{name}{seed}" / "metrics.jsonl").read_text())["loss"]
+            for name in (form, "alone")
+        ]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 # Tiles ------------------------------------------------------------------------------------------
