@@ -184,6 +184,8 @@ def _keys() -> dict:
             patience=Key(0, whole(0, MANY)),  # epochs without a higher validation mean IoU after
             # which the run ends; 0: none ends it
             save_every_epochs=Key(1, whole(1, MANY)),
+            start="",  # a run, model file or name of `feedseg models` to begin with; empty: random
+            # numbers
             pretrained="",  # saunet: file with DenseNet-121's ImageNet weights (see
             # feedseg/training/pretrained.py); empty: random numbers
         ),

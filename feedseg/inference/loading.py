@@ -41,6 +41,20 @@ def load(where: Where, checkpoint: str = "best", rounds: int = 0) -> JaxPredicto
     return _assembled(model_file.read(path), path, rounds)
 
 
+def parts(where: str | Path) -> ModelParts:
+    """What the model of a run, a model file or one of the bundled ones is made of.
+
+    Raises UserError as `load`, and for an ensemble.
+    """
+    path = bundled.find(where)
+    if not model_file.is_package(path):
+        return trained.read_run(path)
+    content = model_file.read(path)
+    if content.members:
+        raise UserError(f"{path}: is an ensemble; name one of its members")
+    return _parts(content)
+
+
 def for_images(
     model: JaxPredictor,
     dihedral: bool = False,

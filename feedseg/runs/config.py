@@ -24,7 +24,7 @@ _LATER = {
         **{"series": "", "z": "", "channel_files": "", "crops": "grid", "class_share": 1 / 3},
     },
     "split": {"group": ""},
-    "train": {"patience": 0},
+    "train": {"patience": 0, "start": ""},
     "runtime": {"loggers": ()},
 }
 _CONFIG_ERRORS = (

@@ -20,7 +20,7 @@ from feedseg.runtime import xla
 from feedseg.runtime.errors import UserError
 from feedseg.runtime.logs import Log
 from feedseg.runtime.rounding import round_up
-from feedseg.training import crops, losses, optimizer, parts, pretrained
+from feedseg.training import crops, finetune, losses, optimizer, parts, pretrained
 from feedseg.training import step as steps
 
 
@@ -82,7 +82,7 @@ def set_up(
     update = optimizer.build(config.optimizer, rate)
     shard = meshes.batch_placer(mesh)
     step = steps.make_train_step(model, update, config, plan.per_epoch, plan.batch, shard)
-    state = initial_state(config, model, update, dataset, mesh)
+    state = initial_state(config, model, update, dataset, mesh, log)
     parameters = models.count_parameters(state.params)
     log(f"network: {config.model.name}, {parameters:,} parameters")
     directory.claim(config, describe(dataset, config.data))
@@ -153,7 +153,7 @@ def compiled_eval(mesh, network: str, dtype: str, num_classes: int, parameters: 
     return meshes.compile_eval(mesh, step, xla.options(parameters))
 
 
-def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState:
+def initial_state(config, model, tx, dataset: Dataset, mesh, log: Log) -> steps.TrainState:
     """State before step 0 on the mesh; an illegal image size or argument is the user's error."""
     shape = (1, *dataset.input_px, dataset.images[0].shape[-1])
     try:
@@ -167,6 +167,13 @@ def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState
     if config.train.pretrained:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         state = state.replace(**pretrained.merge_densenet121(variables, config.train.pretrained))
+        state = steps.with_averages(state) if averaged else state
+    if config.train.start:
+        facts = describe(dataset, config.data)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        begun = finetune.start(config.train.start, variables, config.model.to_dict(), facts)
+        log(begun.said)
+        state = state.replace(**{"batch_stats": {}, **begun.variables})
         state = steps.with_averages(state) if averaged else state
     return meshes.put(mesh, state)
 
