@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feedseg.runtime import file_lock
-from feedseg.runtime.errors import InUse
+from feedseg.runtime.errors import InUse, SaveFailed
 from feedseg.runtime.files import require_folder, saving
 from feedseg.runtime.notes import note
 
@@ -28,7 +28,7 @@ def hold_folder(folder: Path, share: str = "") -> Iterator[None]:
     share: what the command makes there, as text. Commands of the same text hold the folder
     together; without one it is held alone.
     Raises InUse naming the holder, UserError if the folder cannot be made, SaveFailed if it cannot
-    be written.
+    be written, or is deleted meanwhile.
     """
     with _held(Path(folder) / ".feedseg.lock", Path(folder), share):
         yield
@@ -56,6 +56,12 @@ def _held(lock: Path, what: Path, share: str) -> Iterator[None]:
             descriptor = _take(lock, what, text)
         try:
             yield
+        except OSError as error:
+            if descriptor is None or file_lock.is_open(lock, descriptor):
+                raise
+            raise SaveFailed(
+                f"{what}: was deleted or renamed while it was written to; run the command again"
+            ) from error
         finally:
             if descriptor is not None:
                 _give_back(lock, descriptor)

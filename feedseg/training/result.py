@@ -29,7 +29,10 @@ def finish(setup: Setup, state, meta: dict, best: Checkpoints) -> dict:
     gone in the end, and the result with it.
     """
     meta = rescue_best(setup, state, meta, best)
-    step, variables, notes = best.restore_latest(mesh.abstract(setup.mesh, state.variables()))
+    whole = best.restore_latest(mesh.abstract(setup.mesh, state.variables()))
+    if not whole:  # it was a moment ago
+        raise setup.directory.gone()
+    step, variables, notes = whole
     setup.log(f"evaluating the best checkpoint (epoch {notes['epoch']}) on the test images")
     facts = describe(setup.dataset, setup.config.data)
     predictor = make_predictor(setup.model, variables, setup.config.train.compute_dtype, facts)

@@ -1,6 +1,7 @@
 """One command at a time in a folder of results; parts of one job together."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -80,6 +81,20 @@ def test_a_file_is_held_beside_it(tmp_path):
         with hold_file(tmp_path / "other.onnx"):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_a_folder_that_goes_meanwhile_is_told_as_that(tmp_path, made_anew):
+    with (
+        pytest.raises(SaveFailed, match=r"out: was deleted or renamed while it was written to"),
+        hold_folder(tmp_path / "out"),
+    ):
+        shutil.rmtree(tmp_path / "out")
+        if made_anew:  # by a figure, say
+            (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "a").read_text()
+    with pytest.raises(FileNotFoundError), hold_folder(tmp_path / "out"):
+        (tmp_path / "out" / "a").read_text()  # something else
 
 
 def test_what_cannot_be_locked_is_said(tmp_path, monkeypatch, capsys):

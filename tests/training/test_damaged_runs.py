@@ -214,6 +214,12 @@ def test_whatever_fails_when_the_folder_is_gone_is_told_as_that(tmp_path, monkey
     assert "deleted or renamed" in said and "Traceback" not in said
 
 
+def test_a_best_checkpoint_that_goes_at_the_end_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(result, "rescue_best", lambda _, __, meta, best: shutil.rmtree(best.folder))
+    assert train(tmp_path / "run", "--config.train.epochs=1") == 73
+    assert "deleted or renamed" in capsys.readouterr().err
+
+
 def test_a_folder_that_goes_while_its_figures_are_drawn_is_told(tmp_path, monkeypatch, capsys):
     """Its result is gone as well: it does not end as if all were there."""
     monkeypatch.setattr(result, "draw", lambda *_: shutil.rmtree(tmp_path / "run"))
