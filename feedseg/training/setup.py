@@ -14,6 +14,7 @@ from feedseg.datasets.common import splits
 from feedseg.datasets.common.dataset import Dataset
 from feedseg.datasets.common.facts import describe
 from feedseg.runs import config as configs
+from feedseg.runs.checkpoint import saved_steps
 from feedseg.runs.directory import RunDir
 from feedseg.runtime import mesh as meshes
 from feedseg.runtime import xla
@@ -82,7 +83,9 @@ def set_up(
     update = optimizer.build(config.optimizer, rate)
     shard = meshes.batch_placer(mesh)
     step = steps.make_train_step(model, update, config, plan.per_epoch, plan.batch, shard)
-    state = initial_state(config, model, update, dataset, mesh, log)
+    state = initial_state(config, model, update, dataset, mesh)
+    if config.train.start and not saved_steps(directory.checkpoints):
+        state = trained_state(config, state, dataset, mesh, log)
     parameters = models.count_parameters(state.params)
     log(f"network: {config.model.name}, {parameters:,} parameters")
     directory.claim(config, describe(dataset, config.data))
@@ -153,7 +156,7 @@ def compiled_eval(mesh, network: str, dtype: str, num_classes: int, parameters: 
     return meshes.compile_eval(mesh, step, xla.options(parameters))
 
 
-def initial_state(config, model, tx, dataset: Dataset, mesh, log: Log) -> steps.TrainState:
+def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState:
     """State before step 0 on the mesh; an illegal image size or argument is the user's error."""
     shape = (1, *dataset.input_px, dataset.images[0].shape[-1])
     try:
@@ -168,14 +171,17 @@ def initial_state(config, model, tx, dataset: Dataset, mesh, log: Log) -> steps.
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         state = state.replace(**pretrained.merge_densenet121(variables, config.train.pretrained))
         state = steps.with_averages(state) if averaged else state
-    if config.train.start:
-        facts = describe(dataset, config.data)
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        begun = finetune.start(config.train.start, variables, config.model.to_dict(), facts)
-        log(begun.said)
-        state = state.replace(**{"batch_stats": {}, **begun.variables})
-        state = steps.with_averages(state) if averaged else state
     return meshes.put(mesh, state)
+
+
+def trained_state(config, state: steps.TrainState, dataset, mesh, log: Log) -> steps.TrainState:
+    """The state with the weights of the model that the training begins with (`train.start`)."""
+    facts = describe(dataset, config.data)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    begun = finetune.start(config.train.start, variables, config.model.to_dict(), facts)
+    log(begun.said)
+    state = state.replace(**{"batch_stats": {}, **begun.variables})
+    return meshes.put(mesh, steps.with_averages(state) if state.average else state)
 
 
 def place_items(mesh, part: parts.Part) -> steps.Items:

@@ -1,6 +1,7 @@
 """Trainings that begin with a trained model: what is taken, and what stays random."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -124,6 +125,9 @@ def test_a_run_begins_with_another_and_goes_on(tmp_path, capsys):
     begun_with, _ = read_tree(tmp_path / "second" / "best")
     for name, array in finetune.to_host(best["params"]).items():
         np.testing.assert_allclose(finetune.to_host(begun_with["params"])[name], array, atol=1e-5)
+    shutil.rmtree(tmp_path / "first")  # it is needed no more
+    second.train.epochs = 2
+    train.run(second, tmp_path / "second", Log())
     assert "arrays are taken from it" in (tmp_path / "second" / "log.txt").read_text()
     assert json.loads((tmp_path / "second" / "config.json").read_text())["train"]["start"]
     file = str(tiny.ROOT / "tests/support/tiny.py")
