@@ -46,7 +46,7 @@ def _check(args: argparse.Namespace) -> int:
 
     data, classes, how = args.data, names(args.classes), read_options(args)
     if args.convert:
-        convert(data, args.convert, classes=classes, unlabeled=args.unlabeled, how=how.checked())
+        convert(data, args.convert, classes=classes, unlabeled=args.unlabeled, how=how)
         data, classes = args.convert, ()  # which names its classes
     named = dict(map_text=args.label_map, classes=classes, group=args.group)
     return check(data, output=args.output, **named, how=how)

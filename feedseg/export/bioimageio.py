@@ -23,9 +23,9 @@ import numpy as np
 from feedseg.datasets.tools.overlay_sheet import stretch
 from feedseg.export import bioimageio_readme, bioimageio_spec, onnx, portable
 from feedseg.export.bioimageio_spec import OPTIONS
+from feedseg.export.card import ModelCard
 from feedseg.inference import bundled, loading, model_file, onnx_runtime
 from feedseg.inference import example as examples
-from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.io import normalize
 from feedseg.io.colors import overlay

@@ -2,7 +2,7 @@
 
 import re
 
-from feedseg.inference.model_file import ModelCard
+from feedseg.export.card import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.io import normalize
 from feedseg.runtime import escape

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from feedseg.export import bioimageio_readme, onnx, portable
+from feedseg.export.card import ModelCard
 from feedseg.inference import tiling
-from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.io import normalize
 from feedseg.runtime.errors import UserError, one_line

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from feedseg.datasets.tools.overlay_sheet import stretch
+from feedseg.export.card import ModelCard
 from feedseg.inference import model_file
-from feedseg.inference.model_file import ModelCard
 from feedseg.io.colors import color_labels, overlay
 from feedseg.io.style import drawing
 from feedseg.runtime.errors import UserError

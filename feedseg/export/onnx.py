@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from feedseg.export import jaxpr, portable
+from feedseg.export.card import ModelCard
 from feedseg.inference import onnx_runtime
-from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.runtime import files
 from feedseg.runtime.errors import UserError

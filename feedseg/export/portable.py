@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import feedseg
+from feedseg.export.card import ModelCard
 from feedseg.inference import bundled, loading, model_file, tiling
-from feedseg.inference.model_file import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.models.layers import convolve
 from feedseg.runs.directory import RunDir, read_json

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from feedseg.export import portable
-from feedseg.inference.model_file import ModelCard
+from feedseg.export.card import ModelCard
 from feedseg.inference.trained import JaxPredictor
 from feedseg.runtime import files
 from feedseg.runtime.errors import UserError

@@ -34,8 +34,6 @@ from feedseg.runtime.allowed import Choice, Fields, Listed, Maybe, Number, Table
 from feedseg.runtime.archives import BROKEN, Archive, parse_npy
 from feedseg.runtime.errors import UserError, one_line
 
-Tree = Any
-
 VERSION = 1
 _MANIFEST, _WEIGHTS = "model.json", "weights.safetensors"
 _INPUT, _OUTPUT = "test_input.npy", "test_output.npy"
@@ -63,29 +61,11 @@ _ENSEMBLE_ENTRIES = Fields({"members": Listed(Text(1000), 2, _MOST_MEMBERS), "ru
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the time of every file in it
 
 
-class ModelCard(NamedTuple):
-    """What people should know of a model, whatever file it is written to.
-
-    network: `config.model`; data: name of its data set; card: texts under `description`, `licence`,
-    `data_licence`, `citation`, `limits`, `authors`; scores: by output, on its own test part.
-    """
-
-    network: dict
-    data: str
-    card: dict[str, str]
-    scores: dict[str, dict]
-
-    @classmethod
-    def of(cls, manifest: dict) -> "ModelCard":
-        """The card in the manifest of a model file."""
-        return cls(*(manifest[field] for field in cls._fields))
-
-
 class Package(NamedTuple):
     """The content of a package, checked against its digests."""
 
     manifest: dict
-    variables: Tree
+    variables: Any
     test_input: np.ndarray
     test_output: np.ndarray
     members: tuple["Package", ...] = ()  # of an ensemble
@@ -121,7 +101,7 @@ def manifest(
 def write(
     path: Path,
     described: dict,
-    variables: Tree,
+    variables: Any,
     test_input: np.ndarray,
     test_output: np.ndarray,
     check: Callable[[Path], object],
@@ -269,7 +249,7 @@ def _manifest(path: Path, archive: Archive) -> dict:
     return described
 
 
-def _variables(path: Path, data: bytes, wanted: dict[str, tuple[int, ...]]) -> Tree:
+def _variables(path: Path, data: bytes, wanted: dict[str, tuple[int, ...]]) -> Any:
     """The variables in weights.safetensors, which have the shapes wanted."""
     from safetensors.numpy import load
 

@@ -58,9 +58,8 @@ class CropItems:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), step), 1)
         keys = jax.random.split(key, 4)
         rows, most = self.places.shape
-        share = self.class_share if rows > 1 else 0.0
-        kind = jax.random.randint(keys[0], (size,), 1, max(rows, 2))
-        kind = jnp.where(jax.random.bernoulli(keys[1], share, (size,)), kind, 0)
+        kind = jax.random.randint(keys[0], (size,), 1, rows)
+        kind = jnp.where(jax.random.bernoulli(keys[1], self.class_share, (size,)), kind, 0)
         place = self.places[kind, jax.random.randint(keys[2], (size,), 0, most)]
         item = jnp.searchsorted(self.starts, place, side="right") - 1
         within = place - self.starts[item]
@@ -174,7 +173,7 @@ def places(
 
 
 def _drawn(rng, labels, starts, counts: np.ndarray, wanted: Callable) -> np.ndarray:
-    """`PLACES` of the pixels that are wanted, with equal chances; counts: of them per image."""
+    """`PLACES` of the wanted pixels, with equal chances; counts: how many each image has."""
     shares = rng.multinomial(PLACES, counts / counts.sum())
     found = []
     for label, start, share in zip(labels, starts, shares, strict=True):
@@ -189,8 +188,8 @@ def steps_per_epoch(pixels: int, validated: int, side: int, batch: int) -> int:
 
         max(P / (B S^2), 10/3 V / (B S^2)), rounded up
 
-    P: pixels of the training images; V: pixels that the network sees in validation, of which one
-    costs about a third of one in training: it takes a tenth of the time at most. B, S: crops of a
-    step, and their side.
+    P: pixels of the training images; V: pixels that the network sees in validation. Where one of
+    these costs a third of one in training, a forward pass without its backward pass, validation
+    takes a tenth of the training's time at most. B, S: crops of a step, and their side.
     """
     return int(np.ceil(max(pixels, 10 / 3 * validated, 1) / (batch * side**2)))

@@ -65,16 +65,13 @@ def class_axes(settings: Mapping, facts: Mapping) -> dict[str, int | None]:
         weights.shapes(settings, {**facts, "class_names": each}, "config.model")
         for each in (names, [*names, "one more"])
     )
-    changed = {
-        name: [axis for axis, size in enumerate(shape) if size != more[name][axis]]
-        for name, shape in now.items()
-    }
-    alone = {
-        name: len(axes) == 1 and now[name][axes[0]] == len(names)
-        for name, axes in changed.items()
-        if axes
-    }
-    return {name: changed[name][0] if one else None for name, one in alone.items()}
+    found = {}
+    for name, shape in now.items():
+        axes = [axis for axis, size in enumerate(shape) if size != more[name][axis]]
+        if axes:
+            alone = len(axes) == 1 and shape[axes[0]] == len(names)
+            found[name] = axes[0] if alone else None
+    return found
 
 
 def _fitting(

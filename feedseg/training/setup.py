@@ -176,7 +176,11 @@ def initial_state(config, model, tx, dataset: Dataset, mesh) -> steps.TrainState
 
 def trained_state(config, state: steps.TrainState, dataset, mesh, log: Log) -> steps.TrainState:
     """The state with the weights of the model that the training begins with (`train.start`)."""
-    facts = describe(dataset, config.data)
+    facts = {
+        "class_names": list(dataset.class_names),
+        "channels": dataset.images[0].shape[-1],
+        "size_px": list(dataset.input_px),
+    }
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     begun = finetune.start(config.train.start, variables, config.model.to_dict(), facts)
     log(begun.said)

@@ -156,10 +156,11 @@ def train(runs: Sequence[TrainingRun], stop: signals.Stop) -> None:
         return
     runs[0].setup.log("compiling the training step (once per machine and shape, some minutes)")
     train_step = batched.BatchedStep(runs)
-    begun, compiled = time.monotonic(), False
+    first, begun = step, time.monotonic()
     while step < plan.total and any(run.training for run in runs):
         train_step.dispatch()  # forward pass, loss, gradient, update: step.make_train_step
-        compiled = compiled or start_clocks(runs, time.monotonic() - begun)
+        if step == first:
+            start_clocks(runs, time.monotonic() - begun)
         stop.to_save = True
         step += plan.per_dispatch
         stopping, epoch_ends = stop.requested(), step % plan.per_epoch == 0
@@ -183,13 +184,12 @@ def train(runs: Sequence[TrainingRun], stop: signals.Stop) -> None:
         run.progress.close()
 
 
-def start_clocks(runs: Sequence[TrainingRun], seconds: float) -> bool:
+def start_clocks(runs: Sequence[TrainingRun], seconds: float) -> None:
     """Say how long the compiler took; it is part of the runs' time, but not of their epochs'."""
     runs[0].setup.log(f"compiled in {seconds:.0f} s")
     for run in runs:
         run.begun = time.monotonic()
         run.meta["seconds"] += seconds
-    return True
 
 
 def check_losses(runs: Sequence[TrainingRun], step: batched.BatchedStep, waiting: int) -> None:

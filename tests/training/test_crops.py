@@ -167,8 +167,12 @@ def test_a_training_on_crops_goes_on_bit_for_bit_and_its_model_predicts(config, 
     whole = train.run(config, tmp_path / "whole", Log())
     with pytest.MonkeyPatch.context() as patch:
         asked, requested = [], signals.Stop.requested
-        stop = lambda own: asked.append(own) or len(asked) == 3 or requested(own)  # noqa: E731
-        patch.setattr(signals.Stop, "requested", stop)
+
+        def third(own) -> bool:
+            asked.append(own)
+            return len(asked) == 3 or requested(own)
+
+        patch.setattr(signals.Stop, "requested", third)
         with pytest.raises(Stopped):
             train.run(config, tmp_path / "parts", Log())
     resumed = train.run(config, tmp_path / "parts", Log())

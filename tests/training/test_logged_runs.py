@@ -12,6 +12,7 @@ from feedseg.runs.directory import RunDir, read_json
 from feedseg.runs.loggers.tensorboard import Logger, _records
 from feedseg.training import train
 from tests.support import tiny
+from tests.support.interruption import interrupted
 
 TINY = str(Path(tiny.__file__))
 BOTH = "--config.runtime.loggers=csv,tensorboard"
@@ -60,18 +61,6 @@ def test_what_is_logged(whole):
     assert_logged(whole)
     logged = read_json(whole / "config.json")["runtime"]["loggers"]
     assert logged == ["csv,tensorboard"]
-
-
-def interrupted(real, after: int):
-    left = [after]
-
-    def one(*arguments):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        real(*arguments)
-
-    return one
 
 
 @pytest.mark.parametrize("after", [5, 11])

@@ -17,6 +17,7 @@ from feedseg.runs.directory import RunDir, read_json
 from feedseg.runtime import files
 from feedseg.training import result, train, validate
 from tests.support import tiny
+from tests.support.interruption import interrupted
 
 TINY = str(Path(tiny.__file__))
 COSINE = "--config.optimizer.schedule=cosine"
@@ -183,16 +184,3 @@ def test_stopped_on_its_way_it_ends_in_the_same_bits(copied, tmp_path, monkeypat
         for a, b in zip(arrays(copied / folder), arrays(other / folder), strict=True):
             np.testing.assert_array_equal(a, b)
     assert read_json(other / "result.json")["went_on_from"] == [2]
-
-
-def interrupted(real, after: int):
-    """The function, which the user interrupts after so many calls."""
-    left = [after]
-
-    def one(*arguments):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        real(*arguments)
-
-    return one

@@ -5,6 +5,7 @@
 empty without. It imports the package when it is used.
 """
 
+import abc
 import importlib
 import math
 import pkgutil
@@ -18,7 +19,7 @@ from feedseg.runtime.logs import Log
 from feedseg.runtime.suggest import did_you_mean
 
 
-class Logger:
+class Logger(abc.ABC):
     """Writes the epochs of one run. Any method may raise: the run goes on without the logger.
 
     run: its directory. rows: the epochs that it has done so far, as in metrics.jsonl. What the
@@ -26,24 +27,28 @@ class Logger:
     of these it adds. So a run that continues has no epoch twice.
     """
 
+    @abc.abstractmethod
     def __init__(self, run: Path, rows: Sequence[Mapping]):
-        raise NotImplementedError
+        """A logger of a run that begins or continues."""
 
     def config(self, config: dict) -> None:
         """The configuration as plain values; once each time a run begins or continues."""
+        return
 
+    @abc.abstractmethod
     def scalars(self, step: int, row: Mapping[str, float | None]) -> None:
         """An epoch that ends with `step`: losses, validation scores, `lr` and `images_per_s`.
 
         None is a value that is not finite.
         """
-        raise NotImplementedError
 
     def images(self, step: int, pictures: Mapping[str, Path]) -> None:
         """PNG files by name, at the end of the run."""
+        return
 
     def close(self) -> None:
         """Everything is written."""
+        return
 
 
 def names() -> list[str]:
